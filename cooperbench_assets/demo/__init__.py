@@ -1,0 +1,1 @@
+"""The built-in benchmark: small libraries, features, tests, and the scripted agents that work on them."""

@@ -1,0 +1,1 @@
+"""How pairs are run: plan, slots, server, sandboxes, promotion."""

@@ -1,0 +1,1 @@
+"""Partition tables and results.duckdb: schema, write, publish, read. Nothing else writes SQL that changes data."""
