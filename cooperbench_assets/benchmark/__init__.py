@@ -1,1 +1,1 @@
-"""What CooperBench is: pairs, the log tree, outcomes, image names. Imports nothing else of this package."""
+"""What CooperBench is: pairs, the log tree, outcomes, image names. Imports no other room."""

@@ -59,7 +59,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """``repo/task_id/f<a>_f<b>``: the key of the pair in every table, and its path below a mode folder."""
+        """``repo/task_id/f<a>_f<b>``: the pair's key in every table, and its path below a mode folder."""
         return f"{self.repo}/{self.task_id}/{self.folder}"
 
     @classmethod
@@ -144,8 +144,8 @@ def load_subset(path: Path, dataset: Path | None = None) -> Subset:
             features.
 
     Raises:
-        SubsetError: if the file is missing, is no subset, plans a pair twice, or lists no pairs for a task whose
-            features cannot be looked up.
+        SubsetError: if the file is missing, is no subset, plans a pair twice, or lists no pairs for a
+            task whose features cannot be looked up.
     """
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_SubsetFile)

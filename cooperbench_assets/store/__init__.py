@@ -1,1 +1,4 @@
-"""Partition tables and results.duckdb: schema, write, publish, read. Nothing else writes SQL that changes data."""
+"""Partition tables and results.duckdb: schema, write, publish, read.
+
+Nothing but this room writes SQL that changes data.
+"""
