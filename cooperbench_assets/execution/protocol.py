@@ -1,6 +1,6 @@
 """What the parent and the harness server say to each other: one request a child, one end a child.
 
-What belongs here: plain data, standard library only, because the server may run in another virtual environment
+What belongs here: plain data, standard library only, because the server may run in another environment
 that has the harness and nothing of ours. What does not: any doing (``server``, ``client``).
 """
 
@@ -49,7 +49,7 @@ class ChildRequest:
     """Variables set in this child only."""
 
     sandbox: dict[str, Any] = field(default_factory=dict)
-    """Options of the sandbox: ``test_timeout_seconds``, ``isolation``, ``labels``, ``memory_mb``, ``pids``."""
+    """Options of the sandbox: ``test_timeout_seconds``, ``isolation``, ``labels``, ``memory_mb`` …"""
 
     def to_json(self) -> str:
         """One line of JSON."""
