@@ -1,0 +1,326 @@
+"""An experiment as plain data: what defs.yaml says, checked as far as the YAML alone can be.
+
+What belongs here: the fields of an experiment, their checks, and its cells. What does not: Dagster
+(``experiment``), and anything that looks at logs, datasets, keys or engines: what is missing there is an error of
+the asset that needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cooperbench_assets.benchmark.pairs import Pair
+from cooperbench_assets.store.cells import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from cooperbench_assets.project import Project
+
+COMPONENT = "cooperbench_assets.experiment.Experiment"
+"""The `type:` of a defs.yaml that holds an experiment."""
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""What an experiment's name and a setting's label may look like: they become folders and partition keys."""
+
+NEEDS_ENGINE = frozenset({"mini_swe_agent_v2", "swe_agent", "openhands_sdk", "claude_code", "codex"})
+"""Agents that come with the harness; each works in a container or a remote sandbox."""
+
+
+class ExperimentError(ValueError):
+    """A defs.yaml that cannot be used; the message names the file, the key and the remedy."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Setting(_Strict):
+    """How agents work in some of the experiment's cells, and how often."""
+
+    seeds: list[int]
+    """Independent repetitions: the numbers that name them."""
+
+    mode: Literal["solo", "coop", "team"] | None = None
+    """Upstream's mode; read from the log tree where `execution` is none and it is not given."""
+
+    messaging: bool = True
+    """Agents can send each other messages (coop and team)."""
+
+    git: bool = False
+    """Agents share a git server (coop and team)."""
+
+    run_name: str | None = None
+    """Upstream's run name, a template like the experiment's."""
+
+
+class Limits(_Strict):
+    """What one experiment may use."""
+
+    concurrency: int = Field(default=4, ge=1)
+    """Pairs whose agents run at once, in all cells of the experiment."""
+
+    eval_concurrency: int = Field(default=10, ge=1)
+    """Pairs that are evaluated at once."""
+
+    agent_attempts: int = Field(default=3, ge=1)
+    """Tries of a pair's agents per campaign, counting only those that infrastructure ended."""
+
+    eval_attempts: int = Field(default=2, ge=1)
+    """Tries of an evaluation of one patch per campaign, counted alike."""
+
+    pair_timeout_minutes: float = Field(default=90, gt=0)
+    """Deadline of a pair's agents, wall time."""
+
+    test_timeout_seconds: float = Field(default=600, gt=0, le=600)
+    """Deadline of one test run; upstream's own is 600."""
+
+    max_cost_usd: float | None = Field(default=None, gt=0)
+    """Stops launches of the whole experiment at this cost of model calls, USD."""
+
+    cell_max_cost_usd: float | None = Field(default=None, gt=0)
+    """The same for each cell."""
+
+    breaker: int = Field(default=5, ge=1)
+    """Tries in a row without one successful model reply that stop a cell."""
+
+
+class Accepted(_Strict):
+    """A pair whose infrastructure failure a person has accepted; it is still counted as infra_error."""
+
+    pair: str
+    """repo/task_id/f1_f2."""
+
+    reason: str
+    setting: str | None = None
+    """Only in this setting; everywhere if not given."""
+
+    seed: int | None = None
+    """Only in this seed; everywhere if not given."""
+
+
+class Harness(_Strict):
+    """An existing harness in another virtual environment."""
+
+    python: str
+    """The interpreter that has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec:
+    """One planned cell: its names, and how its agents work."""
+
+    cell: Cell
+    mode: str | None
+    messaging: bool
+    git: bool
+    run_name: str
+
+
+class ExperimentSpec(_Strict):
+    """One model, agent, agent config, subset and harness, in some settings and seeds."""
+
+    subset: str
+    """A name in <dataset>/subsets, or a path: the pairs, and how many results a cell must have."""
+
+    settings: dict[str, Setting]
+    """By label: solo, coop-comm, coop-nocomm, …"""
+
+    execution: Literal["docker", "process", "modal", "gcp", "none"] = "none"
+    """Where pairs are run; none: logs come from elsewhere and are only read."""
+
+    model_name: str | None = None
+    agent: str | None = None
+    agent_config: dict[str, Any] | None = None
+    """Passed to the agent; the effective file is written and hashed."""
+
+    run_name: str = "{experiment}-{setting}{seed_suffix}"
+    """Template over experiment, setting, seed and seed_suffix ("" for seed 0, else -seed<n>)."""
+
+    logs: str = "data/logs"
+    dataset: str = "data/dataset"
+    harness: Harness | None = None
+    limits: Limits = Limits()
+    accepted: list[Accepted] = []
+    external_agents: list[str] = []
+    """Modules that register agents with the harness."""
+
+    environment: dict[str, str] = {}
+    """Variables that the harness sees."""
+
+    secrets: list[str] = []
+    """Names of variables whose values the harness sees, and nobody else."""
+
+    redis_url: str | None = None
+    """Redis for messages; an embedded one is started where this is not given."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = [*self._setting_problems(), *self._execution_problems(), *self._accepted_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _setting_problems(self) -> Iterable[str]:
+        if not self.settings:
+            yield "settings: name at least one"
+        for label, setting in self.settings.items():
+            if not LABEL.fullmatch(label):
+                yield f"settings.{label}: a label has letters, digits, '.', '_' and '-' only"
+            if not setting.seeds:
+                yield f"settings.{label}.seeds: list at least one seed"
+            for seed, times in Counter(setting.seeds).items():
+                if times > 1:
+                    yield f"settings.{label}.seeds: seed {seed} stands there {times} times; list each seed once"
+                if seed < 0:
+                    yield f"settings.{label}.seeds: {seed} is negative; seeds count from 0"
+            if self.execution != "none" and setting.mode is None:
+                yield f"settings.{label}.mode: say solo, coop or team"
+
+    def _execution_problems(self) -> Iterable[str]:
+        if self.execution == "none":
+            return
+        if not self.agent or not self.model_name:
+            yield f"agent and model_name: both are needed with execution: {self.execution}"
+        if self.execution == "process" and self.agent in NEEDS_ENGINE:
+            yield (
+                f"agent: {self.agent} works in containers, and execution: process has none; "
+                "use execution: docker (or modal, gcp)"
+            )
+        if self.agent == "openhands_sdk" and self.execution != "modal":
+            yield "agent: openhands_sdk runs on Modal only; use execution: modal"
+
+    def _accepted_problems(self) -> Iterable[str]:
+        for entry in self.accepted:
+            try:
+                Pair.parse(entry.pair)
+            except ValueError as error:
+                yield f"accepted: {error}"
+            if entry.setting is not None and entry.setting not in self.settings:
+                yield f"accepted: {entry.pair} names the setting {entry.setting!r}, which is not in settings"
+
+    def cell(self, experiment: str, setting: str, seed: int) -> CellSpec:
+        """The cell of a setting and a seed, planned or not.
+
+        Raises:
+            KeyError: if the experiment has no such setting.
+        """
+        chosen = self.settings[setting]
+        template = chosen.run_name or self.run_name
+        names = {
+            "experiment": experiment,
+            "setting": setting,
+            "seed": seed,
+            "seed_suffix": f"-seed{seed}" if seed else "",
+        }
+        return CellSpec(
+            Cell(experiment, setting, seed),
+            chosen.mode,
+            chosen.messaging,
+            chosen.git,
+            template.format(**names),
+        )
+
+    def cells(self, experiment: str) -> tuple[CellSpec, ...]:
+        """The planned cells, in the order of the file."""
+        return tuple(
+            self.cell(experiment, label, seed)
+            for label, setting in self.settings.items()
+            for seed in setting.seeds
+        )
+
+    def accepted_in(self, cell: Cell) -> frozenset[str]:
+        """Names of the pairs whose infrastructure failure is accepted in this cell."""
+        return frozenset(
+            entry.pair
+            for entry in self.accepted
+            if entry.setting in (None, cell.setting) and entry.seed in (None, cell.seed)
+        )
+
+
+def _explain(error: ValidationError) -> str:
+    """Pydantic's findings in one line, each with its key."""
+
+    def one(finding: Any) -> str:
+        key = ".".join(str(part) for part in finding["loc"])
+        if finding["type"] == "extra_forbidden":
+            return f"{key}: unknown key"
+        message = str(finding["msg"]).removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+
+    return "; ".join(one(finding) for finding in error.errors())
+
+
+def parse_experiment(name: str, attributes: object, file: Path) -> ExperimentSpec:
+    """An experiment from the attributes of its defs.yaml.
+
+    Raises:
+        ExperimentError: if something in it is wrong, naming all that is.
+    """
+    if not LABEL.fullmatch(name):
+        raise ExperimentError(
+            f"{file}: {name!r} is no name for an experiment; use letters, digits, '.', '_', '-'"
+        )
+    try:
+        spec = ExperimentSpec.model_validate(attributes)
+    except ValidationError as error:
+        raise ExperimentError(f"{file}: {_explain(error)}") from error
+    try:
+        runs = Counter(cell.run_name for cell in spec.cells(name))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ExperimentError(
+            f"{file}: run_name: {error}; a template knows experiment, setting, seed and seed_suffix"
+        ) from error
+    for run, times in runs.items():
+        if times > 1:
+            raise ExperimentError(f"{file}: run_name: {times} cells would be called {run!r}; tell them apart")
+        if not run or "/" in run or run.startswith("."):
+            raise ExperimentError(f"{file}: run_name: {run!r} is no folder name")
+    return spec
+
+
+def load_experiments(defs: Path) -> dict[str, ExperimentSpec]:
+    """Every experiment below a defs folder, by name. Other components are left alone.
+
+    Raises:
+        ExperimentError: if a file cannot be read or something in it is wrong.
+    """
+    found: dict[str, ExperimentSpec] = {}
+    for file in sorted(defs.glob("*/defs.yaml")):
+        try:
+            documents = list(yaml.safe_load_all(file.read_text()))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ExperimentError(f"{file}: no YAML: {error}") from error
+        ours = [entry for entry in documents if isinstance(entry, dict) and entry.get("type") == COMPONENT]
+        if len(ours) > 1:
+            raise ExperimentError(f"{file}: {len(ours)} experiments; give each a folder of its own")
+        for entry in ours:
+            found[file.parent.name] = parse_experiment(file.parent.name, entry.get("attributes"), file)
+    return found
+
+
+def check_run_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> None:
+    """Refuse two experiments whose runs would lie in one folder.
+
+    Raises:
+        ExperimentError: naming both cells.
+    """
+    owner: dict[Path, str] = {}
+    for name, spec in experiments.items():
+        if spec.execution == "none":
+            continue  # Reading the same logs twice, under two names, harms nothing.
+        for cell in spec.cells(name):
+            folder = project.resolve(spec.logs) / cell.run_name
+            label = f"{name} {cell.cell.setting} seed {cell.cell.seed}"
+            if folder in owner:
+                raise ExperimentError(
+                    f"{folder}: {owner[folder]} and {label} would both write there; change run_name or logs"
+                )
+            owner[folder] = label
