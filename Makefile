@@ -1,0 +1,59 @@
+# Every target sets up .venv by itself if it is missing or older than the lock files.
+.DELETE_ON_ERROR:
+.PHONY: .venv demo test test-fast lint format ui perf screenshots lock clean
+
+BIN := .venv/bin
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+WORKERS ?= auto
+
+demo: .venv/.ready  ## run the built-in experiment, from agents to the results store
+	$(BIN)/cooperbench-assets demo
+
+test: .venv/.ready  ## all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-fast: .venv/.ready  ## the tests that need neither time, nor an engine, nor a browser
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not engine and not browser"
+
+lint: .venv/.ready  ## formatter, linter and type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: .venv/.ready  ## the Dagster web UI on http://127.0.0.1:3000
+	$(BIN)/dagster dev --host 127.0.0.1
+
+perf: .venv/.ready  ## measurements, with floors and peers in the same run
+	$(BIN)/python -m perf
+
+screenshots: .venv/.ready  ## the pictures in docs/, from the real UI in Chromium
+	$(BIN)/python -m cooperbench_assets_tests.screenshots docs
+
+.venv: .venv/.ready
+
+# An interpreter on the PATH may be a shim that fails, so each candidate is run before it is chosen.
+.venv/.ready: requirements.lock harness.lock pyproject.toml
+	@set -e; \
+	for python in $(PYTHON) python3.12 python3.11 python3.13 python3 python; do \
+	  if command -v $$python >/dev/null && $$python -c '$(SUPPORTED)' 2>/dev/null; then chosen=$$python; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo "make: no Python 3.11, 3.12 or 3.13 with venv and ensurepip on the PATH; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	echo "Setting up .venv with $$($$chosen --version)"; \
+	rm -rf .venv; $$chosen -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement harness.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
+
+clean:  ## remove run-time files of the demo and caches; .venv and your logs stay
+	rm -rf data/dagster data/tables data/results.duckdb data/report data/demo .mypy_cache .ruff_cache .pytest_cache
