@@ -1,0 +1,130 @@
+"""What to run: one cell with everything that its two stages need to know.
+
+What belongs here: plain data, filled in by the assets and the CLI from an experiment. What does not: what a person
+wants differently for one launch (``options``), and anything read from disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cooperbench_assets.benchmark.pairs import Pair, Subset
+
+Execution = Literal["process", "docker", "modal", "gcp"]
+
+STAGING = ".staging"
+"""Folder in the run folder where children write; upstream looks at its own mode folders only."""
+
+ATTEMPTS = "attempts"
+"""Folder in the run folder that holds every recorded try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one cell may use, and when to give up."""
+
+    concurrency: int = 4
+    """Pairs whose agents run at once; a cap below the machine's slots."""
+
+    eval_concurrency: int = 10
+    """Pairs that are evaluated at once; a cap below the machine's slots."""
+
+    agent_attempts: int = 3
+    """Tries of a pair's agents per campaign, counting those that ended as infrastructure."""
+
+    eval_attempts: int = 2
+    """Tries of an evaluation of one patch per campaign, counted alike."""
+
+    pair_timeout_minutes: float = 90
+    """Deadline of a pair's agents, wall time."""
+
+    test_timeout_seconds: float = 600
+    """Deadline of one test run inside the sandbox."""
+
+    max_cost_usd: float | None = None
+    """Budget of the whole experiment, USD."""
+
+    cell_max_cost_usd: float | None = None
+    """Budget of this cell, USD."""
+
+    breaker: int = 5
+    """Tries in a row without one successful model reply that stop the cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellJob:
+    """One cell of an experiment, ready to be run."""
+
+    experiment: str
+    setting: str
+    seed: int
+    mode: str
+    """solo, coop or team."""
+
+    run_name: str
+    logs: Path
+    """Root of the experiment's log tree; the cell's run folder is ``<logs>/<run_name>``."""
+
+    dataset: Path
+    subset: Subset
+    model_name: str
+    agent: str
+    execution: Execution
+    messaging: bool = False
+    git: bool = False
+    agent_config: Path | None = None
+    """The effective agent config file, which is hashed and passed on."""
+
+    limits: Limits = field(default_factory=Limits)
+    accepted: frozenset[str] = frozenset()
+    """Names of pairs whose infrastructure failure a person has accepted."""
+
+    harness_python: Path | None = None
+    """Interpreter that has the harness; ours if not given."""
+
+    external_agents: tuple[str, ...] = ()
+    """Modules that register agents with the harness."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the harness sees."""
+
+    secrets: tuple[str, ...] = ()
+    """Names of variables of this process that are handed to the harness; their values are written nowhere."""
+
+    redis_url: str | None = None
+    siblings: tuple[Path, ...] = ()
+    """Run folders of the experiment's other cells: they share its budget, and show how long a pair takes."""
+
+    sandbox: Mapping[str, Any] = field(default_factory=dict)
+    """Options that the sandbox of an evaluation understands, beside the test timeout."""
+
+    state: Path | None = None
+    """The machine's state folder with the slots; the user's own if not given."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The cell's run folder."""
+        return self.logs / self.run_name
+
+    @property
+    def label(self) -> str:
+        """The cell as a person names it."""
+        return f"{self.experiment} {self.setting} seed {self.seed}"
+
+    @property
+    def needs_redis(self) -> bool:
+        """Whether agents of this cell talk over Redis: messages, or a team's task list."""
+        return self.mode == "team" or (self.mode == "coop" and self.messaging)
+
+    def pair_dir(self, pair: Pair) -> Path:
+        """The pair's folder in the log tree."""
+        return self.run_dir / self.mode / pair.repo / str(pair.task_id) / pair.folder
+
+    def attempts_dir(self, pair: Pair) -> Path:
+        """The folder with every recorded try of the pair."""
+        return self.run_dir / ATTEMPTS / self.mode / pair.repo / str(pair.task_id) / pair.folder
