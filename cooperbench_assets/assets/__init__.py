@@ -1,0 +1,1 @@
+"""Dagster assets: thin definitions over the rooms that do the work."""

@@ -1,0 +1,102 @@
+"""An experiment bound to a project: its subset, its folders, and its cells as they are on disk.
+
+What belongs here: the way from a name in defs.yaml to a reading of a cell. What does not: Dagster, and how the
+readings are judged, checked or stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cooperbench_assets.benchmark.logtree import read_run
+from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
+from cooperbench_assets.checks.finding import CellView
+from cooperbench_assets.store.rows import cell_frames
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.project import Project
+    from cooperbench_assets.spec import CellSpec, ExperimentSpec
+    from cooperbench_assets.store.cells import Cell
+
+
+class MissingInputError(RuntimeError):
+    """Something that an asset needs is not on disk; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class BoundExperiment:
+    """One experiment in one project."""
+
+    name: str
+    spec: ExperimentSpec
+    project: Project
+
+    @property
+    def logs(self) -> Path:
+        """Root of the experiment's log trees."""
+        return self.project.resolve(self.spec.logs)
+
+    @property
+    def dataset(self) -> Path:
+        """Root of the dataset."""
+        return self.project.resolve(self.spec.dataset)
+
+    @cached_property
+    def cells(self) -> tuple[CellSpec, ...]:
+        """The planned cells."""
+        return self.spec.cells(self.name)
+
+    @cached_property
+    def planned(self) -> frozenset[Cell]:
+        """Keys of the planned cells."""
+        return frozenset(cell.cell for cell in self.cells)
+
+    def subset(self) -> Subset:
+        """The experiment's subset, read anew.
+
+        Raises:
+            MissingInputError: if there is none; the message lists those that are there.
+        """
+        named = self.spec.subset
+        try:
+            path = find_subset(str(self.project.resolve(named)) if named.endswith(".json") else named, self.dataset)
+            return load_subset(path, self.dataset)
+        except SubsetError as error:
+            raise MissingInputError(f"{self.name}: {error}") from error
+
+    def run_dir(self, cell: CellSpec) -> Path:
+        """The run folder of a cell; it need not be there."""
+        return self.logs / cell.run_name
+
+    def view(self, cell: CellSpec, subset: Subset | None = None) -> CellView:
+        """A cell as it is on disk: its tree read, judged and made into tables.
+
+        Raises:
+            MissingInputError: if the subset or the run folder is not there.
+        """
+        run_dir = self.run_dir(cell)
+        if not run_dir.is_dir():
+            raise MissingInputError(
+                f"{cell.cell}: no run folder {self.project.relative(run_dir)}; "
+                "correct logs: or run_name: in defs.yaml, or put the run there"
+            )
+        subset = subset or self.subset()
+        reading = read_run(run_dir, cell.mode)
+        accepted = self.spec.accepted_in(cell.cell)
+        frames = cell_frames(
+            cell.cell,
+            subset,
+            reading,
+            accepted=accepted,
+            logs_root=self.logs,
+            planned=cell.cell in self.planned,
+            run_name=cell.run_name,
+            messaging=cell.messaging,
+            git=cell.git,
+            execution=self.spec.execution,
+        )
+        return CellView(cell, subset, accepted, self.spec.execution != "none", reading, frames)

@@ -1,0 +1,118 @@
+"""What a check is and what it finds, without Dagster: the same finding goes to the UI and into the store.
+
+What belongs here: the shape of checks. What does not: what they assert (the modules beside this one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import polars as pl
+
+    from cooperbench_assets.benchmark.logtree import RunReading
+    from cooperbench_assets.benchmark.pairs import Subset
+    from cooperbench_assets.spec import CellSpec
+
+SAMPLE = 10
+"""Offenders that a finding names; the rest are counted."""
+
+View = TypeVar("View")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Whether a check passed, how many offend, a sample of them, and what mends it."""
+
+    passed: bool
+    description: str
+    offenders: int = 0
+    sample: tuple[str, ...] = ()
+    remedy: str = ""
+    numbers: Mapping[str, float | int | None] = field(default_factory=dict)
+    """Further figures that plot over time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[View]):
+    """One assertion about a view of data."""
+
+    name: str
+    description: str
+    find: Callable[[View], Finding]
+    blocking: bool = False
+    """A failure stops what is downstream in the same run: for extra, duplicate or misplaced pairs only."""
+
+    warns: bool = False
+    """A failure is a warning: worth a look, and no defect of the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellView:
+    """What the checks of one cell look at."""
+
+    spec: CellSpec
+    subset: Subset
+    accepted: frozenset[str]
+    executes: bool
+    """The experiment runs pairs itself, so that a missing one can be run here."""
+
+    reading: RunReading
+    frames: Mapping[str, pl.DataFrame]
+
+    @property
+    def pairs(self) -> pl.DataFrame:
+        """The pairs table of the cell."""
+        return self.frames["pairs"]
+
+    @property
+    def again(self) -> str:
+        """The command that does what this cell still owes."""
+        cell = self.spec.cell
+        command = (
+            f"cooperbench-assets materialize {cell.experiment} --setting {cell.setting} --seed {cell.seed}"
+        )
+        if self.executes:
+            return command
+        return f"mend the logs where they were made (this experiment only reads them), then: {command}"
+
+
+def found(
+    offenders: Iterable[str],
+    *,
+    good: str,
+    bad: str,
+    remedy: str = "",
+    numbers: Mapping[str, float | int | None] = {},
+) -> Finding:
+    """A finding that passes if there are no offenders.
+
+    Args:
+        offenders: What offends, in order; a sample of it is kept.
+        good: Description where nothing offends.
+        bad: Description otherwise; ``{n}`` stands for the number of offenders.
+        remedy: What mends it.
+        numbers: Further figures.
+    """
+    listed = tuple(offenders)
+    if not listed:
+        return Finding(passed=True, description=good, numbers=numbers)
+    return Finding(
+        passed=False,
+        description=bad.format(n=len(listed)),
+        offenders=len(listed),
+        sample=listed[:SAMPLE],
+        remedy=remedy,
+        numbers=numbers,
+    )
+
+
+def pairs_named(frame: pl.DataFrame, *columns: str) -> list[str]:
+    """Rows of a pairs table as text: the pair, and the named columns behind it."""
+    return [
+        " ".join([str(row["pair"]), *(f"{column}={row[column]}" for column in columns)])
+        for row in frame.select("pair", *columns).iter_rows(named=True)
+    ]
