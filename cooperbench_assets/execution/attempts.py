@@ -1,0 +1,154 @@
+"""The record of each try of a pair at a stage: written before a launch, completed after it.
+
+What belongs here: the file `attempt.json`, where it lies, and how tries are counted. What does not: what a try's
+files say (``benchmark.outcomes``), and moving them (``promotion``).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from cooperbench_assets.execution.job import ATTEMPTS
+from cooperbench_assets.execution.walk import folders, pair_folders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.protocol import Stage
+
+ATTEMPT_FILE: Final = "attempt.json"
+EVIDENCE_LENGTH: Final = 2000
+"""Characters of a failure's text that are kept."""
+
+_FOLDER = re.compile(r"(agent|eval)-(\d+)")
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One try of one pair at one stage, as `attempt.json` holds it."""
+
+    n: int
+    """Number of the try at this stage, from 1."""
+
+    campaign: int
+    """Campaign that the try counts in, from 1; 0 for files that were there before tries were recorded."""
+
+    stage: Literal["agent", "eval"]
+    outcome: Literal["running", "completed", "infra_error", "interrupted"] = "running"
+    family: str | None = None
+    evidence: str | None = None
+    retryable: bool | None = None
+    started_at: str
+    """UTC, ISO 8601 with offset."""
+
+    ended_at: str | None = None
+    cost_usd: float | None = None
+    cost_estimated: bool = False
+    patch_sha256: str | None = None
+    """Hash of the patch that the try made (agent) or judges (eval)."""
+
+    isolation: str | None = None
+    pid: int | None = None
+    identity: str | None = None
+    """What tells the process from a later one of the same number."""
+
+    promoted: bool = False
+    """The try's files went to the pair's folder; they lie there until a later try's files push them out."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether the try counts towards the limit: it ended as infrastructure, or never ended."""
+        return self.outcome != "completed"
+
+
+def now() -> str:
+    """The present time as attempts record it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def folder_name(stage: Stage, n: int) -> str:
+    """Name of a try's folder below the pair's folder of attempts."""
+    return f"{stage}-{n}"
+
+
+def write_attempt(folder: Path, attempt: Attempt) -> None:
+    """Write `attempt.json`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / ATTEMPT_FILE, msgspec.json.encode(attempt))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put `content` in place of a file, so that a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def read_attempt(folder: Path) -> Attempt | None:
+    """The record in a try's folder; a folder whose record cannot be read counts as an interrupted try.
+
+    Returns None for a folder that holds no try.
+    """
+    match = _FOLDER.fullmatch(folder.name)
+    if match is None:
+        return None
+    try:
+        return msgspec.json.decode((folder / ATTEMPT_FILE).read_bytes(), type=Attempt)
+    except (OSError, msgspec.DecodeError):
+        stage: Literal["agent", "eval"] = "agent" if match[1] == "agent" else "eval"
+        return Attempt(
+            n=int(match[2]),
+            campaign=1,
+            stage=stage,
+            outcome="interrupted",
+            started_at=datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds"),
+            family="interrupted",
+            evidence=f"{ATTEMPT_FILE} is missing or cannot be read",
+            retryable=True,
+        )
+
+
+def scan_attempts(run_dir: Path, mode: str) -> dict[Pair, list[Attempt]]:
+    """Every recorded try below a run folder, in the order of stage and number."""
+    found: dict[Pair, list[Attempt]] = {}
+    for pair, pair_folder in pair_folders(run_dir / ATTEMPTS / mode):
+        read = (read_attempt(folder) for folder in folders(pair_folder))
+        found.setdefault(pair, []).extend(attempt for attempt in read if attempt is not None)
+    for attempts in found.values():
+        attempts.sort(key=lambda attempt: (attempt.stage, attempt.n))
+    return found
+
+
+def of_stage(attempts: Iterable[Attempt], stage: Stage) -> list[Attempt]:
+    """The tries at one stage, in order."""
+    return sorted((one for one in attempts if one.stage == stage), key=lambda one: one.n)
+
+
+def next_number(attempts: Iterable[Attempt], stage: Stage) -> int:
+    """Number of the next try at a stage."""
+    return max((one.n for one in of_stage(attempts, stage)), default=0) + 1
+
+
+def owner(attempts: Iterable[Attempt], stage: Stage) -> Attempt | None:
+    """The try whose files lie in the pair's folder; None if no recorded try put any there."""
+    promoted = [one for one in of_stage(attempts, stage) if one.promoted]
+    return promoted[-1] if promoted else None
+
+
+def tries_used(attempts: Iterable[Attempt], stage: Stage, campaign: int, patch: str | None = None) -> int:
+    """Tries of a campaign that count towards the limit; at the eval stage those of one patch."""
+    return sum(
+        one.counted and one.campaign == campaign and (stage == "agent" or one.patch_sha256 == patch)
+        for one in of_stage(attempts, stage)
+    )
+
+
+def shorten(text: str) -> str:
+    """A failure's text as it is kept: its end, where the cause usually stands."""
+    text = text.strip()
+    return text if len(text) <= EVIDENCE_LENGTH else f"…{text[1 - EVIDENCE_LENGTH :]}"
