@@ -79,7 +79,5 @@ EVAL_OUTPUTS_CHECKS: tuple[Check[CellView], ...] = (
     Check("no_stale_verdict", "No verdict older than its result, or of another patch", no_stale_verdict),
     Check("merge_recorded", "No merge in solo; status and strategy otherwise", merge_recorded),
     Check("verdict_agrees", "both_passed agrees with the two features", verdict_agrees),
-    Check(
-        "no_eval_infra_error", "No evaluation ended by infrastructure, but accepted ones", no_eval_infra_error
-    ),
+    Check("no_eval_infra_error", "No evaluation ended by infrastructure, but accepted ones", no_eval_infra_error),
 )

@@ -72,9 +72,7 @@ class CellView:
     def again(self) -> str:
         """The command that does what this cell still owes."""
         cell = self.spec.cell
-        command = (
-            f"cooperbench-assets materialize {cell.experiment} --setting {cell.setting} --seed {cell.seed}"
-        )
+        command = f"cooperbench-assets materialize {cell.experiment} --setting {cell.setting} --seed {cell.seed}"
         if self.executes:
             return command
         return f"mend the logs where they were made (this experiment only reads them), then: {command}"

@@ -35,9 +35,7 @@ def check_specs(
     ]
 
 
-def check_results(
-    asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Finding]]
-) -> list[dg.AssetCheckResult]:
+def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Finding]]) -> list[dg.AssetCheckResult]:
     """Findings as Dagster check results, with counts, the sample and the remedy as metadata."""
     return [
         dg.AssetCheckResult(
@@ -58,9 +56,7 @@ def _metadata(finding: Finding) -> dict[str, object]:
     if finding.sample:
         rest = finding.offenders - len(finding.sample)
         lines = [f"- `{offender}`" for offender in finding.sample]
-        metadata["sample"] = dg.MetadataValue.md(
-            "\n".join([*lines, *([f"- … and {rest} more"] if rest > 0 else [])])
-        )
+        metadata["sample"] = dg.MetadataValue.md("\n".join([*lines, *([f"- … and {rest} more"] if rest > 0 else [])]))
     if finding.remedy:
         metadata["remedy"] = finding.remedy
     return metadata

@@ -86,9 +86,7 @@ def one_recipe(view: StoreView) -> Finding:
         if known[column].n_unique() > 1:
             most = known[column].mode().sort()[0]
             for row in known.filter(pl.col(column) != most).iter_rows(named=True):
-                differing.append(
-                    f"{_cell_name(row)}: {column} {str(row[column])[:40]}, others {str(most)[:40]}"
-                )
+                differing.append(f"{_cell_name(row)}: {column} {str(row[column])[:40]}, others {str(most)[:40]}")
     return found(
         differing,
         good="one model, agent, agent config, harness version, merge policy and subset",

@@ -84,9 +84,7 @@ def messages_as_set(view: CellView) -> Finding:
 def plausible_usage(view: CellView) -> Finding:
     """Times are in order; cost, steps and tokens are not negative."""
     pairs = view.pairs
-    negative = pl.any_horizontal(
-        pl.col("cost_usd", "steps", "input_tokens", "output_tokens", "duration_seconds") < 0
-    )
+    negative = pl.any_horizontal(pl.col("cost_usd", "steps", "input_tokens", "output_tokens", "duration_seconds") < 0)
     wrong = pairs.filter((pl.col("ended_at") < pl.col("started_at")) | negative)
     return found(
         pairs_named(wrong, "started_at", "ended_at", "cost_usd", "steps"),
@@ -109,13 +107,9 @@ def no_suspect_agent(view: CellView) -> Finding:
 RUN_LOGS_CHECKS: tuple[Check[CellView], ...] = (
     Check("expected_results", "Exactly the subset's pairs have a readable result", expected_results),
     Check("only_planned_pairs", "No extra, duplicate or misplaced pair", only_planned_pairs, blocking=True),
-    Check(
-        "no_agent_infra_error", "No agent ended by infrastructure, but accepted ones", no_agent_infra_error
-    ),
+    Check("no_agent_infra_error", "No agent ended by infrastructure, but accepted ones", no_agent_infra_error),
     Check("agents_as_set", "One agent in solo, two otherwise", agents_as_set),
     Check("messages_as_set", "A conversation in coop; no message without messaging", messages_as_set),
     Check("plausible_usage", "Times in order; cost, steps and tokens not negative", plausible_usage),
-    Check(
-        "no_suspect_agent", "No Submitted agent whose stream ended in an error", no_suspect_agent, warns=True
-    ),
+    Check("no_suspect_agent", "No Submitted agent whose stream ended in an error", no_suspect_agent, warns=True),
 )

@@ -1,0 +1,152 @@
+"""The assets of a cell: run_logs, eval_outputs and pair_results, partitioned by setting and seed.
+
+What belongs here: what a materialisation does, in which order, and what it reports. What does not: how pairs are
+run (``execution``), read (``benchmark``) or written (``store``).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cooperbench_assets.assets.describe import cell_metadata, column_schema
+from cooperbench_assets.assets.keys import asset_key, cell_of, op_name
+from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
+from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
+from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
+from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS, PAIRS
+from cooperbench_assets.store.units import cell_unit, checks_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.checks.finding import CellView, Check, Finding
+    from cooperbench_assets.spec import CellSpec
+    from cooperbench_assets.store.cells import Cell
+
+    Metadata = Mapping[str, Any]
+    Work = Callable[[dg.AssetExecutionContext, CellSpec], tuple[CellView, Metadata]]
+
+
+def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """run_logs → eval_outputs → pair_results of one experiment."""
+    return [
+        _cell_asset(
+            bound,
+            partitions,
+            "run_logs",
+            description="Logs of the agents' runs of one cell, in upstream's log tree.",
+            kinds={"json"},
+            deps=["subset_pairs"],
+            checks=RUN_LOGS_CHECKS,
+            work=lambda _context, cell: (bound.view(cell), {}),
+        ),
+        _cell_asset(
+            bound,
+            partitions,
+            "eval_outputs",
+            description="Verdicts of one cell: each pair's patches merged and tested, in upstream's log tree.",
+            kinds={"json"},
+            deps=["run_logs"],
+            checks=EVAL_OUTPUTS_CHECKS,
+            work=lambda _context, cell: (bound.view(cell), {}),
+        ),
+        _cell_asset(
+            bound,
+            partitions,
+            "pair_results",
+            description="One row for every planned pair of one cell, with its outcome; and its agents, messages, "
+            "attempts, quarantine and provenance.",
+            kinds={"parquet", "polars"},
+            deps=["run_logs", "eval_outputs"],
+            checks=PAIR_RESULTS_CHECKS,
+            work=lambda _context, cell: _write_tables(bound, cell),
+            metadata={"dagster/column_schema": column_schema(PAIRS)},
+        ),
+    ]
+
+
+def _cell_asset(
+    bound: BoundExperiment,
+    partitions: dg.MultiPartitionsDefinition,
+    name: str,
+    *,
+    description: str,
+    kinds: set[str],
+    deps: Sequence[str],
+    checks: Sequence[Check[CellView]],
+    work: Work,
+    metadata: Metadata | None = None,
+) -> dg.AssetsDefinition:
+    """An asset of a cell: does its work, then evaluates its checks on what is there.
+
+    The checks are evaluated in the asset's own op: a run of their own for each would cost more than the reading.
+    ``can_subset`` and ``skippable`` let an unplanned cell end with neither a materialisation nor a check.
+    """
+    key = asset_key(bound.name, name)
+
+    @dg.multi_asset(
+        name=op_name(bound.name, name),
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=[asset_key(bound.name, dep) for dep in deps],
+                description=description,
+                kinds=kinds,
+                group_name=op_name(bound.name, "cells").removesuffix("__cells"),
+                metadata=metadata,
+                tags={"experiment": bound.name},
+                skippable=True,
+            )
+        ],
+        partitions_def=partitions,
+        check_specs=check_specs(key, checks, partitions),
+        can_subset=True,
+    )
+    def cell_asset(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+        cell = cell_of(bound.name, context.partition_key)
+        spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
+        if cell not in bound.planned and not bound.run_dir(spec).is_dir():
+            context.log.info(f"{cell} is not planned: nothing is read; add the seed to defs.yaml to plan it")
+            return
+        view, extra = work(context, spec)
+        findings = [(check, check.find(view)) for check in checks]
+        _keep_findings(bound, cell, name, findings)
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata={**cell_metadata(view), **extra},
+            check_results=check_results(key, findings),
+        )
+
+    return cell_asset
+
+
+def _keep_findings(
+    bound: BoundExperiment, cell: Cell, asset: str, findings: Sequence[tuple[Check[CellView], Finding]]
+) -> None:
+    """Findings are a table of the store too."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    key = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed, "asset": asset}
+    write_unit(
+        bound.project.tables,
+        checks_unit(cell.experiment, asset, cell),
+        {CHECK_RESULTS.name: check_rows(key, findings, now)},
+        declared=(CHECK_RESULTS,),
+    )
+
+
+def _write_tables(bound: BoundExperiment, spec: CellSpec) -> tuple[CellView, Metadata]:
+    """Write a cell's partition tables; the same content again changes nothing, and says so."""
+    view = bound.view(spec)
+    written = write_unit(bound.project.tables, cell_unit(spec.cell), view.frames, declared=CELL_TABLES)
+    return view, {
+        "dagster/row_count": view.pairs.height,
+        "content_sha256": written.content_sha256,
+        "changed": written.changed,
+        "tables": dg.MetadataValue.path(str(written.folder)),
+    }

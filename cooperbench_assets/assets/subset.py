@@ -1,0 +1,31 @@
+"""The asset subset_pairs: what an experiment plans, and how many results a cell must have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cooperbench_assets.assets.describe import subset_metadata
+from cooperbench_assets.assets.keys import asset_key, op_name
+
+if TYPE_CHECKING:
+    from cooperbench_assets.bound import BoundExperiment
+
+
+def build_subset_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
+    """subset_pairs of one experiment."""
+
+    @dg.asset(
+        key=asset_key(bound.name, "subset_pairs"),
+        description="The pairs that every cell of the experiment must have a result for.",
+        kinds={"json"},
+        group_name=op_name(bound.name, "cells").removesuffix("__cells"),
+        tags={"experiment": bound.name},
+        op_tags={},
+    )
+    def subset_pairs() -> dg.MaterializeResult[Any]:
+        subset = bound.subset()
+        return dg.MaterializeResult(metadata=subset_metadata(subset), data_version=dg.DataVersion(subset.sha256))
+
+    return subset_pairs

@@ -1,0 +1,21 @@
+"""The code location: every experiment below defs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from cooperbench_assets.project import find_project
+from cooperbench_assets.spec import check_run_names, load_experiments
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load the defs folder; a mistake in a defs.yaml is one clear error before Dagster looks at it."""
+    project = find_project()
+    check_run_names(load_experiments(project.defs), project)
+    return dg.Definitions.merge(
+        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+        dg.Definitions(executor=dg.in_process_executor),
+    )

@@ -1,0 +1,29 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "real-logs"
+"""Real logs lie beside the checkout on the maintainers' machines, and nowhere else."""
+
+
+@pytest.fixture(scope="session")
+def real_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The six real flash runs, unpacked: a folder with one run folder each. Skips where they are not at hand."""
+    archive = SHARED / "flash.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no real logs at {archive}: they are not published")
+    folder = tmp_path_factory.mktemp("real-logs")
+    with tarfile.open(archive) as content:
+        content.extractall(folder, filter="data")
+    return folder / "logs"
+
+
+@pytest.fixture(scope="session")
+def flash_subset(real_logs: Path) -> Path:
+    """The subset file of the real flash runs."""
+    return SHARED / "flash.json"
