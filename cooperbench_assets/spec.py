@@ -231,9 +231,7 @@ class ExperimentSpec(_Strict):
     def cells(self, experiment: str) -> tuple[CellSpec, ...]:
         """The planned cells, in the order of the file."""
         return tuple(
-            self.cell(experiment, label, seed)
-            for label, setting in self.settings.items()
-            for seed in setting.seeds
+            self.cell(experiment, label, seed) for label, setting in self.settings.items() for seed in setting.seeds
         )
 
     def accepted_in(self, cell: Cell) -> frozenset[str]:
@@ -265,16 +263,14 @@ def parse_experiment(name: str, attributes: object, file: Path) -> ExperimentSpe
         ExperimentError: if something in it is wrong, naming all that is.
     """
     if not LABEL.fullmatch(name):
-        raise ExperimentError(
-            f"{file}: {name!r} is no name for an experiment; use letters, digits, '.', '_', '-'"
-        )
+        raise ExperimentError(f"{file}: {name!r} is no name for an experiment; use letters, digits, '.', '_', '-'")
     try:
         spec = ExperimentSpec.model_validate(attributes)
     except ValidationError as error:
         raise ExperimentError(f"{file}: {_explain(error)}") from error
     try:
         runs = Counter(cell.run_name for cell in spec.cells(name))
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ExperimentError(
             f"{file}: run_name: {error}; a template knows experiment, setting, seed and seed_suffix"
         ) from error

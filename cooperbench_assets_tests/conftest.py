@@ -6,6 +6,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no reason to fail: no example has a deadline, and slow generation is none of our business.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 SHARED = Path(__file__).parents[2] / "shared" / "real-logs"
 """Real logs lie beside the checkout on the maintainers' machines, and nowhere else."""

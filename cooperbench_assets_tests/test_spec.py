@@ -1,0 +1,145 @@
+"""defs.yaml: what is accepted, and the one clear error for what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cooperbench_assets.project import Project
+from cooperbench_assets.spec import ExperimentError, ExperimentSpec, check_run_names, load_experiments, parse_experiment
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets_tests.projects import CHECKOUT, add_experiment
+
+FILE = Path("defs/flash/defs.yaml")
+READ_ONLY: dict[str, Any] = {
+    "subset": "lite",
+    "settings": {"solo": {"seeds": [1, 2], "run_name": "flash_solo_{seed}"}, "coop-comm": {"seeds": [1]}},
+}
+
+
+def parse(**changes: Any) -> ExperimentSpec:
+    return parse_experiment("flash", {**READ_ONLY, **changes}, FILE)
+
+
+def error_of(**changes: Any) -> str:
+    with pytest.raises(ExperimentError) as caught:
+        parse(**changes)
+    return str(caught.value)
+
+
+def test_cells_are_planned_in_the_order_of_the_file() -> None:
+    assert [(cell.cell, cell.run_name) for cell in parse().cells("flash")] == [
+        (Cell("flash", "solo", 1), "flash_solo_1"),
+        (Cell("flash", "solo", 2), "flash_solo_2"),
+        (Cell("flash", "coop-comm", 1), "flash-coop-comm-seed1"),
+    ]
+
+
+def test_seed_zero_has_no_suffix() -> None:
+    spec = parse(settings={"solo": {"seeds": [0, 1]}}, run_name="command-a-{setting}{seed_suffix}")
+    assert [cell.run_name for cell in spec.cells("x")] == ["command-a-solo", "command-a-solo-seed1"]
+
+
+def test_an_unknown_key_is_named_with_its_place() -> None:
+    assert error_of(settings={"solo": {"sede": [1], "seeds": [1]}}) == f"{FILE}: settings.solo.sede: unknown key"
+
+
+def test_a_seed_that_stands_twice_is_refused() -> None:
+    assert "settings.solo.seeds: seed 1 stands there 2 times" in error_of(settings={"solo": {"seeds": [1, 1]}})
+
+
+def test_run_names_that_collide_are_refused() -> None:
+    assert "2 cells would be called 'same'" in error_of(settings={"solo": {"seeds": [0, 1]}}, run_name="same")
+
+
+@pytest.mark.parametrize("template", ["{model}", "{0}", "{seed", "{setting.x}"])
+def test_a_template_that_cannot_be_filled_is_one_error(template: str) -> None:
+    assert "run_name" in error_of(run_name=template, settings={"solo": {"seeds": [0]}})
+
+
+@pytest.mark.parametrize("run_name", ["a/b", "", ".hidden"])
+def test_a_run_name_is_a_folder_name(run_name: str) -> None:
+    assert "is no folder name" in error_of(run_name=run_name, settings={"solo": {"seeds": [0], "run_name": None}})
+
+
+@pytest.mark.parametrize("agent", ["mini_swe_agent_v2", "claude_code"])
+def test_an_agent_that_works_in_containers_is_refused_without_an_engine(agent: str) -> None:
+    settings = {"solo": {"mode": "solo", "seeds": [0]}}
+    found = error_of(execution="process", agent=agent, model_name="m", settings=settings)
+    assert f"agent: {agent} works in containers" in found
+    assert "execution: docker" in found
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    found = error_of(settings={"a b": {"seeds": [], "mode": "solo"}}, accepted=[{"pair": "x", "reason": "r"}])
+    assert "settings.a b: a label has letters" in found
+    assert "settings.a b.seeds: list at least one seed" in found
+    assert "'x' is no pair" in found
+
+
+def test_an_execution_needs_a_mode_an_agent_and_a_model() -> None:
+    found = error_of(execution="docker")
+    assert "settings.solo.mode: say solo, coop or team" in found
+    assert "agent and model_name: both are needed" in found
+
+
+def test_acceptance_holds_in_the_cells_it_names() -> None:
+    spec = parse(accepted=[{"pair": "r/1/f1_f2", "reason": "image gone", "setting": "solo", "seed": 2}])
+    assert spec.accepted_in(Cell("flash", "solo", 2)) == {"r/1/f1_f2"}
+    assert spec.accepted_in(Cell("flash", "solo", 1)) == frozenset()
+
+
+def test_the_experiments_that_ship_are_valid() -> None:
+    experiments = load_experiments(CHECKOUT / "cooperbench_assets" / "defs")
+    check_run_names(experiments, Project(CHECKOUT))
+    assert len(experiments["demo"].cells("demo")) == 5
+    assert [cell.run_name for cell in experiments["command_a"].cells("command_a")] == [
+        "command-a-solo",
+        "command-a-solo-seed1",
+        "command-a-solo-seed2",
+        "command-a-coop-comm",
+        "command-a-coop-nocomm",
+    ]
+
+
+def test_two_experiments_must_not_write_into_one_run_folder(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    runs = {"execution": "process", "agent": "a", "model_name": "m", "run_name": "run", "subset": "lite"}
+    for name in ("one", "two"):
+        add_experiment(project, name, {**runs, "settings": {"solo": {"mode": "solo", "seeds": [0]}}})
+    with pytest.raises(ExperimentError, match="one solo seed 0 and two solo seed 0 would both write there"):
+        check_run_names(load_experiments(project.defs), project)
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    file = add_experiment(Project(tmp_path), "flash", READ_ONLY)
+    file.write_text("type: [")
+    with pytest.raises(ExperimentError, match=r"flash.defs\.yaml: no YAML"):
+        load_experiments(Project(tmp_path).defs)
+
+
+def test_other_components_are_left_alone(tmp_path: Path) -> None:
+    file = add_experiment(Project(tmp_path), "other", {})
+    file.write_text("type: somebody.elses.Component\nattributes: {anything: 1}\n")
+    assert load_experiments(Project(tmp_path).defs) == {}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*ExperimentSpec.model_fields, "typo"]), json_values))
+def test_any_attributes_give_an_experiment_or_one_error_that_names_the_file(attributes: dict[str, Any]) -> None:
+    outcome: ExperimentSpec | ExperimentError
+    try:
+        outcome = parse_experiment("flash", attributes, FILE)
+    except ExperimentError as error:
+        outcome = error
+    assert str(outcome).startswith(str(FILE)) if isinstance(outcome, ExperimentError) else outcome.cells("flash")

@@ -1,0 +1,104 @@
+"""The real Dagster UI in a real browser: `dagster dev` in a project of its own, and Chromium looking at it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+from cooperbench_assets_tests.projects import environment
+from cooperbench_assets_tests.services import need_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cooperbench_assets.project import Project
+
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+READY_SECONDS = 120.0
+PATIENCE_MILLISECONDS = 60_000
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def dagster_dev(project: Project, **variables: str) -> Iterator[str]:
+    """`dagster dev` with its daemon on a free port; gives the UI's address, and stops what it started."""
+    port = free_port()
+    log = project.root / "dagster-dev.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)],
+            cwd=project.root,
+            env=environment(project, **variables),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_until_ready(address, server, log)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _wait_until_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"dagster dev ended with {server.returncode}:\n{log.read_text()[-4000:]}")
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{address}/server_info"):
+            return
+        time.sleep(0.3)
+    raise TimeoutError(f"dagster dev was not ready after {READY_SECONDS} s:\n{log.read_text()[-4000:]}")
+
+
+@contextlib.contextmanager
+def browser(width: int = 1500, height: int = 950) -> Iterator[Page]:
+    """A page in Chromium with an empty profile."""
+    chromium = need_program("chromium", "chromium-browser", "google-chrome")
+    with tempfile.TemporaryDirectory(prefix="chromium-") as profile, sync_playwright() as playwright:
+        context: BrowserContext = playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=chromium,
+            args=CHROMIUM_FLAGS,
+            viewport={"width": width, "height": height},
+        )
+        try:
+            page = context.pages[0] if context.pages else context.new_page()
+            page.set_default_timeout(PATIENCE_MILLISECONDS)
+            yield page
+        finally:
+            context.close()
