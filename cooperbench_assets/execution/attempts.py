@@ -6,13 +6,12 @@ files say (``benchmark.outcomes``), and moving them (``promotion``).
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from cooperbench_assets.execution.job import ATTEMPTS
+from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE, parse_folder
 from cooperbench_assets.execution.walk import folders, pair_folders
 
 if TYPE_CHECKING:
@@ -22,11 +21,8 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.protocol import Stage
 
-ATTEMPT_FILE: Final = "attempt.json"
 EVIDENCE_LENGTH: Final = 2000
 """Characters of a failure's text that are kept."""
-
-_FOLDER = re.compile(r"(agent|eval)-(\d+)")
 
 
 class Attempt(msgspec.Struct, kw_only=True):
@@ -79,7 +75,7 @@ def folder_name(stage: Stage, n: int) -> str:
 def write_attempt(folder: Path, attempt: Attempt) -> None:
     """Write `attempt.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / ATTEMPT_FILE, msgspec.json.encode(attempt))
+    write_atomically(folder / FILE, msgspec.json.encode(attempt))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -94,21 +90,20 @@ def read_attempt(folder: Path) -> Attempt | None:
 
     Returns None for a folder that holds no try.
     """
-    match = _FOLDER.fullmatch(folder.name)
-    if match is None:
+    named = parse_folder(folder.name)
+    if named is None:
         return None
     try:
-        return msgspec.json.decode((folder / ATTEMPT_FILE).read_bytes(), type=Attempt)
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=Attempt)
     except (OSError, msgspec.DecodeError):
-        stage: Literal["agent", "eval"] = "agent" if match[1] == "agent" else "eval"
         return Attempt(
-            n=int(match[2]),
+            n=named[1],
             campaign=1,
-            stage=stage,
+            stage=named[0],
             outcome="interrupted",
             started_at=datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds"),
             family="interrupted",
-            evidence=f"{ATTEMPT_FILE} is missing or cannot be read",
+            evidence=f"{FILE} is missing or cannot be read",
             retryable=True,
         )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from cooperbench_assets.benchmark.attempts import ATTEMPTS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -19,9 +21,6 @@ Execution = Literal["process", "docker", "modal", "gcp"]
 
 STAGING = ".staging"
 """Folder in the run folder where children write; upstream looks at its own mode folders only."""
-
-ATTEMPTS = "attempts"
-"""Folder in the run folder that holds every recorded try."""
 
 
 @dataclass(frozen=True, slots=True)

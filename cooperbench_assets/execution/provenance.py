@@ -1,0 +1,260 @@
+"""`provenance.json`: what made a run, as far as the one who ran it knows.
+
+What belongs here: collecting, comparing and writing it. What does not: what an imported tree's files let one guess
+(``benchmark``). Values of variables are never written, only names; secrets in an agent config are blotted out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import socket
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from cooperbench_assets.execution.attempts import now, write_atomically
+from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.execution.protocol import Stage
+
+PROVENANCE_FILE: Final = "provenance.json"
+LAUNCHES_KEPT: Final = 50
+BLOT: Final = "***"
+
+_SECRET_KEY = re.compile(r"api[_-]?key|token$|secret|password|passwd|authorization|credential", re.IGNORECASE)
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "reasoning_effort", "thinking", "seed", "timeout")
+_MUST_STAY = ("mode", "messaging", "git", "model", "agent", "agent_config_sha256", "merge_policy")
+
+
+def read_provenance(run_dir: Path) -> dict[str, Any]:
+    """The record as it stands; empty if there is none, or none that can be read."""
+    try:
+        content = msgspec.json.decode((run_dir / PROVENANCE_FILE).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_provenance(run_dir: Path, record: Mapping[str, Any]) -> None:
+    """Put the record in place of the old one."""
+    encoded = msgspec.json.format(msgspec.json.encode(record), indent=2)
+    write_atomically(run_dir / PROVENANCE_FILE, encoded)
+
+
+def merge_policy(version: str | None, mode: str) -> str:
+    """How a harness of this version merges: none (solo), union, agent1_alone or unknown."""
+    if mode == "solo":
+        return "none"
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version or "")[:3])
+    if not numbers:
+        return "unknown"
+    if numbers >= (0, 0, 19):
+        return "agent1_alone"
+    return "union" if numbers <= (0, 0, 14) else "unknown"
+
+
+def describe(job: CellJob, harness: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, Any]:
+    """What makes the results of this cell now, as far as it is the same for every pair.
+
+    Args:
+        job: The cell.
+        harness: version, commit, dirty, python and packages of the harness.
+        slots: Sizes of the machine's slot pools.
+
+    Raises:
+        LaunchError: if the agent config file is missing or is no YAML.
+    """
+    text = _config_text(job)
+    version = harness.get("version")
+    record: dict[str, Any] = {
+        "experiment": job.experiment,
+        "setting": job.setting,
+        "seed": job.seed,
+        "run_name": job.run_name,
+        "mode": job.mode,
+        "messaging": job.messaging,
+        "git": job.git,
+        "model": job.model_name,
+        "agent": job.agent,
+        "agent_config": None if text is None else blot(text, job.secrets),
+        "agent_config_sha256": None if text is None else hashlib.sha256(text.encode()).hexdigest(),
+        **_model_calls(text, job),
+        "harness_version": version,
+        "harness_commit": harness.get("commit"),
+        "harness_dirty": harness.get("dirty"),
+        "harness_python": harness.get("python_version"),
+        "packages": dict(harness.get("packages") or {}),
+        "merge_policy": merge_policy(version, job.mode),
+        "subset": job.subset.name,
+        "subset_sha256": job.subset.sha256,
+        **hash_tasks(job.dataset, job.subset.pairs),
+        "execution": job.execution,
+        "limits": asdict(job.limits),
+        "variables": sorted({*job.environment, *job.secrets}),
+        "slots": dict(slots),
+        "host": {
+            "name": socket.gethostname(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+        },
+    }
+    return record
+
+
+def _config_text(job: CellJob) -> str | None:
+    if job.agent_config is None:
+        return None
+    try:
+        text = job.agent_config.read_text()
+        yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(
+            f"{job.label}: agent config {job.agent_config} cannot be read ({error}); "
+            "the harness would run without it: write it again, or correct agent_config in defs.yaml"
+        ) from error
+    except yaml.YAMLError as error:
+        raise LaunchError(f"{job.label}: agent config {job.agent_config} is no YAML: {error}") from error
+    return text
+
+
+def blot(text: str, secrets: Iterable[str]) -> str:
+    """A config text without secrets: values of keys that sound like one, and values of the named variables."""
+    lines = []
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        hidden = colon and value.strip() and _SECRET_KEY.search(key.strip(" -\"'"))
+        lines.append(f"{key}: {BLOT}" if hidden else line)
+    result = "\n".join(lines)
+    for name in secrets:
+        if len(value := os.environ.get(name, "")) >= 4:
+            result = result.replace(value, BLOT)
+    return result
+
+
+def _model_calls(text: str | None, job: CellJob) -> dict[str, Any]:
+    """Host of the endpoint and the settings of the model's calls, from the agent config and the environment."""
+    content = yaml.safe_load(text) if text else {}
+    config = content.get("config", content) if isinstance(content, dict) else {}
+    model = config.get("model", {}) if isinstance(config, dict) else {}
+    kwargs = model.get("model_kwargs", {}) if isinstance(model, dict) else {}
+    kwargs = kwargs if isinstance(kwargs, dict) else {}
+    endpoint = kwargs.get("api_base") or kwargs.get("base_url")
+    if endpoint is None:
+        named = (value for name, value in job.environment.items() if name.endswith(("_API_BASE", "_BASE_URL")))
+        endpoint = next(named, None)
+    host = urlsplit(endpoint).hostname if isinstance(endpoint, str) else None
+    return {"endpoint_host": host, "sampling": {key: kwargs[key] for key in _SAMPLING if key in kwargs}}
+
+
+def hash_tasks(dataset: Path, pairs: Iterable[Pair]) -> dict[str, str]:
+    """Hashes over the planned tasks: all files beside and in the planned features, and the prompts alone.
+
+    A task's image is not among them: folders below the task other than those of features are left out.
+    """
+    files, prompts = hashlib.sha256(), hashlib.sha256()
+    planned: dict[str, set[int]] = {}
+    for pair in pairs:
+        planned.setdefault(pair.task.folder, set()).update(pair.features)
+    for task in sorted(planned):
+        folders = [dataset / task, *(dataset / task / f"feature{n}" for n in sorted(planned[task]))]
+        for folder in folders:
+            for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if file.is_file():
+                    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                    entry = f"{file.relative_to(dataset).as_posix()} {digest}\n".encode()
+                    files.update(entry)
+                    if file.name == "feature.md":
+                        prompts.update(entry)
+    return {"dataset_sha256": files.hexdigest(), "prompts_sha256": prompts.hexdigest()}
+
+
+def begin(job: CellJob, stage: Stage, what: str, present: Mapping[str, Any], *, has_results: bool) -> int:
+    """Record that a launch begins.
+
+    Args:
+        job: The cell.
+        stage: The launch's stage.
+        what: What launched it.
+        present: What `describe` says of this launch.
+        has_results: Whether the run folder holds results already.
+
+    Returns:
+        The number of the launch among those recorded, for `end`.
+
+    Raises:
+        RefusedLaunch: if the cell's results were made otherwise, so that one cell would hold two kinds.
+    """
+    old = read_provenance(job.run_dir)
+    if has_results and old:
+        _refuse_a_mixture(job, old, present)
+    origin = old.get("origin") or ("adopted" if has_results else "executed")
+    launches = [
+        *old.get("launches", []),
+        {"stage": stage, "what": what, "started_at": now(), **_differing(old, present)},
+    ]
+    record = {
+        **old,
+        **present,
+        "origin": origin,
+        "truncated": old.get("truncated", False),
+        "started_at": old.get("started_at") or now(),
+        "ended_at": None,
+        "launches": launches[-LAUNCHES_KEPT:],
+    }
+    write_provenance(job.run_dir, record)
+    return len(record["launches"]) - 1
+
+
+def end(run_dir: Path, launch: int, changes: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    """Record that a launch ended: `changes` to the record, and what the launch says of itself."""
+    record = read_provenance(run_dir)
+    launches = record.get("launches", [])
+    if launch < len(launches):
+        launches[launch].update(said, ended_at=now())
+    write_provenance(run_dir, {**record, **changes, "ended_at": now(), "launches": launches})
+
+
+def _refuse_a_mixture(job: CellJob, old: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    changed = [key for key in _MUST_STAY if old.get(key) is not None and old[key] != present.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} was {_short(old[key])}, is now {_short(present.get(key))}" for key in changed)
+        raise RefusedLaunch(
+            f"{job.label}: its results were made otherwise ({listed}); "
+            "give the changed experiment a name or run_name of its own, or change it back"
+        )
+
+
+def _differing(old: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """What a launch did otherwise than the record said: kept with the launch, because the record moves on."""
+    keys = ("harness_version", "harness_commit", "execution", "subset_sha256", "dataset_sha256", "limits")
+    return {f"changed_{key}": present.get(key) for key in keys if old and old.get(key) != present.get(key)}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 16 else f"{text[:12]}…"
+
+
+def answered_model(trajectory: Path) -> str | None:
+    """The id by which the model's endpoint called itself, from the first replies of a trajectory."""
+    try:
+        with trajectory.open("rb") as file:
+            head = file.read(1 << 20)
+    except OSError:
+        return None
+    _, found, messages = head.partition(b'"messages"')
+    match = re.search(rb'"response"\s*:\s*\{[^{}]*?"model"\s*:\s*"([^"\\]{1,200})"', messages) if found else None
+    return match[1].decode("utf-8", "replace") if match else None

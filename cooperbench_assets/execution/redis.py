@@ -1,0 +1,78 @@
+"""A Redis for agents that talk: the one that is named if it answers, else one inside this process.
+
+What belongs here: finding or starting it. What does not: what is said over it; upstream keeps the pairs' messages
+apart by names of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Final
+
+from cooperbench_assets.execution.errors import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ANSWER_SECONDS: Final = 2.0
+"""How long a named Redis may take to answer."""
+
+
+@contextlib.contextmanager
+def message_server(redis_url: str | None) -> Iterator[str]:
+    """The URL of a Redis that answers, for as long as the context lasts.
+
+    Args:
+        redis_url: A Redis to use if it answers.
+
+    Raises:
+        LaunchError: if none answers and none can be started.
+    """
+    if redis_url is not None and answers(redis_url):
+        yield redis_url
+        return
+    with _embedded(redis_url) as url:
+        yield url
+
+
+def answers(redis_url: str) -> bool:
+    """Whether a Redis at this URL answers a ping."""
+    try:
+        import redis
+    except ImportError:
+        return False
+    try:
+        client = redis.from_url(redis_url, socket_connect_timeout=ANSWER_SECONDS, socket_timeout=ANSWER_SECONDS)
+    except ValueError as error:
+        raise LaunchError(f"redis_url {redis_url!r} is no Redis URL: {error}; write redis://HOST:PORT") from error
+    with contextlib.closing(client):
+        try:
+            return bool(client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
+
+@contextlib.contextmanager
+def _embedded(named: str | None) -> Iterator[str]:
+    """A server of a library on a free loopback port, in threads of this process."""
+    try:
+        from fakeredis import TcpFakeServer
+    except ImportError as error:
+        tried = f"the Redis at {named} does not answer" if named else "no redis_url is given"
+        raise LaunchError(
+            f"agents that talk need a Redis: {tried}, and the embedded one is not installed; "
+            "start one and set redis_url, or install cooperbench-assets[harness]"
+        ) from error
+    server = TcpFakeServer(("127.0.0.1", 0))
+    # A killed child's connection must not keep this process from ending.
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="redis", daemon=True)
+    thread.start()
+    try:
+        yield f"redis://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)

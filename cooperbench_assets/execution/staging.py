@@ -1,0 +1,171 @@
+"""Where a child writes: a folder of its own below the run folder, on the same file system as the log tree.
+
+What belongs here: making, filling and removing it, and what its files say of a child that was killed. What does not:
+taking its files over (``promotion``).
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from cooperbench_assets.execution.attempts import folder_name
+from cooperbench_assets.execution.job import STAGING, CellJob
+
+if TYPE_CHECKING:
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.protocol import Stage
+
+CHILD_LOG: Final = "child.log"
+"""What a child printed."""
+
+REPLY_MINUTES: Final = 10.0
+"""An agent killed at its deadline timed out by itself if the model answered within the last minutes."""
+
+_MIN_EVIDENCE: Final = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The staging folder of one try."""
+
+    root: Path
+    """The child's working folder."""
+
+    pair_dir: Path
+    """Where upstream puts the pair's files in it."""
+
+    @property
+    def log(self) -> Path:
+        """What the child printed."""
+        return self.root / CHILD_LOG
+
+
+def staged(job: CellJob, pair: Pair, stage: Stage, n: int) -> Staged:
+    """The staging folder of a try, whether or not it is there."""
+    name = f"{pair.repo}-{pair.task_id}-{pair.folder}-{folder_name(stage, n)}"
+    root = job.run_dir / STAGING / name
+    return Staged(root, root / "logs" / job.run_name / job.mode / pair.repo / str(pair.task_id) / pair.folder)
+
+
+def prepare(job: CellJob, pair: Pair, stage: Stage, n: int) -> Staged:
+    """Make an empty staging folder; for an evaluation, with copies of the result and the patches in it."""
+    place = staged(job, pair, stage, n)
+    shutil.rmtree(place.root, ignore_errors=True)
+    if stage == "agent":
+        place.root.mkdir(parents=True)
+        return place
+    place.pair_dir.mkdir(parents=True)
+    source = job.pair_dir(pair)
+    for file in source.iterdir():
+        if file.name == "result.json" or file.suffix == ".patch":
+            shutil.copyfile(file, place.pair_dir / file.name)
+    return place
+
+
+def keep_evidence(place: Staged, folder: Path, stage: Stage) -> None:
+    """Move what a try left behind, and was not promoted, into its folder of attempts."""
+    files = _entries(place.pair_dir) if stage == "agent" else [place.pair_dir / "eval.json"]
+    for file in (place.log, *files):
+        target = folder / file.name
+        if file.exists() and not target.exists():
+            file.rename(target)
+
+
+def discard(place: Staged) -> None:
+    """Remove a staging folder, and the one above it when it was the last."""
+    shutil.rmtree(place.root, ignore_errors=True)
+
+
+def last_words(place: Staged) -> str:
+    """The end of what a child printed."""
+    try:
+        content = place.log.read_bytes()[-_MIN_EVIDENCE:]
+    except OSError:
+        return ""
+    return content.decode("utf-8", "replace").strip()
+
+
+def last_sign_of_life(place: Staged) -> float | None:
+    """When the child last wrote something, as seconds since 1970; None if it never did.
+
+    Trajectories, streams and logs grow with the model's replies, so this is the latest time at which the model
+    is known to have answered.
+    """
+    times = [
+        status.st_mtime for file in place.root.rglob("*") if file.is_file() and (status := file.stat()).st_size > 0
+    ]
+    return max(times, default=None)
+
+
+def write_timed_out_result(job: CellJob, pair: Pair, place: Staged, started: datetime, text: str) -> None:
+    """Write the result that a killed agent could not write: upstream's shape, status Error, costs left out.
+
+    A key that is left out is read as not known, by upstream's totals too; null would drop the pair from them.
+    """
+    ended = datetime.now(UTC)
+    agent = {"status": "Error", "patch_lines": 0, "error": text}
+    content: dict[str, Any] = {
+        "repo": pair.repo,
+        "task_id": pair.task_id,
+        "features": list(pair.features),
+        "setting": job.mode,
+        "run_id": uuid.uuid4().hex[:8],
+        "run_name": job.run_name,
+        "agent_framework": job.agent,
+        "model": job.model_name,
+        "started_at": started.replace(tzinfo=None).isoformat(),
+        "ended_at": ended.replace(tzinfo=None).isoformat(),
+        "duration_seconds": (ended - started).total_seconds(),
+    }
+    if job.mode == "solo":
+        content["agent"] = agent
+        patches = ["solo.patch"]
+    else:
+        content["agents"] = {
+            f"agent{place_ + 1}": {"feature_id": feature, **agent} for place_, feature in enumerate(pair.features)
+        }
+        patches = [f"agent{feature}.patch" for feature in pair.features]
+    content["log_dir"] = str(place.pair_dir.relative_to(place.root))
+    place.pair_dir.mkdir(parents=True, exist_ok=True)
+    for name in patches:
+        (place.pair_dir / name).touch()
+    encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
+    (place.pair_dir / "result.json").write_bytes(encoded)
+
+
+def write_timed_out_verdict(job: CellJob, pair: Pair, place: Staged, text: str) -> None:
+    """Write the eval.json that a killed evaluation could not write: upstream's shape, with an error."""
+    feature = {"passed": False, "test_output": ""}
+    content: dict[str, Any] = {
+        "repo": pair.repo,
+        "task_id": pair.task_id,
+        "features": list(pair.features),
+        "setting": "solo" if job.mode == "solo" else "coop",
+        "merge": None if job.mode == "solo" else {"status": "error", "strategy": None, "diff": ""},
+        "feature1": feature,
+        "feature2": feature,
+        "both_passed": False,
+        "error": text,
+        "evaluated_at": datetime.now(UTC).replace(tzinfo=None).isoformat(),
+    }
+    encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
+    (place.pair_dir / "eval.json").write_bytes(encoded)
+
+
+def clear(run_dir: Path) -> None:
+    """Remove every staging folder of a run."""
+    shutil.rmtree(run_dir / STAGING, ignore_errors=True)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
