@@ -40,6 +40,12 @@ class PairState:
     torn: str | None = None
     """What is wrong with a file that cannot be read."""
 
+    both_passed: bool | None = None
+    """Upstream's verdict; None without a readable eval.json."""
+
+    eval_error: str | None = None
+    """The error that eval.json holds."""
+
     stale: bool = False
     """The verdict that lies there is of another patch."""
 
