@@ -1,0 +1,202 @@
+"""Which cells may be compared, and what stands against it.
+
+What belongs here: the fields that must agree, time windows, and the error that names a difference. What does not:
+the comparisons (``comparisons``), and how a difference is shown (``notices``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cooperbench_assets.analysis.frames import cells_of, compared_cells, joined_reasons, pairs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cooperbench_assets.analysis.frames import Frames
+
+MUST_AGREE = {
+    "model": "model",
+    "agent": "agent",
+    "agent_config_sha256": "agent config",
+    "harness_version": "harness version",
+    "merge_policy": "merge policy",
+}
+"""Columns of PROVENANCE that must agree among compared cells, and what a person calls them."""
+
+ACROSS_EXPERIMENTS = ("subset_sha256", "harness_version", "merge_policy")
+"""Columns that must agree for two experiments to be set side by side: there the model or agent is the question."""
+
+_NAMES = {**MUST_AGREE, "subset_sha256": "subset"}
+_NO_VALUE = ("", "none", "unknown")
+
+
+class NotComparable(ValueError):
+    """Cells differ in what must agree, so that a difference of their results has no one cause."""
+
+
+def comparable_values(cells: pl.DataFrame) -> pl.DataFrame:
+    """`cells` with the fields of ``MUST_AGREE`` as far as they are known and bind.
+
+    What is unknown is NULL and agrees with everything. A fingerprinted harness version is a range, and ranges of
+    one version differ with what a tree shows, so only recorded versions bind; solo has no merge policy.
+    """
+    recorded = pl.col("harness_version_source") == "recorded"
+    known = [
+        pl.when(~pl.col(name).str.to_lowercase().is_in(_NO_VALUE)).then(pl.col(name)).alias(name)
+        for name in (*MUST_AGREE, "subset_sha256")
+    ]
+    return cells.with_columns(pl.when(recorded).then("harness_version").alias("harness_version")).with_columns(*known)
+
+
+def _difference(name: str) -> pl.Expr:
+    """A sentence on the values of `name`, if there is more than one; a cell may list several by commas."""
+    values = pl.col(name).drop_nulls().str.split(",").explode(empty_as_null=False).str.strip_chars().unique().sort()
+    shown = values.str.slice(0, 40)
+    text = pl.concat_str([pl.lit(f"{_NAMES[name]} differs: "), shown.str.join(" / ")])
+    return pl.when(values.len() > 1).then(text)
+
+
+def differences(cells: pl.DataFrame, by: Sequence[str], fields: Sequence[str] = tuple(MUST_AGREE)) -> pl.DataFrame:
+    """What differs among the cells of each group.
+
+    Returns:
+        One row per group: `by`, and ``differs``, a sentence, or NULL where nothing known does.
+    """
+    return (
+        comparable_values(cells)
+        .group_by(by, maintain_order=True)
+        .agg(_difference(name).alias(f"differs_{name}") for name in fields)
+        .with_columns(differs=joined_reasons(*(pl.col(f"differs_{name}") for name in fields)))
+        .drop(f"differs_{name}" for name in fields)
+    )
+
+
+def contrast_differences(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
+    """What differs among the cells of both settings of each contrast.
+
+    Args:
+        cells: As ``frames.cells_of`` gives them.
+        contrasts: Columns experiment, setting_a, setting_b.
+
+    Returns:
+        experiment, setting_a, setting_b, ``differs``.
+    """
+    key = ["experiment", "setting_a", "setting_b"]
+    sides = pl.concat(
+        [
+            contrasts.join(cells, left_on=["experiment", side], right_on=["experiment", "setting"])
+            for side in ("setting_a", "setting_b")
+        ],
+        how="diagonal",
+    )
+    return differences(sides, key)
+
+
+def truncated_reason() -> pl.Expr:
+    """Why a truncated cell has no headline; NULL for another."""
+    return pl.when("truncated").then(pl.lit("a budget stopped it before all pairs were bought"))
+
+
+def refused_settings(cells: pl.DataFrame) -> pl.DataFrame:
+    """Why a setting may have no headline over its planned seeds: experiment, setting, ``why_not`` (NULL: it may)."""
+    asked = cells.filter("planned")
+    by = ["experiment", "setting"]
+    seeds = pl.col("seed").filter("truncated").sort().cast(pl.String).str.join(", ")
+    stopped = asked.group_by(by, maintain_order=True).agg(
+        stopped=pl.when(pl.col("truncated").any()).then(
+            pl.concat_str(pl.lit("a budget stopped it before all pairs were bought (seed "), seeds, pl.lit(")"))
+        )
+    )
+    return stopped.join(differences(asked, by), on=by, how="left").select(
+        *by, why_not=joined_reasons(pl.col("stopped"), pl.col("differs"))
+    )
+
+
+def refusals(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
+    """Why contrasts may have no figure, or no headline.
+
+    Returns:
+        experiment, setting_a, setting_b, ``refused`` (what differs, so that there is no figure), ``why_a`` and
+        ``why_b`` (why a side may have no headline of its own).
+    """
+    found = contrast_differences(cells, contrasts).rename({"differs": "refused"})
+    sides = refused_settings(cells)
+    for side in ("a", "b"):
+        named = sides.select(
+            "experiment",
+            pl.col("setting").alias(f"setting_{side}"),
+            pl.format("{}: {}", "setting", "why_not").alias(f"why_{side}"),
+        )
+        found = found.join(named, on=["experiment", f"setting_{side}"], how="left")
+    return found
+
+
+def beside_the_headline() -> pl.Expr:
+    """Why a row of another verdict or population is no headline; NULL for the strict verdict over clean pairs."""
+    other = (pl.col("verdict") != "strict") | (pl.col("population") != "clean")
+    return pl.when(other).then(pl.lit("stands beside the strict verdict over clean pairs"))
+
+
+def require_comparable(frames: Frames, experiment: str, setting_a: str, setting_b: str) -> None:
+    """Check that two settings of an experiment may be compared.
+
+    Raises:
+        NotComparable: naming the fields that differ and their values, or the setting that is not there.
+    """
+    cells = compared_cells(cells_of(frames)).filter(pl.col("experiment") == experiment)
+    for setting in (setting_a, setting_b):
+        if cells.filter(pl.col("setting") == setting).is_empty():
+            there = ", ".join(cells["setting"].unique(maintain_order=True)) or "none"
+            raise NotComparable(f"{experiment} has no cell of setting {setting!r}; it has: {there}")
+    contrast = pl.DataFrame({"experiment": [experiment], "setting_a": [setting_a], "setting_b": [setting_b]})
+    if text := contrast_differences(cells, contrast)["differs"][0]:
+        raise NotComparable(
+            f"{experiment}: {setting_a} and {setting_b} cannot be compared, {text}; "
+            "run the cells that differ again, or make them an experiment of their own"
+        )
+
+
+def require_comparable_experiments(frames: Frames, experiments: Sequence[str]) -> None:
+    """Check that experiments may be set side by side: one subset, harness version and merge policy.
+
+    Raises:
+        NotComparable: naming the fields that differ and their values.
+    """
+    cells = compared_cells(cells_of(frames)).filter(pl.col("experiment").is_in(list(experiments)))
+    found = differences(cells.with_columns(all=pl.lit(0)), ["all"], ACROSS_EXPERIMENTS)["differs"].to_list()
+    if text := next(iter(found), None):
+        raise NotComparable(f"{', '.join(experiments)} cannot be set side by side, {text}")
+
+
+def windows(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
+    """When the agents of each setting ran: experiment, setting, ``first`` start, ``last`` end; NULL if unknown."""
+    used = cells.select("experiment", "setting", "seed")
+    rows = pairs_of(frames).join(used, on=["experiment", "setting", "seed"], how="semi")
+    return rows.group_by("experiment", "setting").agg(
+        first=pl.col("started_at").min(), last=pl.coalesce("ended_at", "started_at").max()
+    )
+
+
+def window_gaps(frames: Frames, cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
+    """Contrasts whose settings did not run in overlapping times.
+
+    Returns:
+        experiment, setting_a, setting_b, ``gap``: a sentence, NULL where they overlap or times are unknown.
+    """
+    when = windows(frames, cells)
+    sides = contrasts.select("experiment", "setting_a", "setting_b").join(
+        when, left_on=["experiment", "setting_a"], right_on=["experiment", "setting"], how="left"
+    )
+    sides = sides.join(
+        when, left_on=["experiment", "setting_b"], right_on=["experiment", "setting"], how="left", suffix="_b"
+    )
+    apart = (pl.col("last") < pl.col("first_b")) | (pl.col("last_b") < pl.col("first"))
+    hours = pl.max_horizontal(pl.col("first_b") - pl.col("last"), pl.col("first") - pl.col("last_b")).dt.total_minutes()
+    text = pl.format(
+        "their time windows do not overlap ({} h apart): the model or the service may have changed between them",
+        (hours / 60).round(1),
+    )
+    return sides.select("experiment", "setting_a", "setting_b", gap=pl.when(apart).then(text))

@@ -1,0 +1,208 @@
+"""What every analysis starts from: cells, settings, scores, and result tables of an exact schema.
+
+What belongs here: the few frames that more than one analysis needs. What does not: statistics (``intervals``,
+``significance``) and answers (the other modules of this room).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import polars as pl
+
+from cooperbench_assets.store import schema
+from cooperbench_assets.store.schema import Column, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from polars._typing import PolarsDataType
+
+Frames: TypeAlias = Mapping[str, pl.DataFrame]
+"""Tables of the results store by name, filtered to one experiment or several. A table that is not there is empty."""
+
+VERDICTS = ("strict", "upstream")
+"""Whose verdict: ours first (solo, or a clean or identical merge of two applied patches), then upstream's own."""
+
+POPULATIONS = ("clean", "evaluated")
+"""Which pairs count: those whose outcome is pass or fail, or every pair with a usable eval.json, infra_error or not."""
+
+CELL = ("experiment", "setting", "seed")
+SCORE = ("experiment", "verdict", "population")
+"""The columns that one statistic is computed within: one kind of score in one experiment."""
+
+TASK = pl.format("{}/{}", "repo", "task_id").alias("task")
+"""The task of a pair, as ``repo/task_id``: what results are clustered by."""
+
+NON_VERDICTS = ("infra_error", "unevaluated", "missing")
+
+
+def columns(*rows: tuple[str, PolarsDataType, str]) -> tuple[Column, ...]:
+    """Columns of a result table, from (name, type, description)."""
+    return tuple(Column(*row) for row in rows)
+
+
+EXPERIMENT = columns(("experiment", pl.String, "Name of the experiment"))
+VERDICT = columns(("verdict", pl.String, "Whose verdict: strict (the default) or upstream's own, beside it"))
+POPULATION = columns(
+    (
+        "population",
+        pl.String,
+        "Pairs that count: clean (outcome pass or fail) or evaluated (every eval.json, infra_error left in)",
+    )
+)
+HEADLINE = columns(
+    ("headline", pl.Boolean, "The figure may stand by itself as a result"),
+    ("why_not", pl.String, "Why it may not; NULL where it may"),
+)
+
+
+def result_table(name: str, description: str, *groups: Iterable[Column]) -> Table:
+    """A table of an analysis: published whole for one experiment at a time."""
+    return Table(name, description, tuple(column for group in groups for column in group), key=("experiment",))
+
+
+def conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with exactly the columns of `table`, NaN and infinities as NULL.
+
+    Raises:
+        polars.exceptions.ColumnNotFoundError: if a column of the table is not in the frame.
+    """
+    floats = [column.name for column in table.columns if column.dtype == pl.Float64]
+    cast = frame.select(pl.col(name).cast(dtype) for name, dtype in table.schema.items())
+    return cast.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats)
+
+
+def table_of(frames: Frames, table: Table) -> pl.DataFrame:
+    """One input table; an empty frame of its schema where `frames` has none."""
+    return frames[table.name] if table.name in frames else table.schema.to_frame()
+
+
+def pairs_of(frames: Frames) -> pl.DataFrame:
+    """PAIRS with the pair's task as a column."""
+    return table_of(frames, schema.PAIRS).with_columns(TASK)
+
+
+def cells_of(frames: Frames) -> pl.DataFrame:
+    """One row for every cell, with what made it and its setting's place in every comparison.
+
+    Adds to PROVENANCE, whose columns are NULL for a cell it does not know: ``mode`` (read from the label
+    where provenance has none), ``gold`` (the dataset's own patches, not an agent's), ``planned`` and
+    ``truncated`` without NULL, and ``rank``: solo, then coop with messages, coop without, team, gold.
+    """
+    known = pl.concat(
+        [
+            table_of(frames, schema.PAIRS).select(CELL).unique(),
+            table_of(frames, schema.PROVENANCE).select(CELL).unique(),
+        ]
+    ).unique()
+    cells = known.join(table_of(frames, schema.PROVENANCE), on=CELL, how="left")
+    label = pl.col("setting").str.to_lowercase()
+    named = (
+        pl.when(label.str.contains("solo"))
+        .then(pl.lit("solo"))
+        .when(label.str.starts_with("team"))
+        .then(pl.lit("team"))
+        .otherwise(pl.lit("coop"))
+    )
+    silent = ~pl.col("messaging").fill_null(~label.str.contains("nocomm"))
+    cells = cells.with_columns(
+        mode=pl.coalesce("mode", named),
+        planned=pl.col("planned").fill_null(True),
+        truncated=pl.col("truncated").fill_null(False),
+        gold=label.str.contains(r"\bgold") | pl.col("agent").fill_null("").str.contains(r"(?i)\bgold"),
+    ).with_columns(
+        rank=pl.when("gold").then(9).when(pl.col("mode") == "solo").then(0)
+        .when(pl.col("mode") == "team").then(3).when(silent).then(2).otherwise(1)
+    )  # fmt: skip
+    return cells.sort("experiment", "rank", "setting", "seed")
+
+
+def settings_of(cells: pl.DataFrame) -> pl.DataFrame:
+    """One row for every setting, in the order of ``rank``: ``place`` (from 0) in its experiment, mode, gold, seeds."""
+    return (
+        cells.group_by("experiment", "setting")
+        .agg(pl.col("rank").min(), pl.col("mode").first(), pl.col("gold").any(), seeds=pl.len())
+        .sort("experiment", "rank", "setting")
+        .with_columns(place=pl.int_range(pl.len()).over("experiment"))
+    )
+
+
+def compared_cells(cells: pl.DataFrame) -> pl.DataFrame:
+    """The cells that statistics over seeds are made of: planned ones, and no gold baseline."""
+    return cells.filter(pl.col("planned") & ~pl.col("gold"))
+
+
+def outcome_column(verdict: str) -> str:
+    """The column of PAIRS that holds a pair's outcome by `verdict`."""
+    return "outcome_strict" if verdict == "strict" else "outcome"
+
+
+def reason_column(verdict: str) -> str:
+    """The column of PAIRS that holds the reason of a fail by `verdict`."""
+    return "reason_strict" if verdict == "strict" else "reason"
+
+
+def has_verdict() -> pl.Expr:
+    """Whether a pair has an eval.json whose verdict belongs to the present result."""
+    return pl.col("has_eval").fill_null(False) & ~pl.col("stale").fill_null(False)
+
+
+def score(verdict: str, population: str) -> pl.Expr:
+    """1 for a pass, 0 for a fail, NULL for a pair that does not count in `population`."""
+    if population == "clean":
+        outcome = pl.col(outcome_column(verdict))
+        value: pl.Expr = pl.when(outcome == "pass").then(1).when(outcome == "fail").then(0)
+    else:
+        passed = pl.col("both_passed_strict" if verdict == "strict" else "both_passed")
+        value = pl.when(has_verdict()).then(passed.cast(pl.Int8))
+    return value.cast(pl.Int8).alias("score")
+
+
+def scores_of(frames: Frames, cells: pl.DataFrame | None = None) -> pl.DataFrame:
+    """One row for every verdict, population and pair of every compared cell.
+
+    Returns:
+        Columns verdict, population, experiment, setting, seed, pair, task, ``score`` (1, 0, or NULL), and
+        the setting's ``place`` and ``mode``.
+    """
+    used = compared_cells(cells_of(frames) if cells is None else cells)
+    places = settings_of(used).select("experiment", "setting", "place", "mode")
+    rows = pairs_of(frames).join(used.select(CELL), on=CELL, how="semi")
+    rows = rows.join(places, on=["experiment", "setting"])
+    keep = (*CELL, "pair", "task", "place", "mode")
+    return pl.concat(
+        rows.select(
+            pl.lit(verdict).alias("verdict"),
+            pl.lit(population).alias("population"),
+            *keep,
+            score(verdict, population),
+        )
+        for verdict in VERDICTS
+        for population in POPULATIONS
+    )
+
+
+def reference_settings(cells: pl.DataFrame) -> pl.DataFrame:
+    """The solo setting that difficulty and retention refer to: experiment, ``reference``.
+
+    It is the setting called ``solo``, or else the first with mode solo; an experiment without one has no row.
+    """
+    solo = settings_of(compared_cells(cells)).filter(pl.col("mode") == "solo")
+    return (
+        solo.sort("experiment", pl.col("setting") != "solo", "place")
+        .group_by("experiment", maintain_order=True)
+        .agg(reference=pl.col("setting").first())
+    )
+
+
+def scored_order() -> list[pl.Expr]:
+    """Sort keys of a result table: experiment, then strict before upstream, clean before evaluated."""
+    return [pl.col("experiment"), pl.col("verdict"), pl.col("population")]
+
+
+def joined_reasons(*reasons: pl.Expr) -> pl.Expr:
+    """The sentences that are not NULL, joined by "; "; NULL where there is none."""
+    text = pl.concat_str(reasons, separator="; ", ignore_nulls=True)
+    return pl.when(text != "").then(text)
