@@ -1,0 +1,328 @@
+"""What a failure's text means: the families of infrastructure failures, and what is the agent's own doing.
+
+What belongs here: the one table of families, the patterns that lead to them, and nothing that reads files.
+What does not: which text of which file is looked at (``evidence``), and what follows for a pair (``outcomes``).
+
+Two kinds of text are told apart. An *error* is a sentence that a program wrote about its own failure
+(``classify``). An *output* is what a test run printed (``classify_output``): anything can stand in it, so only
+what the sandbox, the shell or a package installer says, and no finished test run contradicts, counts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["infra", "agent_error", "agent_timeout"]
+Stage = Literal["agent", "eval"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family of failures: whether another try can help without a person, and what a person would do."""
+
+    name: str
+    retryable: bool
+    meaning: str
+    remedy: str
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family("auth", False, "The model's endpoint refused the key", "Renew or set the key, then run again"),
+        Family("rate_limit", True, "Too many requests for the endpoint", "Lower limits.concurrency"),
+        Family("quota", True, "A usage limit was reached", "Wait for its reset, or raise it"),
+        Family("provider", True, "The endpoint failed or was overloaded", "Run again"),
+        Family("provider_timeout", True, "The endpoint did not answer in time", "Run again"),
+        Family("container_start", True, "A container did not start", "Run again; look at the engine's load"),
+        Family("agent_install", True, "The agent could not be installed in its container", "Run again"),
+        Family("engine", True, "The container engine was overloaded or away", "Lower the machine's slots"),
+        Family("image_missing", False, "A task's image is not there", "Pull the task images"),
+        Family("container_died", True, "A container ended under a test or an agent", "Run again"),
+        Family("oom", True, "The kernel killed a process for want of memory", "Give it more memory"),
+        Family("test_timeout", True, "A test run did not end in time", "Run again; a repeat is a fail"),
+        Family("network", True, "A name or host could not be reached", "Check the network of the sandbox"),
+        Family("disk", False, "The disk was full", "Free disk space, then run again"),
+        Family("redis", True, "The message server could not be reached", "Check the Redis address"),
+        Family("configuration", False, "The run was asked for in a way that cannot work", "Correct defs.yaml"),
+        Family("interrupted", True, "The try was ended from outside", "Run again"),
+        Family("unknown", True, "No known cause", "Read the evidence"),
+    )
+}
+"""Every family of infrastructure failures, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a text says: infrastructure of a family, or an end that is the agent's own."""
+
+    kind: Kind
+    family: str
+    retryable: bool
+
+
+AGENT_ERROR = Failure("agent_error", "agent_error", False)
+AGENT_TIMEOUT = Failure("agent_timeout", "agent_timeout", False)
+
+
+def infra(family: str, retryable: bool | None = None) -> Failure:
+    """An infrastructure failure of a family; an unheard-of family counts as `unknown`."""
+    known = FAMILIES.get(family, FAMILIES["unknown"])
+    return Failure("infra", known.name, known.retryable if retryable is None else retryable)
+
+
+UNKNOWN = infra("unknown")
+
+
+def _code(codes: str) -> str:
+    """Pattern of an HTTP status in a place where it is one, so that no count or line number is taken for it."""
+    named = r"(?:\bHTTP(?:/\d(?:\.\d)?)?|\w*[Ee]rror(?:_?[Cc]ode)?|\b[Ss]tatus(?:_?[Cc]ode)?|\b[Cc]ode)"
+    no_count = r"(?![\w]|\.\d|\s*(?:ms|s|sec|seconds|minutes|tests?|passed|failed|items|lines|bytes)\b)"
+    reason = (
+        r"(?:Client Error|Server Error|Unauthorized|Forbidden|Payment Required|Too Many Requests|Not Found"
+        r"|Internal Server Error|Bad Gateway|Service Unavailable|Gateway Time-?out)"
+    )
+    before = rf"{named}[\"']?(?:\s+(?:code|status))?[\"']?\s*[:=(\[]?\s*[\"']?(?:{codes}){no_count}"
+    return rf"{before}|\b(?:{codes})\s+{reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    family: str
+    retryable: bool | None = None
+
+
+def _rule(family: str, *patterns: str, retryable: bool | None = None) -> _Rule:
+    return _Rule(re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.MULTILINE), family, retryable)
+
+
+_KILLED = r"^(?:.*\bline \d+:)?\s*(?:\d+\s+)?Killed\b"
+
+_RULES: tuple[_Rule, ...] = (
+    # A docker command's text carries whole scripts and task names: nothing else in it may be looked at.
+    _rule("container_start", r"^Command '\['[^']*', 'run'"),
+    _rule("image_missing", r"^Command '\['[^']*', 'pull'"),
+    _rule("engine", r"^Command '\['[^']*docker[^']*', '"),
+    _rule("agent_install", r"[Ii]nstall(?:ation)? failed", r"[Ff]ailed to install"),
+    _rule("disk", r"No space left on device", r"\[Errno 28\]", r"\bENOSPC\b", r"[Dd]isk quota exceeded"),
+    _rule(
+        "image_missing",
+        r"No such image",
+        _code("404") + r"[^\n]*\bimages?\b",
+        r"ImageNotFound",
+        r"pull access denied",
+        r"manifest (?:unknown|for [^\n]* not found)",
+        r"\bregistry\b|\bregistry-1\.docker\.io\b",
+        r"toomanyrequests",
+    ),
+    _rule(
+        "container_died",
+        r"No such container",
+        _code("409") + r"[^\n]*not running",
+        r"[Cc]ontainer \S+ is not running",
+        r"cannot exec in a stopped",
+        r"[Ss]andbox (?:has )?(?:already )?(?:terminated|been shut ?down|not found)",
+    ),
+    _rule(
+        "oom",
+        r"exit(?:ed)?(?: with)?(?: code| status)?\s*[:=]?\s*(?:137|-9)\b",
+        _KILLED,
+        r"OOM-?[Kk]illed|\bOOM\b",
+        r"[Oo]ut of memory",
+        r"Cannot allocate memory",
+        r"signal: 9, SIGKILL",
+    ),
+    _rule("configuration", r"[Aa]rgument list too long"),
+    _rule(
+        "engine",
+        r"UnixHTTPConnectionPool",
+        r"http\+docker://",
+        r"Error while fetching server API version",
+        r"[Cc]annot connect to the Docker daemon",
+        r"docker\.sock",
+        r"Error response from daemon",
+    ),
+    _rule("test_timeout", r"Command timed out after [\d.]+ s", r"^Timeout after \d+s"),
+    _rule("redis", r"\bError 111 connecting\b", r"\b[Rr]edis\b", r"redis\.exceptions"),
+    _rule(
+        "agent_error",
+        r"ContextWindowExceeded|context_length_exceeded|[Cc]ontext (?:length|window)[^\n]{0,40}exceeded",
+        r"exceed[^\n]{0,40}context (?:length|window|limit)|maximum context length|[Pp]rompt is too long",
+        r"[Ii]nput is too long|[Ii]nput length and `?max_tokens`? exceed",
+        r"ContentPolicyViolation|content[_ -]?(?:policy|management policy|filter)|ResponsibleAIPolicy",
+        r"[Bb]locked by (?:the )?(?:safety|content)|violat\w+ (?:our|the|Anthropic's|OpenAI's) \w*\s*policy",
+        r"\b(?:Repeated)?FormatError\b|MALFORMED_FUNCTION_CALL|[Mm]alformed (?:tool|function)[ -_]?call",
+        r"[Ii]nvalid (?:tool|function) call|(?:tool|function)[ _]call[^\n]{0,60}(?:not valid|invalid) JSON",
+        r"[Ff]ailed to parse (?:the )?(?:tool|function)|without (?:a )?(?:corresponding|matching) `?tool_result",
+    ),
+    _rule(
+        "quota",
+        r"insufficient_quota|exceeded your current quota|credit balance is too low|billing",
+        r"BudgetExceeded|[Bb]udget has been exceeded|" + _code("402"),
+        retryable=False,
+    ),
+    _rule("quota", r"hit your (?!rate)[^\n]{0,60}limit", r"[Uu]sage limit (?:reached|exceeded)"),
+    _rule(
+        "auth",
+        _code("401|403"),
+        r"[Ii]nvalid authentication|AuthenticationError|authentication_error|[Ff]ailed to authenticate",
+        r"\brevoked\b|[Tt]oken (?:has |is )?expired|PermissionDenied|permission_error",
+        r"[Ii]nvalid (?:x-)?[Aa][Pp][Ii][- _]?[Kk]ey|[Ii]ncorrect API key|\bUnauthorized\b",
+    ),
+    _rule("rate_limit", _code("429"), r"RateLimit|[Rr]ate[ _-]limit|Too [Mm]any [Rr]equests|hit your rate limit"),
+    _rule(
+        "network",
+        r"[Nn]ame resolution|[Nn]ame or service not known|[Cc]ould not resolve host|getaddrinfo failed",
+        r"[Nn]odename nor servname|[Nn]etwork is unreachable|[Nn]o route to host",
+    ),
+    _rule(
+        "configuration",
+        r"NotFoundError|Missing credentials|API[_ ]KEY (?:is )?(?:missing|not set)|LLM Provider NOT provided",
+        r"(?:[Cc]onfig|[Ff]eature|[Tt]ests patch|Dataset)[^\n]{0,20} not found|Unknown agent",
+        r"[Mm]odel\b[^\n]{0,60}(?:does not exist|not found|is not supported)|UnsupportedParams|BadRequestError",
+        r"No module named|FileNotFoundError",
+        _code("404"),
+    ),
+    _rule(
+        "provider",
+        _code("500|502|503|504|529"),
+        r"[Oo]verloaded|BadGateway|Bad [Gg]ateway|ServiceUnavailable|Service [Uu]navailable|InternalServerError",
+        r"[Ii]nternal [Ss]erver [Ee]rror|mid-response|APIConnectionError|[Cc]onnection (?:error|aborted|reset)",
+        r"RemoteProtocolError|[Pp]eer closed connection|Server disconnected|Connection refused",
+    ),
+    _rule("provider_timeout", r"[Tt]imed out|[Tt]ime-?out\b|TIMEOUT|TimeoutE"),
+    _rule("interrupted", r"KeyboardInterrupt|SystemExit|\bSIG(?:TERM|INT|KILL)\b|[Ii]nterrupted"),
+)
+"""Order matters: the more telling pattern stands first, and what quotes other texts before what is quoted."""
+
+_PREFIX = re.compile(r"\[infra:(\w+)\]")
+_DEADLINE = re.compile(r"\[agent_timeout\]")
+_CONSEQUENCE = re.compile(r"(?m)^.*No valid patches in input.*$\n?")
+
+_AT_EVAL = {"provider": "engine", "provider_timeout": "engine"}
+"""No model is called while tests run: a server that fails there is the engine's."""
+
+
+def classify(text: str | None, stage: Stage = "agent") -> Failure | None:
+    """What an error's text says; None where it names no cause at all.
+
+    A prefix ``[infra:<family>]``, which this project's own sandboxes and runners write, is trusted above every
+    pattern. A text that matches nothing is of family ``unknown``.
+
+    Args:
+        text: The error as recorded.
+        stage: Where it came from; what would be the agent's own doing cannot come from an evaluation.
+    """
+    if prefix := _PREFIX.search(text or ""):
+        return infra(prefix[1])
+    if text and _DEADLINE.search(text):
+        return AGENT_TIMEOUT
+    cause = _CONSEQUENCE.sub("", text or "").strip()
+    if not cause:
+        return None
+    for rule in _RULES:
+        if rule.pattern.search(cause):
+            if rule.family != "agent_error":
+                return infra(_AT_EVAL.get(rule.family, rule.family) if stage == "eval" else rule.family, rule.retryable)
+            if stage == "agent":
+                return AGENT_ERROR
+    return UNKNOWN
+
+
+# What a test run printed.
+
+_SUMMARY = re.compile(
+    r"\b\d+ (?:passed|failed)\b|^--- (?:PASS|FAIL):|^(?:ok|FAIL)\s+\S+\s|^test result: |^Tests:\s", re.MULTILINE
+)
+_INSTALLER = (
+    r"Retrying \(Retry\(total=\d+[^\n]*(?:NewConnectionError|NameResolutionError|ConnectTimeout|Connection|Read timed)"
+)
+_OUTPUT_RULES: tuple[_Rule, ...] = (
+    _rule("test_timeout", r"(?:^|\n)Command timed out after [\d.]+ s(?:econds)?\s*\Z", r"\ATimeout after \d+s\s*\Z"),
+    _rule(
+        "container_died",
+        r"No such container: ",
+        r"[Cc]ontainer [0-9a-f]{12,64} is not running",
+        r"OCI runtime exec failed|cannot exec in a stopped",
+    ),
+    _rule(
+        "oom",
+        _KILLED,
+        r"signal: 9, SIGKILL|Killed signal terminated program",
+        r"Cannot allocate memory|memory allocation of \d+ bytes failed|OOMKilled",
+        r"(?:^|\n)[^\n]{0,40}\b[Oo]ut of memory\b",
+    ),
+    _rule(
+        "network",
+        _INSTALLER,
+        r"Temporary failure (?:in name resolution|resolving)",
+        r"Could not resolve (?:host|proxy)|[Cc]ouldn't resolve host|spurious network error",
+        r"\b(?:ENOTFOUND|EAI_AGAIN|ENETUNREACH)\b",
+        r"dial tcp[^\n]*(?:no such host|i/o timeout|connection refused|network is unreachable)",
+        r"Network is unreachable|[Nn]ame or service not known",
+    ),
+)
+_DISK = re.compile(r"No space left on device|\[Errno 28\]|\bENOSPC\b")
+
+NEEDLES = (
+    b"timed out",
+    b"Timeout after",
+    b"Killed",
+    b"SIGKILL",
+    b"llocat",
+    b"ut of memory",
+    b"No such container",
+    b"not running",
+    b"OCI runtime",
+    b"stopped",
+    b"Retrying (Retry",
+    b"esol",
+    b"spurious",
+    b"ENO",
+    b"EAI_AGAIN",
+    b"ENETUNREACH",
+    b"unreachable",
+    b"dial tcp",
+    b"No space left",
+    b"Errno 28",
+    b"not known",
+)
+"""Bytes of which one is in every output that `classify_output` finds something in; a quick look before decoding."""
+
+_EXIT_CODES = {
+    -1: "test_timeout",
+    124: "test_timeout",
+    137: "oom",
+    -9: "oom",
+    143: "container_died",
+    -15: "container_died",
+}
+TELLING_EXIT_CODES = frozenset(_EXIT_CODES)
+"""Exit codes of a test run that tell of its being killed."""
+
+
+def classify_output(output: str, exit_code: int | None = None) -> Failure | None:
+    """What struck a failed test run, judged by its output and exit code; None where it failed by itself.
+
+    A sign counts only if no summary of a test run follows it: tests that ran after it were not kept from running.
+    A full disk counts wherever it is named.
+    """
+    if _DISK.search(output):
+        return infra("disk")
+    for rule in _OUTPUT_RULES:
+        found = None
+        for found in rule.pattern.finditer(output):  # noqa: B007 - the last one
+            pass
+        if found is not None and not _SUMMARY.search(output, found.end()):
+            return infra(rule.family)
+    if exit_code in _EXIT_CODES and not (exit_code == 124 and _SUMMARY.search(output)):
+        return infra(_EXIT_CODES[exit_code])
+    return None
+
+
+def excerpt(output: str, limit: int = 2000) -> str:
+    """The end of an output, where it says why it ended, cut to `limit` characters."""
+    return output.strip()[-limit:]

@@ -1,0 +1,336 @@
+"""Reading one run of a log tree: which pairs there are, and what their files say.
+
+What belongs here: walking a run folder at fixed depth, and putting into quarantine what cannot be used, with a
+sentence that names it and a remedy. What does not: the files of one pair (``pairfolder``), judging it
+(``outcomes``), and rows (``store.rows``).
+
+A run folder is ``<logs>/<run name>/<mode>/<repo>/<task id>/f<a>_f<b>``, or without the mode level in older trees.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cooperbench_assets.benchmark import attempts as tries
+from cooperbench_assets.benchmark.jsonfiles import Quarantined, printable
+from cooperbench_assets.benchmark.pairfolder import (
+    MODES,
+    Evaluation,
+    FeatureVerdict,
+    PairReading,
+    Patch,
+    Sink,
+    patch_sha256,
+    read_pair,
+)
+from cooperbench_assets.benchmark.pairs import Pair, parse_folder
+from cooperbench_assets.benchmark.records import (
+    AttemptRecord,
+    ConfigRecord,
+    EvalSummaryRecord,
+    ProvenanceRecord,
+    parse_time,
+    text_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "MODES",
+    "Evaluation",
+    "FeatureVerdict",
+    "LogTreeError",
+    "PairReading",
+    "Patch",
+    "Provenance",
+    "RunReading",
+    "patch_sha256",
+    "read_run",
+]
+
+_CONFIG = msgspec.json.Decoder(ConfigRecord)
+_SUMMARY = msgspec.json.Decoder(EvalSummaryRecord)
+_PROVENANCE = msgspec.json.Decoder(ProvenanceRecord)
+_FEATURES = re.compile(r"f\d+(?:_f\d+)+")
+_RUN_KEY = re.compile(r"(.+)/(\d{1,18})/(\d{1,18}),(\d{1,18})")
+
+
+class LogTreeError(ValueError):
+    """A run folder cannot be read as one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """provenance.json of a run: as it stands, and what the columns need of it."""
+
+    text: str
+    record: ProvenanceRecord
+
+
+@dataclass(slots=True)
+class RunReading:
+    """Everything that was found in one run folder."""
+
+    run_dir: Path
+    exists: bool
+    mode: str | None
+    """solo, coop or team; None where nothing in the folder says it."""
+
+    layout: str | None = None
+    """modes (a folder for each mode), legacy (none), or None for a run without pairs."""
+
+    config: ConfigRecord | None = None
+    eval_summary: EvalSummaryRecord | None = None
+    provenance: Provenance | None = None
+    pairs: dict[Pair, PairReading] = field(default_factory=dict)
+    quarantine: list[Quarantined] = field(default_factory=list)
+    files_read: int = 0
+    bytes_read: int = 0
+
+
+def read_run(
+    run_dir: Path, mode: str | None = None, *, alive: Callable[[AttemptRecord], bool] = tries.process_alive
+) -> RunReading:
+    """Read one run folder. A bad file is set aside by itself, and the rest is read.
+
+    Args:
+        run_dir: The folder; one that is not there gives an empty reading with `exists` False.
+        mode: solo, coop or team; None to take it from the tree.
+        alive: Whether the process of a try that has no end yet is still there.
+
+    Raises:
+        LogTreeError: if the folder cannot be listed, or holds several modes and `mode` does not say which.
+    """
+    return _Walk(run_dir, mode, alive).reading()
+
+
+def _entries(path: str) -> list[tuple[str, bool]]:
+    """Names in a folder, sorted, and whether each is a folder; hidden ones are nobody's."""
+    with os.scandir(path) as found:
+        return sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
+
+
+class _Walk:
+    """One reading of one run folder."""
+
+    def __init__(self, run_dir: Path, mode: str | None, alive: Callable[[AttemptRecord], bool]) -> None:
+        self.sink = Sink(run_dir)
+        self.run_dir = run_dir
+        self.mode = mode
+        self.alive = alive
+        self.pairs: dict[Pair, PairReading] = {}
+
+    def reading(self) -> RunReading:
+        try:
+            top = _entries(self.sink.root)
+        except FileNotFoundError:
+            return RunReading(self.run_dir, False, self.mode)
+        except OSError as error:
+            raise LogTreeError(f"run folder {self.run_dir} cannot be listed: {error.strerror}") from error
+        folders = [name for name, is_dir in top if is_dir and name != tries.ATTEMPTS]
+        files = {name for name, is_dir in top if not is_dir}
+        bases = self._bases(folders)
+        self._read_pairs(bases)
+        self._settle_mode()
+        if (tries.ATTEMPTS, True) in top:
+            self._read_attempts()
+        reading = RunReading(self.run_dir, True, self.mode, pairs=self.pairs)
+        if bases:
+            reading.layout = "legacy" if bases[0].count("/") == 0 else "modes"
+        self._read_run_files(reading, files)
+        self._tell_duplicates()
+        reading.quarantine = self.sink.quarantine
+        reading.files_read, reading.bytes_read = self.sink.files_read, self.sink.bytes_read
+        return reading
+
+    def _list(self, relative: str) -> list[tuple[str, bool]]:
+        """Entries of a folder; an unreadable one goes into quarantine and has none."""
+        try:
+            return _entries(f"{self.sink.root}/{relative}")
+        except OSError as error:
+            message = f"it cannot be listed: {error.strerror}"
+            self.sink.set_aside(relative, None, "unreadable", message, "mend its permissions")
+            return []
+
+    def _bases(self, folders: list[str]) -> list[str]:
+        """Folders of repositories, relative to the run folder: ``<mode>/<repo>``, or ``<repo>`` in older trees."""
+        modes = [name for name in folders if name in MODES]
+        if self.mode is None and modes:
+            if len(filled := [name for name in modes if self._list(name)]) > 1:
+                raise LogTreeError(
+                    f"run folder {self.run_dir} holds pairs of several settings ({', '.join(filled)}); "
+                    "say which one is meant, and give every setting a run of its own"
+                )
+            self.mode = (filled or modes)[0]
+        bases = [f"{self.mode}/{name}" for name in self._repos(self.mode)] if self.mode in modes else []
+        for name in folders:
+            if name == self.mode:
+                continue
+            if not modes and self._is_repo(name):
+                bases.append(name)
+            else:
+                self._unknown_setting(name)
+        return bases
+
+    def _repos(self, mode: str | None) -> list[str]:
+        return [name for name, is_dir in self._list(str(mode)) if is_dir]
+
+    def _is_repo(self, name: str) -> bool:
+        """Whether a folder looks like a repository's: tasks have numbers."""
+        return any(is_dir and task.isdecimal() for task, is_dir in self._list(name))
+
+    def _unknown_setting(self, name: str) -> None:
+        meant = f"this run is of setting {self.mode}" if self.mode else f"the settings are {', '.join(MODES)}"
+        self.sink.set_aside(
+            name,
+            None,
+            "unknown_setting",
+            f"this folder is of no setting that is read here: {meant}",
+            "move it out of the run folder, or correct the experiment's mode",
+        )
+
+    def _read_pairs(self, bases: list[str]) -> None:
+        """Read every pair folder; of two that stand for one pair, the one with the plain name counts."""
+        found: dict[Pair, list[str]] = {}
+        for base in bases:
+            for task, is_dir in self._list(base):
+                if not is_dir:
+                    continue
+                if not task.isdecimal() or len(task) > 18:
+                    self._stray(f"{base}/{task}", "a task's folder is a number")
+                    continue
+                for folder, is_pair_dir in self._list(f"{base}/{task}"):
+                    if is_pair_dir and (pair := self._pair(base, task, folder)) is not None:
+                        found.setdefault(pair, []).append(f"{base}/{task}/{folder}")
+        mode = None if bases and bases[0].count("/") == 0 and self.mode is None else self.mode
+        for pair, places in found.items():
+            place, *others = sorted(places, key=lambda path: (not path.endswith(pair.name), path))
+            self.pairs[pair] = read_pair(self.sink, pair, place, mode)
+            for other in others:
+                self.sink.set_aside(
+                    other,
+                    pair,
+                    "duplicate",
+                    f"it stands for the same pair as {printable(place)}, which is read",
+                    "delete the one that is not meant",
+                )
+
+    def _pair(self, base: str, task: str, folder: str) -> Pair | None:
+        """The pair that a folder stands for; one that stands for none goes into quarantine."""
+        repo = printable(base.rpartition("/")[2])
+        if (features := parse_folder(folder)) is not None:
+            return Pair(repo, int(task), features)
+        relative = f"{base}/{task}/{folder}"
+        if not _FEATURES.fullmatch(folder):
+            self._stray(relative, "a pair's folder is f<a>_f<b>")
+            return None
+        numbers = sorted({int(part[1:]) for part in folder.split("_")})
+        if len(numbers) == 2 and folder.count("_") == 1:
+            named = f"f{numbers[0]}_f{numbers[1]}"
+            self.sink.set_aside(
+                relative, None, "misplaced", "its features are not in order", f"rename the folder to {named}"
+            )
+        else:
+            self.sink.set_aside(
+                relative,
+                None,
+                "features",
+                f"it stands for {folder.count('_') + 1} features, and a pair has two",
+                "delete the folder: the subset plans pairs",
+            )
+        return None
+
+    def _stray(self, relative: str, rule: str) -> None:
+        self.sink.set_aside(relative, None, "stray", f"its name stands for nothing: {rule}", "rename or delete it")
+
+    def _settle_mode(self) -> None:
+        """In an older tree the results say the mode.
+
+        Raises:
+            LogTreeError: if they say different ones.
+        """
+        if self.mode is not None:
+            return
+        said = sorted({reading.mode for reading in self.pairs.values() if reading.mode is not None})
+        if len(said) > 1:
+            raise LogTreeError(
+                f"run folder {self.run_dir} holds results of several settings ({', '.join(said)}); "
+                "say which one is meant, and give every setting a run of its own"
+            )
+        self.mode = said[0] if said else None
+
+    def _read_run_files(self, reading: RunReading, files: set[str]) -> None:
+        if "config.json" in files:
+            reading.config = self.sink.load("config.json", None, _CONFIG)
+        if "provenance.json" in files:
+            reading.provenance = self._read_provenance()
+        if "eval_summary.json" in files:
+            reading.eval_summary = self.sink.load("eval_summary.json", None, _SUMMARY)
+            self._spread_errors(reading.eval_summary)
+
+    def _read_provenance(self) -> Provenance | None:
+        raw = self.sink.read("provenance.json", None)
+        if raw is None:
+            return None
+        record = self.sink.decode(raw, "provenance.json", None, _PROVENANCE)
+        return None if record is None else Provenance(raw.decode("utf-8-sig", "replace"), record)
+
+    def _spread_errors(self, summary: EvalSummaryRecord | None) -> None:
+        """Give each pair the error that only the run's evaluation summary kept."""
+        for entry in [] if summary is None else summary.results:
+            match = _RUN_KEY.fullmatch(entry.run or "")
+            if match is None or not (text := text_of(entry.error)):
+                continue
+            low, high = sorted((int(match[3]), int(match[4])))
+            reading = self.pairs.get(Pair(match[1], int(match[2]), (low, high))) if low < high else None
+            if reading is not None:
+                reading.eval_error = text
+                reading.eval_error_at = parse_time(summary.evaluated_at if summary else None)
+
+    def _tell_duplicates(self) -> None:
+        """A misplaced copy of a result that also lies in its own place is a duplicate."""
+        for index, named, record in self.sink.strangers:
+            own = self.pairs.get(named)
+            if own is not None and own.result is not None and own.result == record:
+                entry = self.sink.quarantine[index]
+                self.sink.quarantine[index] = replace(
+                    entry, kind="duplicate", remedy="delete it: the same result lies in its own place"
+                )
+
+    def _read_attempts(self) -> None:
+        """Read the recorded tries, also those of pairs that have no folder."""
+        modes = [name for name, is_dir in self._list(tries.ATTEMPTS) if is_dir and name in MODES]
+        if self.mode is None and len(modes) == 1:
+            self.mode = modes[0]
+        if self.mode not in modes:
+            return
+        base = f"{tries.ATTEMPTS}/{self.mode}"
+        for repo in (name for name, is_dir in self._list(base) if is_dir):
+            for task in (name for name, is_dir in self._list(f"{base}/{repo}") if is_dir and name.isdecimal()):
+                for folder in (name for name, is_dir in self._list(f"{base}/{repo}/{task}") if is_dir):
+                    features = parse_folder(folder)
+                    if features is not None and len(task) <= 18:
+                        pair = Pair(printable(repo), int(task), features)
+                        self._read_tries(pair, f"{base}/{repo}/{task}/{folder}")
+
+    def _read_tries(self, pair: Pair, base: str) -> None:
+        for name, is_dir in self._list(base):
+            if not is_dir or (parsed := tries.parse_folder(name)) is None:
+                continue
+            if not any(file == tries.FILE for file, _ in self._list(f"{base}/{name}")):
+                continue
+            path = f"{base}/{name}"
+            record = self.sink.load(f"{path}/{tries.FILE}", pair, tries.DECODER) or AttemptRecord()
+            outcome = tries.ended_as(record, self.alive(record))
+            reading = self.pairs.get(pair)
+            if reading is None:
+                reading = PairReading(pair, self.run_dir, f"{self.mode}/{pair.name}", self.mode)
+                self.pairs[pair] = reading
+            reading.attempts.append(tries.Attempt(parsed[0], parsed[1], record, path, outcome))

@@ -1,0 +1,435 @@
+"""From what was read of a run to the rows of a cell's tables.
+
+What belongs here: which field of which record becomes which column. What does not: reading (``benchmark``),
+writing Parquet (``partition``), and any rate (``analysis``).
+"""
+
+from __future__ import annotations
+
+import os
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from cooperbench_assets.benchmark.evidence import EVIDENCE_LIMIT
+from cooperbench_assets.benchmark.jsonfiles import printable
+from cooperbench_assets.benchmark.outcomes import judge
+from cooperbench_assets.benchmark.provenance import facts_of
+from cooperbench_assets.benchmark.records import parse_time, text_of
+from cooperbench_assets.store.schema import (
+    AGENTS,
+    ATTEMPTS,
+    MESSAGES,
+    PAIRS,
+    PROVENANCE,
+    QUARANTINE,
+    Table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from cooperbench_assets.benchmark.evidence import AgentEnd
+    from cooperbench_assets.benchmark.logtree import Evaluation, FeatureVerdict, PairReading, RunReading
+    from cooperbench_assets.benchmark.outcomes import Outcome
+    from cooperbench_assets.benchmark.pairs import Pair, Subset
+    from cooperbench_assets.benchmark.records import AgentRecord, ResultRecord
+    from cooperbench_assets.store.cells import Cell
+
+Row = dict[str, Any]
+TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+"""The counts of tokens that upstream keeps."""
+
+
+def cell_frames(
+    cell: Cell,
+    subset: Subset,
+    reading: RunReading,
+    *,
+    logs_root: Path,
+    accepted: Collection[str] = frozenset(),
+    planned: bool = True,
+    run_name: str | None = None,
+    execution: str | None = None,
+    messaging: bool | None = None,
+    git: bool | None = None,
+    read_at: datetime | None = None,
+) -> dict[str, pl.DataFrame]:
+    """The tables of one cell.
+
+    Every pair of the subset has a row in `pairs`, in the subset's order, whatever was read. A pair that was read
+    and is not in the subset goes into `quarantine` (kind ``extra``), with its attempts.
+
+    Args:
+        cell: The key that every row carries.
+        subset: The pairs that the experiment plans.
+        reading: What was read of the cell's run folder.
+        logs_root: The root that stored paths are relative to.
+        accepted: Names of the pairs whose infrastructure failure a person has accepted.
+        planned: Whether the experiment asks for this cell.
+        run_name: Upstream's name of the run; the folder's name unless given.
+        execution: Where pairs run: docker, process, modal, gcp or none.
+        messaging: Whether the setting has messages, if provenance.json does not say it.
+        git: Whether the agents share a git server, if provenance.json does not say it.
+        read_at: When the tree was read, UTC without a zone.
+
+    Returns:
+        A frame for each table of ``schema.CELL_TABLES``, by name, with exactly its columns.
+    """
+    base = _relative(reading.run_dir, logs_root)
+    pairs: list[Row] = []
+    agents: list[Row] = []
+    messages: list[Row] = []
+    attempts: list[Row] = []
+    for pair in subset.pairs:
+        found = reading.pairs.get(pair)
+        key = _pair_key(pair)
+        pairs.append(
+            {**key, **_pair_row(pair, found, judge(found), base, reading.mode), "accepted": pair.name in accepted}
+        )
+        if found is not None:
+            agents += [{**key, **_agent_row(agent, found)} for agent in found.agents]
+            messages += [{**key, **row} for row in _message_rows(found)]
+            attempts += [{**key, **row} for row in _attempt_rows(found, base)]
+    quarantine = [*_quarantine_rows(reading, base), *_extra_rows(reading, subset, base)]
+    provenance = _provenance_row(reading, subset, base, run_name, execution, messaging, git)
+    provenance |= {"planned": planned, "read_at": read_at}
+    tables = (
+        (PAIRS, pairs),
+        (AGENTS, agents),
+        (MESSAGES, messages),
+        (ATTEMPTS, attempts),
+        (QUARANTINE, quarantine),
+        (PROVENANCE, [provenance]),
+    )
+    return {table.name: _frame(table, cell, rows) for table, rows in tables}
+
+
+def _frame(table: Table, cell: Cell, rows: Sequence[Row]) -> pl.DataFrame:
+    """Rows as a frame of a table's columns; a column that no row names is NULL."""
+    height = len(rows)
+    constant = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed}
+    columns = []
+    for column in table.columns:
+        name = column.name
+        values = [constant[name]] * height if name in constant else [row.get(name) for row in rows]
+        columns.append(pl.Series(name, values, dtype=column.dtype, strict=True))
+    return pl.DataFrame(columns)
+
+
+def _relative(run_dir: Path, logs_root: Path) -> str:
+    """The run folder relative to the log root, or its own path where it lies elsewhere."""
+    try:
+        path = str(run_dir.relative_to(logs_root))
+    except ValueError:
+        path = os.path.relpath(run_dir, logs_root)
+    return printable(path)
+
+
+def _pair_key(pair: Pair) -> Row:
+    return {
+        "pair": pair.name,
+        "repo": pair.repo,
+        "task_id": pair.task_id,
+        "feature_a": pair.features[0],
+        "feature_b": pair.features[1],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """A number; None for one that is not finite."""
+    return value if value is not None and isfinite(value) else None
+
+
+def _pair_row(pair: Pair, reading: PairReading | None, outcome: Outcome, base: str, mode: str | None) -> Row:
+    row: Row = {
+        "outcome": outcome.outcome,
+        "reason": outcome.reason,
+        "outcome_strict": outcome.outcome_strict,
+        "reason_strict": outcome.reason_strict,
+        "stage": outcome.stage,
+        "family": outcome.family,
+        "evidence": outcome.evidence,
+        "evidence_source": outcome.evidence_source,
+        "retryable": outcome.retryable,
+        "both_passed_strict": outcome.both_passed_strict,
+        "suspect": outcome.suspect,
+        "hollow": outcome.hollow,
+        "fallback_unseen": outcome.fallback_unseen,
+        "limits_exceeded": outcome.limits_exceeded,
+        "stale": outcome.stale,
+        "has_result": False,
+        "has_eval": False,
+    }
+    if reading is None:
+        return row | {"path": f"{base}/{mode}/{pair.name}" if mode else None}
+    row["path"] = f"{base}/{printable(reading.relative)}"
+    row["patch_sha256"] = reading.patch_sha256
+    row["agent_tries"] = _tries(reading, "agent")
+    row["eval_tries"] = _tries(reading, "eval")
+    if reading.result is not None:
+        row |= _result_columns(reading, reading.result)
+    if reading.evaluation is not None:
+        row |= _evaluation_columns(reading.evaluation)
+    return row
+
+
+def _tries(reading: PairReading, stage: str) -> int | None:
+    return sum(attempt.stage == stage for attempt in reading.attempts) or None
+
+
+def _result_columns(reading: PairReading, result: ResultRecord) -> Row:
+    agents = reading.agents
+    statuses = [agent.record.status for agent in agents]
+    usages = [_usage(agent.record) for agent in agents]
+    row: Row = {
+        "has_result": True,
+        "agents": len(agents),
+        "agents_submitted": statuses.count("Submitted"),
+        "agents_failed": statuses.count("Error"),
+        "patches": _patches(reading),
+        "cost_usd": _finite(result.total_cost),
+        "steps": result.total_steps,
+        "messages_sent": None if reading.mode == "solo" else result.messages_sent,
+        "started_at": reading.started_at,
+        "ended_at": reading.ended_at,
+        "duration_seconds": _finite(result.duration_seconds),
+        "model": result.model,
+        "agent_framework": result.agent_framework,
+        "run_id": result.run_id,
+    }
+    for name in TOKENS:
+        row[name] = _sum(usage[name] for usage in usages)
+    return row
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """The sum; None where one of the values is not known, or the sum fits no column."""
+    known = list(values)
+    if not known or any(value is None for value in known):
+        return None
+    total = sum(value for value in known if value is not None)
+    return total if -(2**63) <= total < 2**63 else None
+
+
+def _patches(reading: PairReading) -> int | None:
+    """Agents whose patch is not empty: by the files, or by upstream's count of lines where there are none."""
+    if reading.patches and None not in reading.patches:
+        return sum(patch is not None and not patch.empty for patch in reading.patches)
+    lines = [agent.record.patch_lines for agent in reading.agents]
+    if any(count is None for count in lines):
+        return None
+    return sum(count is not None and count > 0 for count in lines)
+
+
+def _usage(record: AgentRecord) -> dict[str, Any]:
+    """Cost, steps and tokens of an agent.
+
+    Where an agent made steps and every count of tokens is 0, its adapter reports none: they are not known.
+    """
+    tokens: dict[str, int | None] = {name: getattr(record, name) for name in TOKENS}
+    if record.steps is not None and record.steps > 0 and not any(tokens.values()):
+        tokens = dict.fromkeys(TOKENS)
+    return {"cost_usd": _finite(record.cost), "steps": record.steps, **tokens}
+
+
+def _evaluation_columns(evaluation: Evaluation) -> Row:
+    return {
+        "has_eval": True,
+        "both_passed": evaluation.both_passed,
+        "merge_status": evaluation.merge_status,
+        "merge_strategy": evaluation.merge_strategy,
+        "merge_diff_empty": evaluation.merge_diff_empty,
+        "apply_a": evaluation.apply_a,
+        "apply_b": evaluation.apply_b,
+        "evaluated_at": evaluation.evaluated_at,
+        **_feature_columns("feature_a", evaluation.feature_a),
+        **_feature_columns("feature_b", evaluation.feature_b),
+    }
+
+
+def _feature_columns(name: str, feature: FeatureVerdict | None) -> Row:
+    if feature is None:
+        return {}
+    return {
+        f"{name}_passed": feature.passed,
+        f"{name}_tests_passed": feature.tests_passed,
+        f"{name}_tests_failed": feature.tests_failed,
+    }
+
+
+def _agent_row(agent: AgentEnd, reading: PairReading) -> Row:
+    failure = agent.failure
+    failed = failure is not None and failure.kind == "infra"
+    error = text_of(agent.record.error)
+    patch = None
+    if len(reading.patches) == 1:
+        patch = reading.patches[0]
+    elif agent.feature in reading.pair.features and reading.patches:
+        patch = reading.patches[reading.pair.features.index(agent.feature)]
+    return {
+        "agent": agent.name,
+        "feature_id": agent.feature,
+        "status": agent.record.status,
+        "failed": failed,
+        "stage": "agent" if failed else None,
+        "family": None if failure is None else failure.family,
+        "evidence": agent.evidence,
+        "evidence_source": agent.source,
+        "retryable": failure.retryable if failure is not None and failed else None,
+        "suspect": agent.suspect,
+        "error": None if error is None else error[:EVIDENCE_LIMIT],
+        "patch_lines": agent.record.patch_lines,
+        "patch_sha256": None if patch is None else patch.sha256,
+        **_usage(agent.record),
+    }
+
+
+def _message_rows(reading: PairReading) -> list[Row]:
+    return [
+        {
+            "position": position,
+            "sender": message.sender,
+            "recipient": ", ".join(message.recipient) if isinstance(message.recipient, list) else message.recipient,
+            "feature_id": message.feature_id,
+            "message": text_of(message.message),
+            "sent_at": parse_time(message.timestamp),
+        }
+        for position, message in enumerate(reading.messages or [])
+    ]
+
+
+def _attempt_rows(reading: PairReading, base: str) -> list[Row]:
+    rows: list[Row] = []
+    for attempt in sorted(reading.attempts, key=lambda a: (a.stage, a.n)):
+        record = attempt.record
+        evidence = record.evidence
+        rows.append(
+            {
+                "stage": attempt.stage,
+                "n": attempt.n,
+                "campaign": record.campaign,
+                "outcome": attempt.outcome,
+                "counted": attempt.counted,
+                "family": record.family or ("interrupted" if attempt.outcome == "interrupted" else None),
+                "evidence": None if evidence is None else evidence[:EVIDENCE_LIMIT],
+                "retryable": record.retryable,
+                "started_at": parse_time(record.started_at),
+                "ended_at": parse_time(record.ended_at),
+                "cost_usd": _finite(record.cost_usd),
+                "cost_estimated": record.cost_estimated,
+                "patch_sha256": record.patch_sha256,
+                "isolation": record.isolation,
+                "path": f"{base}/{printable(attempt.path)}",
+            }
+        )
+    return rows
+
+
+def _quarantine_rows(reading: RunReading, base: str) -> list[Row]:
+    return [
+        {
+            "path": f"{base}/{entry.path}",
+            "pair": None if entry.pair is None else entry.pair.name,
+            "kind": entry.kind,
+            "message": entry.message,
+            "remedy": entry.remedy,
+        }
+        for entry in reading.quarantine
+    ]
+
+
+def _extra_rows(reading: RunReading, subset: Subset, base: str) -> list[Row]:
+    """The pairs that were read and that nobody planned."""
+    planned = set(subset.pairs)
+    rows: list[Row] = []
+    for pair, found in sorted(reading.pairs.items()):
+        if pair in planned:
+            continue
+        tried = f", and {len(found.attempts)} recorded tries" if found.attempts else ""
+        rows.append(
+            {
+                "path": f"{base}/{printable(found.relative)}",
+                "pair": pair.name,
+                "kind": "extra",
+                "message": f"{pair.name} is not in subset {subset.name}: {judge(found).outcome}{tried}",
+                "remedy": "move it out of the run folder, or name the subset that plans it",
+            }
+        )
+    return rows
+
+
+def _provenance_row(
+    reading: RunReading,
+    subset: Subset,
+    base: str,
+    run_name: str | None,
+    execution: str | None,
+    messaging: bool | None,
+    git: bool | None,
+) -> Row:
+    facts = facts_of(reading)
+    recorded = facts.recorded
+    messages = facts.messaging if facts.messaging is not None else messaging
+    return {
+        "expected_pairs": len(subset.pairs),
+        "run_name": run_name or base.rpartition("/")[2],
+        "path": base,
+        "mode": reading.mode,
+        "messaging": None if reading.mode == "solo" else messages,
+        "git": recorded.git if recorded.git is not None else git,
+        "origin": facts.origin,
+        "model": facts.model,
+        "agent": facts.agent,
+        "agent_config_sha256": recorded.agent_config_sha256,
+        "agent_config": facts.agent_config,
+        "harness_version": facts.harness.version,
+        "harness_version_source": facts.harness.source,
+        "harness_commit": recorded.harness_commit,
+        "merge_policy": facts.harness.merge_policy,
+        "subset": subset.name,
+        "subset_sha256": subset.sha256,
+        "dataset_sha256": recorded.dataset_sha256,
+        "execution": recorded.execution or execution,
+        "isolation": facts.isolation,
+        "truncated": recorded.truncated,
+        "started_at": facts.started_at,
+        "ended_at": facts.ended_at,
+        "files_read": reading.files_read,
+        "bytes_read": reading.bytes_read,
+        "record": facts.record,
+    }
+
+
+def cell_counts(pairs: pl.DataFrame) -> dict[str, int | float | None]:
+    """How a cell stands, in numbers: what metadata plots and `status` prints.
+
+    Args:
+        pairs: The `pairs` table of one cell, or of several.
+
+    Returns:
+        ``planned, results, evals, pass, fail, infra_error, infra_agent, infra_eval, unevaluated, missing,
+        accepted, suspect, stale`` as counts; ``cost_usd`` (USD), ``input_tokens``, ``output_tokens``,
+        ``cache_read_tokens``, ``cache_write_tokens`` as sums over what is known (None where nothing is);
+        ``hours``: wall time of the agents.
+    """
+    outcomes = dict(pairs["outcome"].value_counts().iter_rows())
+    stages = dict(pairs["stage"].value_counts().iter_rows())
+    counts: dict[str, int | float | None] = {
+        "planned": pairs.height,
+        "results": int(pairs["has_result"].sum()),
+        "evals": int(pairs["has_eval"].sum()),
+    }
+    counts |= {name: outcomes.get(name, 0) for name in ("pass", "fail", "infra_error")}
+    counts |= {"infra_agent": stages.get("agent", 0), "infra_eval": stages.get("eval", 0)}
+    counts |= {name: outcomes.get(name, 0) for name in ("unevaluated", "missing")}
+    counts |= {name: int(pairs[name].sum()) for name in ("accepted", "suspect", "stale")}
+    for name in ("cost_usd", *TOKENS):
+        known = pairs[name].drop_nulls()
+        counts[name] = known.sum() if known.len() else None
+    seconds = pairs["duration_seconds"].drop_nulls()
+    counts["hours"] = seconds.sum() / 3600 if seconds.len() else None
+    return counts
