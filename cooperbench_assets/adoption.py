@@ -17,19 +17,24 @@ import os
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import filelock
 
+from cooperbench_assets.benchmark.logtree import MODES
+from cooperbench_assets.benchmark.provenance import facts_of
 from cooperbench_assets.stops import reach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-MODES: Final = ("solo", "coop", "team")
+    from cooperbench_assets.importing import Survey
+    from cooperbench_assets.project import Project
+    from cooperbench_assets.spec import ExperimentSpec
+
 PROVENANCE: Final = "provenance.json"
 ATTEMPTS: Final = "attempts"
 _TEMPORARY: Final = ".adopting-"
@@ -57,7 +62,10 @@ class Adoption:
     """The only mode folder that is taken: solo, coop or team."""
 
     facts: Mapping[str, Any]
-    """What is known of the run, for its provenance record."""
+    """What is known of the run, by the names of its provenance record; None where it is not."""
+
+    harness: Mapping[str, Any] = field(default_factory=dict)
+    """The harness that its files point to. Kept apart, because nobody recorded it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,61 @@ class Adopted:
     """The same run was adopted earlier; nothing was done."""
 
 
+def adoptions(name: str, spec: ExperimentSpec, project: Project, surveys: Iterable[Survey]) -> list[Adoption]:
+    """What is to be adopted, once every run is known to fit its cell.
+
+    Raises:
+        AdoptionError: naming all runs that do not fit; nothing is adopted then.
+    """
+    if spec.execution == "none":
+        raise AdoptionError(
+            f"{name} has execution: none and runs nothing itself; import the runs as an experiment of their own, "
+            "without --adopt"
+        )
+    found = list(surveys)
+    problems = [problem for survey in found if (problem := _misfit(name, spec, survey))]
+    if problems:
+        raise AdoptionError("; ".join(problems))
+    return [
+        Adoption(
+            survey.run.folder,
+            project.resolve(spec.logs) / spec.cell(name, survey.run.setting, survey.run.seed).run_name,
+            str(spec.settings[survey.run.setting].mode),
+            *_facts(survey),
+        )
+        for survey in found
+    ]
+
+
+def _facts(survey: Survey) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run's files say of what made it: recorded facts, and the harness they point to."""
+    facts = facts_of(survey.reading)
+    policy = facts.harness.merge_policy
+    times = {"started_at": facts.started_at, "ended_at": facts.ended_at}
+    recorded = {
+        "model": facts.model,
+        "agent": facts.agent,
+        "merge_policy": None if policy == "unknown" else policy,
+        **{name: time and time.replace(tzinfo=UTC).isoformat() for name, time in times.items()},
+    }
+    return recorded, {"harness_version": facts.harness.version, "harness_version_source": facts.harness.source}
+
+
+def _misfit(name: str, spec: ExperimentSpec, survey: Survey) -> str | None:
+    """Why a run cannot be the run of its cell; None if it can."""
+    run = survey.run
+    setting = spec.settings.get(run.setting)
+    if setting is None:
+        return f"{name} has no setting {run.setting!r} (it has {', '.join(spec.settings)})"
+    if run.seed not in setting.seeds:
+        return f"{name} plans no seed {run.seed} of {run.setting}; add it to seeds: in its defs.yaml first"
+    if not survey.results:
+        return f"{run.folder.name} holds no readable {setting.mode} result, and {run.setting} is {setting.mode}"
+    if survey.messages and not setting.messaging and setting.mode != "solo":
+        return f"{run.folder.name} holds {survey.messages} messages, and {run.setting} has messaging: false"
+    return None
+
+
 def adopted_before(adoption: Adoption) -> bool:
     """Whether the cell's run folder already holds this run, adopted.
 
@@ -84,7 +147,7 @@ def adopted_before(adoption: Adoption) -> bool:
     """
     target = adoption.target
     try:
-        content = {name for name in os.listdir(target) if not name.startswith(".")}
+        content = {path.name for path in target.iterdir() if not path.name.startswith(".")}
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -156,45 +219,63 @@ def _clear_empty(target: Path) -> None:
 
 
 def _fill(adoption: Adoption, temporary: Path, *, copy: bool) -> tuple[Counter[str], list[str]]:
+    """Bring every file that is taken into the temporary folder; what was done, and what was left and why."""
     done: Counter[str] = Counter(linked=0, copied=0)
-    left: list[str] = []
-    repositories = _legacy_repositories(adoption.source)
-    for relative, entry in _walk(adoption.source, ""):
-        place = _place(relative, adoption.mode, repositories)
+    layout = _Layout.of(adoption)
+    left = [f"{name}/: {reason}" for name, reason in layout.left.items()]
+    for relative, entry in _walk(adoption.source):
+        place = layout.place(relative)
         if place is None:
             continue
-        destination = temporary / place
         if not entry.is_file(follow_symlinks=False):
             left.append(f"{relative}: no regular file")
-        elif destination.exists():
-            left.append(f"{relative}: the same pair lies in {adoption.mode}/ too")
-        else:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            linked = not copy and _link(entry.path, destination)
-            if not linked:
-                shutil.copy2(entry.path, destination)
-            done["linked" if linked else "copied"] += 1
-    left += [f"{mode}/: another mode" for mode in MODES if mode != adoption.mode and (adoption.source / mode).is_dir()]
+            continue
+        destination = temporary / place
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        linked = not copy and _link(entry.path, destination)
+        if not linked:
+            shutil.copy2(entry.path, destination)
+        done["linked" if linked else "copied"] += 1
     return done, sorted(left)
 
 
-def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below a folder that is no folder itself, the mode level first; links are not followed."""
-    entries = sorted(os.scandir(folder), key=lambda entry: (bool(prefix) or entry.name not in MODES, entry.name))
-    for entry in entries:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a run's files go."""
+
+    mode: str
+    older: frozenset[str]
+    """Folders of repositories in a tree without the mode level, which they get."""
+
+    left: Mapping[str, str]
+    """Folders that are not taken, and why."""
+
+    @classmethod
+    def of(cls, adoption: Adoption) -> _Layout:
+        """The layout of a run: as the reader of log trees sees it."""
+        present = [mode for mode in MODES if (adoption.source / mode).is_dir()]
+        repositories = _legacy_repositories(adoption.source)
+        left = {mode: "another mode" for mode in present if mode != adoption.mode}
+        if present:
+            left |= dict.fromkeys(repositories, f"its pairs lie beside {present[0]}/, so that nothing says their mode")
+        return cls(adoption.mode, frozenset() if present else repositories, left)
+
+    def place(self, relative: str) -> str | None:
+        """Where a file goes; None where it is not taken: see `left`, and our own working files."""
+        first = relative.partition("/")[0]
+        if first.startswith(".") or relative == PROVENANCE or first in self.left:
+            return None
+        return f"{self.mode}/{relative}" if first in self.older else relative
+
+
+def _walk(folder: Path | str, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a folder that is no folder itself, in order; links are not followed."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         relative = prefix + entry.name
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, relative + "/")
         else:
             yield relative, entry
-
-
-def _place(relative: str, mode: str, repositories: frozenset[str]) -> str | None:
-    """Where a file of the source goes; None where it is not taken: other modes, and our own working files."""
-    first, _, rest = relative.partition("/")
-    if first.startswith(".") or relative == PROVENANCE or (first in MODES and rest and first != mode):
-        return None
-    return f"{mode}/{relative}" if first in repositories else relative
 
 
 def _legacy_repositories(source: Path) -> frozenset[str]:
@@ -211,7 +292,7 @@ def _legacy_repositories(source: Path) -> frozenset[str]:
 def _listing_sha256(source: Path) -> str:
     """Hash of the names and sizes of a run's files: tells one run from another without reading either."""
     digest = hashlib.sha256()
-    for relative, entry in _walk(source, ""):
+    for relative, entry in _walk(source):
         if not relative.startswith("."):
             size = entry.stat(follow_symlinks=False).st_size
             digest.update(f"{relative}\0{size}\n".encode(errors="surrogateescape"))
@@ -242,6 +323,7 @@ def _write_record(adoption: Adoption, temporary: Path, done: Mapping[str, int]) 
     """provenance.json: what the run's own said, that it was adopted, and from which run; no path of elsewhere."""
     adopted = {
         "run": adoption.source.name,
+        **adoption.harness,
         "listing_sha256": _listing_sha256(adoption.source),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": done["linked"] + done["copied"],

@@ -47,11 +47,15 @@ class Lazy:
 COMMANDS: Final = {
     "import-logs": Lazy(
         "cooperbench_assets.commands.import_logs:import_logs",
-        "Make an experiment from runs that exist, or adopt them into one.",
+        "Make an experiment of runs that exist, or adopt them.",
+    ),
+    "materialize": Lazy(
+        "cooperbench_assets.commands.materialize:materialize",
+        "Bring an experiment's cells and its results store up to date.",
     ),
     "status": Lazy(
         "cooperbench_assets.commands.status:status",
-        "Show every cell: what it should have, what it has, what came out.",
+        "Show every cell: what is planned, what is there, what came out.",
     ),
     "query": Lazy("cooperbench_assets.commands.query:query", "Ask the results store something, in SQL."),
     "doctor": Lazy(

@@ -1,28 +1,28 @@
-"""Runs that exist already become an experiment: finding them by a template, and writing its defs.yaml.
+"""Runs that exist already: finding them by a template, and what they say of themselves.
 
-What belongs here: run name templates read backwards, what a defs.yaml of ``execution: none`` says, and putting it in
-place only when it is valid. What does not: reading results (``benchmark.logtree``), taking runs over into another
-experiment (``adoption``), and printing.
+What belongs here: run name templates read backwards, and a summary of each run found. What does not: reading results
+(``benchmark.logtree``), writing an experiment's file (``newexperiment``), taking runs over into another experiment
+(``adoption``), and printing.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import string
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cooperbench_assets.spec import COMPONENT, LABEL, ExperimentSpec, load_experiments
+from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
+from cooperbench_assets.spec import LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    from cooperbench_assets.project import Project
+    from cooperbench_assets.benchmark.logtree import RunReading
+    from cooperbench_assets.benchmark.pairs import Subset
 
 _PARTS = {"seed": r"(?P<seed{n}>\d+)", "seed_suffix": r"(?:-seed(?P<seed{n}>\d+))?"}
 """What stands for a seed in a folder's name; numbered, because a template may name it twice."""
@@ -123,6 +123,76 @@ def find_runs(logs: Path, templates: Sequence[Template], experiment: str) -> lis
                 )
             found[run.folder.name] = run
     return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a found run holds."""
+
+    run: FoundRun
+    reading: RunReading
+
+    @property
+    def mode(self) -> str | None:
+        """solo, coop or team; None where nothing in the run says it."""
+        return self.reading.mode
+
+    @property
+    def results(self) -> int:
+        """Pairs with a readable result."""
+        return sum(pair.result is not None for pair in self.reading.pairs.values())
+
+    @property
+    def evals(self) -> int:
+        """Pairs with a readable verdict."""
+        return sum(pair.evaluation is not None for pair in self.reading.pairs.values())
+
+    @property
+    def messages(self) -> int:
+        """Messages between agents: in conversation.json, or else as the results count them."""
+        return sum(
+            len(pair.messages or ()) or (pair.result.messages_sent or 0 if pair.result else 0)
+            for pair in self.reading.pairs.values()
+        )
+
+    @property
+    def models(self) -> frozenset[str]:
+        """Models that the results name; without one, the run's config.json."""
+        return self._named("model")
+
+    @property
+    def agents(self) -> frozenset[str]:
+        """Agent frameworks that the results name; without one, the run's config.json."""
+        return self._named("agent_framework")
+
+    def _named(self, field: str) -> frozenset[str]:
+        results = (pair.result for pair in self.reading.pairs.values() if pair.result is not None)
+        if named := frozenset(name for result in results if (name := getattr(result, field))):
+            return named
+        name = getattr(self.reading.config, field, None)
+        return frozenset([name] if name else [])
+
+    def beyond(self, subset: Subset) -> list[str]:
+        """Pairs with a result that the subset does not plan."""
+        planned = frozenset(subset.pairs)
+        found = self.reading.pairs.items()
+        return sorted(pair.name for pair, read in found if read.result is not None and pair not in planned)
+
+
+def survey(runs: Iterable[FoundRun], modes: Mapping[str, str]) -> list[Survey]:
+    """Read every run.
+
+    Args:
+        runs: The runs found.
+        modes: The mode of a setting, by label, where a person has said it.
+
+    Raises:
+        ImportLogsError: if a run holds several modes and nobody said which one is meant.
+    """
+    try:
+        return [Survey(run, read_run(run.folder, modes.get(run.setting))) for run in runs]
+    except LogTreeError as error:
+        raise ImportLogsError(f"{error} (--mode SETTING=MODE says it)") from error
 
 
 def _folders(logs: Path) -> list[str]:

@@ -32,6 +32,10 @@ def adoption_of(source: Path, target: Path, **facts: Any) -> Adoption:
     return Adoption(source, target, "coop", facts)
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def files_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
@@ -94,16 +98,13 @@ def test_an_older_tree_gets_the_mode_level(tmp_path: Path) -> None:
     ]
 
 
-def test_of_two_layouts_in_one_run_the_mode_folder_wins_and_the_other_is_named(tmp_path: Path) -> None:
-    source = run_of(tmp_path / "theirs" / "my-run")
-    run_of(source / "coop" / ".." / "older", level="")
-    (source / "older" / "click_task").rename(source / "click_task")
-    (source / "click_task" / "7" / "f1_f2" / "result.json").write_text("the older result")
-    done = adopt(adoption_of(source, tmp_path / "ours" / "x-coop"))
-    assert (tmp_path / "ours" / "x-coop" / "coop" / PAIR / "result.json").read_text() == "a result"
-    assert [text for text in done.left if "result.json" in text] == [
-        f"{PAIR}/result.json: the same pair lies in coop/ too"
-    ]
+def test_pairs_beside_a_mode_folder_are_left_because_nothing_says_their_mode(tmp_path: Path) -> None:
+    source = run_of(run_of(tmp_path / "theirs" / "my-run"), level="", text="whose result?")
+    target = tmp_path / "ours" / "x-coop"
+    done = adopt(adoption_of(source, target))
+    assert done.left == ("click_task/: its pairs lie beside coop/, so that nothing says their mode",)
+    assert (target / "coop" / PAIR / "result.json").read_text() == "a result"
+    assert not (target / "click_task").exists()
 
 
 def test_other_modes_links_and_pipes_are_left_and_named(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_an_existing_run_is_never_touched(tmp_path: Path) -> None:
     assert (target / "coop" / PAIR / "result.json").read_text() == "another result"
     with pytest.raises(AdoptionError, match="is the cell's run folder already"):
         adopt(adoption_of(target, target))
-    assert sorted(os.listdir(tmp_path / "ours")) == [".adopting.lock", "x-coop"]
+    assert names_in(tmp_path / "ours") == [".adopting.lock", "x-coop"]
 
 
 def test_a_folder_with_nothing_but_a_lock_file_is_no_run(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_a_killed_adoption_leaves_no_run_and_the_next_one_finishes(tmp_path: Pat
     assert killed.returncode == -signal.SIGKILL
     assert not target.exists()
     assert adopt(adoption_of(source, target)).linked == 3
-    assert sorted(os.listdir(target.parent)) == [".adopting.lock", "x-coop"]
+    assert names_in(target.parent) == [".adopting.lock", "x-coop"]
 
 
 def test_a_file_that_cannot_be_taken_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +199,7 @@ def test_a_file_that_cannot_be_taken_leaves_nothing_behind(tmp_path: Path, monke
     monkeypatch.setattr(module.shutil, "copy2", full)
     with pytest.raises(AdoptionError, match=r"config\.json: No space left on device"):
         adopt(adoption_of(source, target), copy=True)
-    assert os.listdir(target.parent) == [".adopting.lock"]
+    assert names_in(target.parent) == [".adopting.lock"]
 
 
 def test_two_adoptions_into_one_log_tree_do_not_meet(tmp_path: Path) -> None:
