@@ -7,6 +7,7 @@ readings are judged, checked or stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -98,5 +99,6 @@ class BoundExperiment:
             messaging=cell.messaging,
             git=cell.git,
             execution=self.spec.execution,
+            read_at=datetime.now(UTC).replace(tzinfo=None),
         )
         return CellView(cell, subset, accepted, self.spec.execution != "none", reading, frames)

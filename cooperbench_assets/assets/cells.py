@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cooperbench_assets.assets.describe import cell_metadata, column_schema
-from cooperbench_assets.assets.keys import asset_key, cell_of, op_name
+from cooperbench_assets.assets.keys import asset_key, cell_of, group_name, op_name
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
 from cooperbench_assets.store.partition import write_unit
 from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS, PAIRS
-from cooperbench_assets.store.units import cell_unit, checks_unit
+from cooperbench_assets.store.units import cell_unit, check_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,7 +98,7 @@ def _cell_asset(
                 deps=[asset_key(bound.name, dep) for dep in deps],
                 description=description,
                 kinds=kinds,
-                group_name=op_name(bound.name, "cells").removesuffix("__cells"),
+                group_name=group_name(bound.name),
                 metadata=metadata,
                 tags={"experiment": bound.name},
                 skippable=True,
@@ -134,7 +134,7 @@ def _keep_findings(
     key = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed, "asset": asset}
     write_unit(
         bound.project.tables,
-        checks_unit(cell.experiment, asset, cell),
+        check_unit(cell.experiment, asset, cell),
         {CHECK_RESULTS.name: check_rows(key, findings, now)},
         declared=(CHECK_RESULTS,),
     )

@@ -5,7 +5,7 @@ What belongs here: metadata made from frames. What does not: what the figures me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -39,11 +39,11 @@ def column_schema(table: Table) -> dg.TableSchema:
     )
 
 
-def cell_metadata(view: CellView) -> dict[str, object]:
+def cell_metadata(view: CellView) -> dict[str, Any]:
     """Figures of one cell, its provenance in short, and the pairs that need attention."""
     counts = cell_counts(view.pairs)
     provenance = view.frames["provenance"].row(0, named=True)
-    metadata: dict[str, object] = {name: value for name, value in counts.items() if value is not None}
+    metadata: dict[str, Any] = {name: value for name, value in counts.items() if value is not None}
     for name in ("model", "agent", "harness_version", "merge_policy", "origin"):
         if provenance[name] is not None:
             metadata[name] = provenance[name]
@@ -75,7 +75,7 @@ def _attention(view: CellView) -> pl.DataFrame:
     )
 
 
-def subset_metadata(subset: Subset) -> dict[str, object]:
+def subset_metadata(subset: Subset) -> dict[str, Any]:
     """How many pairs, tasks and repositories a subset has, and which."""
     tasks = pl.DataFrame(
         {"repo": [pair.repo for pair in subset.pairs], "task_id": [pair.task_id for pair in subset.pairs]}
@@ -106,7 +106,7 @@ def _plain(value: object) -> str | int | float | bool | None:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def published_metadata(published: Mapping[str, pl.DataFrame]) -> dict[str, object]:
+def published_metadata(published: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """Figures of one experiment in the store, over its cells."""
     pairs = published["pairs"]
     totals = {name: value for name, value in cell_counts(pairs).items() if value is not None}

@@ -18,9 +18,14 @@ def asset_key(experiment: str, asset: str) -> dg.AssetKey:
     return dg.AssetKey([experiment, asset])
 
 
+def group_name(experiment: str) -> str:
+    """A name that Dagster takes for a group: letters, digits and underscores."""
+    return re.sub(r"[^A-Za-z0-9]", "_", experiment)
+
+
 def op_name(experiment: str, asset: str) -> str:
-    """A name that Dagster takes for an op: letters, digits and underscores."""
-    return f"{re.sub(r'[^A-Za-z0-9]', '_', experiment)}__{asset}"
+    """A name that Dagster takes for an op, alike."""
+    return f"{group_name(experiment)}__{asset}"
 
 
 def partitions_of(spec: ExperimentSpec) -> dg.MultiPartitionsDefinition:

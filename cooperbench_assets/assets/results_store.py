@@ -1,4 +1,4 @@
-"""The asset results_store: an experiment's cells in the one DuckDB file."""
+"""The asset results_store: an experiment's cells in the one DuckDB file that all experiments share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cooperbench_assets.assets.describe import published_metadata
-from cooperbench_assets.assets.keys import asset_key, op_name
+from cooperbench_assets.assets.keys import asset_key, group_name, op_name
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
-from cooperbench_assets.store.partition import read_unit, write_unit
+from cooperbench_assets.store.partition import list_units, read_unit, write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.read import table
 from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS
-from cooperbench_assets.store.units import cell_unit, checks_unit
+from cooperbench_assets.store.units import cell_of, cell_unit, check_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
                 deps=[asset_key(bound.name, "pair_results")],
                 description="The experiment's tables in data/results.duckdb, which all experiments share.",
                 kinds={"duckdb"},
-                group_name=op_name(bound.name, "cells").removesuffix("__cells"),
+                group_name=group_name(bound.name),
                 metadata={"dagster/relation_identifier": "results.main.pairs"},
                 tags={"experiment": bound.name},
             )
@@ -55,15 +55,17 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
         row_key = {"experiment": bound.name, "setting": None, "seed": None, "asset": "results_store"}
         write_unit(
             bound.project.tables,
-            checks_unit(bound.name, "results_store"),
+            check_unit(bound.name, "results_store"),
             {CHECK_RESULTS.name: check_rows(row_key, findings, now)},
             declared=(CHECK_RESULTS,),
         )
+        # What was found is published too; where it is what was found before, this touches nothing.
         publish_experiment(bound)
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={
                 **published_metadata(view.published),
+                "changed": bool(published.changed or published.dropped),
                 "changed_units": len(published.changed),
                 "dropped_units": len(published.dropped),
                 "file": dg.MetadataValue.path(str(bound.project.database)),
@@ -75,27 +77,35 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
     return results_store
 
 
+def kept_cells(bound: BoundExperiment) -> dict[Cell, bool]:
+    """The cells that belong in the store, and whether each is planned.
+
+    These are the planned ones, and those that were launched although nobody plans them: their own tables say so.
+    A cell that was planned when it was read, and is not any more, has been dropped.
+    """
+    kept = dict.fromkeys(sorted(bound.planned), True)
+    for listed in list_units(bound.project.tables):
+        cell = None if listed.record is None else cell_of(listed.record.key)
+        if cell is None or cell.experiment != bound.name or cell in kept or listed.name != cell_unit(cell).name:
+            continue
+        if not read_unit(bound.project.tables, cell_unit(cell))["provenance"]["planned"].all():
+            kept[cell] = False
+    return kept
+
+
 def publish_experiment(bound: BoundExperiment) -> Published:
-    """Publish what changed; cells that the experiment dropped go, cells that were launched unplanned stay."""
-    unplanned = {
-        cell for cell in _cells_with_tables(bound) if cell not in bound.planned and not _was_planned(bound, cell)
-    }
-    return publish(bound.project.database, bound.project.tables, planned={bound.name: set(bound.planned) | unplanned})
-
-
-def _cells_with_tables(bound: BoundExperiment) -> list[Cell]:
-    raise NotImplementedError
-
-
-def _was_planned(bound: BoundExperiment, cell: Cell) -> bool:
-    raise NotImplementedError
+    """Publish what changed of an experiment; what it dropped leaves the store."""
+    return publish(bound.project.database, bound.project.tables, planned={bound.name: set(kept_cells(bound))})
 
 
 def store_view(bound: BoundExperiment) -> StoreView:
-    """What the checks over cells look at: the published rows, and the partition tables."""
+    """What the checks over cells look at: the published rows, and the partition tables behind them."""
+    written = {
+        cell: cell_unit(cell) for cell in kept_cells(bound) if cell_unit(cell).folder(bound.project.tables).is_dir()
+    }
     return StoreView(
         bound.name,
         tuple(sorted(bound.planned)),
         {declared.name: table(bound.project.database, declared.name, bound.name) for declared in CELL_TABLES},
-        {},
+        {cell: read_unit(bound.project.tables, unit) for cell, unit in written.items()},
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cooperbench_assets.assets.describe import subset_metadata
-from cooperbench_assets.assets.keys import asset_key, op_name
+from cooperbench_assets.assets.keys import asset_key, group_name
 
 if TYPE_CHECKING:
     from cooperbench_assets.bound import BoundExperiment
@@ -20,9 +20,8 @@ def build_subset_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
         key=asset_key(bound.name, "subset_pairs"),
         description="The pairs that every cell of the experiment must have a result for.",
         kinds={"json"},
-        group_name=op_name(bound.name, "cells").removesuffix("__cells"),
+        group_name=group_name(bound.name),
         tags={"experiment": bound.name},
-        op_tags={},
     )
     def subset_pairs() -> dg.MaterializeResult[Any]:
         subset = bound.subset()

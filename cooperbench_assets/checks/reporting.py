@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
@@ -50,8 +50,8 @@ def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Find
     ]
 
 
-def _metadata(finding: Finding) -> dict[str, object]:
-    metadata: dict[str, object] = {"offenders": finding.offenders}
+def _metadata(finding: Finding) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"offenders": finding.offenders}
     metadata |= {name: value for name, value in finding.numbers.items() if value is not None}
     if finding.sample:
         rest = finding.offenders - len(finding.sample)

@@ -43,7 +43,7 @@ def no_agent_infra_error(view: CellView) -> Finding:
         good=f"no infrastructure failure at the agent stage ({struck.height} accepted)",
         bad="{n} pairs whose agents infrastructure ended; their verdicts do not count",
         remedy=view.again,
-        numbers={"infra_error_agent": struck.height, "retryable": open_ones["retryable"].sum()},
+        numbers={"infra_error_agent": struck.height, "retryable": open_ones.filter("retryable").height},
     )
 
 
