@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,6 +36,7 @@ GRADED = frozenset({"Submitted", "LimitsExceeded", "CostLimitExceeded"})
 LIMITS = frozenset({"LimitsExceeded", "CostLimitExceeded"})
 """Statuses of an agent that used up its steps or its money: its patch is graded."""
 
+_NO_TEXT = (b"", b"null")
 _TAIL = 1 << 16
 _LONGEST_TAIL = 1 << 23
 _LARGEST_TRAJECTORY = 1 << 27
@@ -158,7 +160,7 @@ def _stream_ending(folder: str, names: Container[str], name: str, feature: int |
 def _last_event(path: str, source: str) -> _Ending | None:
     length = _TAIL
     try:
-        size = os.stat(path).st_size
+        size = Path(path).stat().st_size
         while True:
             tail = _read_tail(path, size, length)
             ending = _ending_in(tail, source)
@@ -211,7 +213,7 @@ def _from_trajectory(folder: str, names: Container[str], name: str, feature: int
             continue
         try:
             path = f"{folder}/{file}"
-            if os.stat(path).st_size > _LARGEST_TRAJECTORY:
+            if Path(path).stat().st_size > _LARGEST_TRAJECTORY:
                 continue
             trajectory = decode(read_bytes(path), _TRAJECTORY)
         except (BadFileError, OSError):
@@ -248,33 +250,25 @@ def _words(message: TrajectoryMessage) -> str | None:
     return text if message.role == "assistant" and "Error" in text and len(text) < EVIDENCE_LIMIT else None
 
 
-def struck(raw_file: bytes, record: FeatureRecord | None) -> Sign | None:
-    """What struck the failed test run of a feature; None where it passed or failed by itself.
-
-    Args:
-        raw_file: The whole eval.json. It is searched for a few patterns first: decoding is what costs time.
-        record: What it says of the feature.
-    """
-    if record is None or record.passed:
+def struck(record: FeatureRecord) -> Sign | None:
+    """What struck the failed test run of a feature; None where it passed or failed by itself."""
+    if record.passed:
         return None
-    told = record.exit_code in failures.TELLING_EXIT_CODES
-    if not told and not any(needle in raw_file for needle in failures.NEEDLES):
+    raw = next((raw for raw in (bytes(record.test_output), bytes(record.output)) if raw not in _NO_TEXT), b"")
+    if record.exit_code not in failures.TELLING_EXIT_CODES and not failures.may_be_struck(raw):
         return None
-    output = _output(record)
+    output = _output(raw)
     failure = failures.classify_output(output, record.exit_code)
     if failure is None:
         return None
-    said = failures.excerpt(output, EVIDENCE_LIMIT)
-    return Sign(failure, said or f"exit code {record.exit_code}")
+    return Sign(failure, failures.excerpt(output, EVIDENCE_LIMIT) or f"exit code {record.exit_code}")
 
 
-def _output(record: FeatureRecord) -> str:
+def _output(raw: bytes) -> str:
     """What the tests printed, with bytes that are no text replaced."""
-    for raw in (bytes(record.test_output), bytes(record.output)):
-        if raw in (b"", b"null"):
-            continue
-        try:
-            return _TEXT.decode(raw)
-        except (msgspec.MsgspecError, ValueError):
-            return raw.decode("utf-8", "replace").replace("\\n", "\n")
-    return ""
+    if not raw:
+        return ""
+    try:
+        return _TEXT.decode(raw)
+    except (msgspec.MsgspecError, ValueError):
+        return raw.decode("utf-8", "replace").replace("\\n", "\n")

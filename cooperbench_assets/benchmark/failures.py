@@ -234,63 +234,51 @@ def classify(text: str | None, stage: Stage = "agent") -> Failure | None:
 
 # What a test run printed.
 
-_SUMMARY = re.compile(
-    r"\b\d+ (?:passed|failed)\b|^--- (?:PASS|FAIL):|^(?:ok|FAIL)\s+\S+\s|^test result: |^Tests:\s", re.MULTILINE
-)
-_INSTALLER = (
-    r"Retrying \(Retry\(total=\d+[^\n]*(?:NewConnectionError|NameResolutionError|ConnectTimeout|Connection|Read timed)"
-)
-_OUTPUT_RULES: tuple[_Rule, ...] = (
-    _rule("test_timeout", r"(?:^|\n)Command timed out after [\d.]+ s(?:econds)?\s*\Z", r"\ATimeout after \d+s\s*\Z"),
-    _rule(
-        "container_died",
-        r"No such container: ",
-        r"[Cc]ontainer [0-9a-f]{12,64} is not running",
-        r"OCI runtime exec failed|cannot exec in a stopped",
-    ),
-    _rule(
-        "oom",
-        _KILLED,
-        r"signal: 9, SIGKILL|Killed signal terminated program",
-        r"Cannot allocate memory|memory allocation of \d+ bytes failed|OOMKilled",
-        r"(?:^|\n)[^\n]{0,40}\b[Oo]ut of memory\b",
-    ),
-    _rule(
-        "network",
-        _INSTALLER,
-        r"Temporary failure (?:in name resolution|resolving)",
-        r"Could not resolve (?:host|proxy)|[Cc]ouldn't resolve host|spurious network error",
-        r"\b(?:ENOTFOUND|EAI_AGAIN|ENETUNREACH)\b",
-        r"dial tcp[^\n]*(?:no such host|i/o timeout|connection refused|network is unreachable)",
-        r"Network is unreachable|[Nn]ame or service not known",
-    ),
-)
-_DISK = re.compile(r"No space left on device|\[Errno 28\]|\bENOSPC\b")
+_PLAIN_SUMMARY = r"\d (?:passed|failed)\b|--- (?:PASS|FAIL):|test result: "
+_SUMMARY = re.compile(rf"{_PLAIN_SUMMARY}|^(?:ok|FAIL)\s+\S+\s|^Tests:\s", re.MULTILINE)
+_PLAIN_SUMMARY_BYTES = re.compile(_PLAIN_SUMMARY.encode())
+_TIMED_OUT = re.compile(r"(?:\A|\n)Command timed out after [\d.]+ s(?:econds)?\s*\Z|\ATimeout after \d+s\s*\Z")
+_DISK = ("No space left on device", "[Errno 28]", "ENOSPC")
+_TAIL = 8192
+_LONGEST_LINE = 1000
 
-NEEDLES = (
-    b"timed out",
-    b"Timeout after",
-    b"Killed",
-    b"SIGKILL",
-    b"llocat",
-    b"ut of memory",
-    b"No such container",
-    b"not running",
-    b"OCI runtime",
-    b"stopped",
-    b"Retrying (Retry",
-    b"esol",
-    b"spurious",
-    b"ENO",
-    b"EAI_AGAIN",
-    b"ENETUNREACH",
-    b"unreachable",
-    b"dial tcp",
-    b"No space left",
-    b"Errno 28",
-    b"not known",
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A literal that an output is searched for, and what the line around it must say."""
+
+    literal: str
+    family: str
+    line: re.Pattern[str]
+
+
+def _mark(family: str, literal: str, line: str = "") -> _Mark:
+    return _Mark(literal, family, re.compile(line))
+
+
+_MARKS: tuple[_Mark, ...] = (
+    _mark("container_died", "No such container: "),
+    _mark("container_died", "is not running", r"[Cc]ontainer [0-9a-f]{12,64} is not running"),
+    _mark("container_died", "OCI runtime exec failed"),
+    _mark("container_died", "cannot exec in a stopped"),
+    _mark("oom", "Killed", r"^(?:.*\bline \d+:)?\s*(?:\d+\s+)?Killed\b|Killed signal terminated program|OOMKilled"),
+    _mark("oom", "SIGKILL", r"signal: 9, SIGKILL"),
+    _mark("oom", "Cannot allocate memory"),
+    _mark("oom", "memory allocation of", r"memory allocation of \d+ bytes failed"),
+    _mark("oom", "ut of memory", r"\b[Oo]ut of memory\b"),
+    _mark("network", "Retrying (Retry(total=", r"Connection|NameResolution|ConnectTimeout|Read timed out"),
+    _mark("network", "Temporary failure ", r"Temporary failure (?:in name resolution|resolving)"),
+    _mark("network", "ould not resolve ", r"[Cc]ould not resolve (?:host|proxy)"),
+    _mark("network", "spurious network error"),
+    _mark("network", "ENOTFOUND"),
+    _mark("network", "EAI_AGAIN"),
+    _mark("network", "dial tcp", r"dial tcp.*(?:no such host|i/o timeout|connection refused|unreachable)"),
+    _mark("network", "etwork is unreachable"),
+    _mark("network", "ame or service not known"),
 )
-"""Bytes of which one is in every output that `classify_output` finds something in; a quick look before decoding."""
+_NEEDLES = tuple(mark.literal.encode() for mark in _MARKS)
+_DISK_NEEDLES = tuple(literal.encode() for literal in _DISK)
+_TIMEOUT_NEEDLES = (b"Command timed out after ", b"Timeout after ")
 
 _EXIT_CODES = {
     -1: "test_timeout",
@@ -304,23 +292,57 @@ TELLING_EXIT_CODES = frozenset(_EXIT_CODES)
 """Exit codes of a test run that tell of its being killed."""
 
 
+def may_be_struck(raw: bytes) -> bool:
+    """A quick look at an output that is still undecoded JSON; False only where `classify_output` finds nothing.
+
+    Most failed runs end in a summary of their tests, and then nothing before it matters.
+    """
+    tail = raw[-_TAIL:]
+    if any(needle in tail for needle in _TIMEOUT_NEEDLES) or any(needle in raw for needle in _DISK_NEEDLES):
+        return True
+    after = 0
+    for summary in _PLAIN_SUMMARY_BYTES.finditer(tail):
+        after = summary.end()
+    rest = tail[after:] if after else raw
+    return any(needle in rest for needle in _NEEDLES)
+
+
 def classify_output(output: str, exit_code: int | None = None) -> Failure | None:
     """What struck a failed test run, judged by its output and exit code; None where it failed by itself.
 
     A sign counts only if no summary of a test run follows it: tests that ran after it were not kept from running.
     A full disk counts wherever it is named.
     """
-    if _DISK.search(output):
+    if _TIMED_OUT.search(output, max(0, len(output) - 200)):
+        return infra("test_timeout")
+    if any(literal in output for literal in _DISK):
         return infra("disk")
-    for rule in _OUTPUT_RULES:
-        found = None
-        for found in rule.pattern.finditer(output):  # noqa: B007 - the last one
-            pass
-        if found is not None and not _SUMMARY.search(output, found.end()):
-            return infra(rule.family)
+    for mark in _MARKS:
+        place = _last_place(output, mark)
+        if place is not None and not _summary_after(output, place):
+            return infra(mark.family)
     if exit_code in _EXIT_CODES and not (exit_code == 124 and _SUMMARY.search(output)):
         return infra(_EXIT_CODES[exit_code])
     return None
+
+
+def _last_place(output: str, mark: _Mark) -> int | None:
+    """End of the last line that shows a mark; None where none does."""
+    place = output.rfind(mark.literal)
+    while place >= 0:
+        start = output.rfind("\n", max(0, place - _LONGEST_LINE), place) + 1 or max(0, place - _LONGEST_LINE)
+        end = output.find("\n", place, place + _LONGEST_LINE)
+        end = min(len(output), place + _LONGEST_LINE) if end < 0 else end
+        if mark.line.search(output[start:end]):
+            return end
+        place = output.rfind(mark.literal, 0, start)
+    return None
+
+
+def _summary_after(output: str, place: int) -> bool:
+    """Whether a summary of a test run stands behind a place; most often it is at the very end."""
+    near_end = max(place, len(output) - _TAIL)
+    return bool(_SUMMARY.search(output, near_end) or _SUMMARY.search(output, place))
 
 
 def excerpt(output: str, limit: int = 2000) -> str:

@@ -86,11 +86,11 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decoder.decode(raw)
     except _UNDECODABLE as error:
         mended = _mend(raw)
-        if mended is not None:
-            try:
-                return decoder.decode(mended)
-            except _UNDECODABLE as second:
-                error = second
+        if mended is None:
+            raise _bad(raw, error) from error
+    try:
+        return decoder.decode(mended)
+    except _UNDECODABLE as error:
         raise _bad(raw, error) from error
 
 

@@ -292,9 +292,8 @@ def _in_place(sink: Sink, reading: PairReading, relative: str, record: ResultRec
 
 def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     relative = f"{reading.relative}/eval.json"
-    raw = sink.read(relative, reading.pair)
-    record = None if raw is None else sink.decode(raw, relative, reading.pair, _EVAL)
-    if raw is None or record is None or not _in_place(sink, reading, relative, record):
+    record = sink.load(relative, reading.pair, _EVAL)
+    if record is None or not _in_place(sink, reading, relative, record):
         return
     first, second = record.feature1, record.feature2
     if first is not None and first.feature_id == reading.pair.features[1]:
@@ -302,8 +301,8 @@ def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     merge, applied = record.merge, record.apply_status
     reading.evaluation = Evaluation(
         both_passed=record.both_passed,
-        feature_a=_feature(raw, record, first),
-        feature_b=_feature(raw, record, second),
+        feature_a=_feature(record, first),
+        feature_b=_feature(record, second),
         has_merge=merge is not None,
         merge_status=None if merge is None else merge.status,
         merge_strategy=None if merge is None else merge.strategy,
@@ -315,7 +314,7 @@ def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     )
 
 
-def _feature(raw: bytes, record: EvalRecord, feature: FeatureRecord | None) -> FeatureVerdict | None:
+def _feature(record: EvalRecord, feature: FeatureRecord | None) -> FeatureVerdict | None:
     if feature is None:
         return None
     return FeatureVerdict(
@@ -323,7 +322,7 @@ def _feature(raw: bytes, record: EvalRecord, feature: FeatureRecord | None) -> F
         feature.exit_code,
         feature.tests_passed,
         feature.tests_failed,
-        None if record.both_passed else evidence.struck(raw, feature),
+        None if record.both_passed else evidence.struck(feature),
     )
 
 

@@ -428,8 +428,13 @@ def cell_counts(pairs: pl.DataFrame) -> dict[str, int | float | None]:
     counts |= {name: outcomes.get(name, 0) for name in ("unevaluated", "missing")}
     counts |= {name: int(pairs[name].sum()) for name in ("accepted", "suspect", "stale")}
     for name in ("cost_usd", *TOKENS):
-        known = pairs[name].drop_nulls()
-        counts[name] = known.sum() if known.len() else None
-    seconds = pairs["duration_seconds"].drop_nulls()
-    counts["hours"] = seconds.sum() / 3600 if seconds.len() else None
+        counts[name] = _total(pairs[name])
+    seconds = _total(pairs["duration_seconds"])
+    counts["hours"] = None if seconds is None else seconds / 3600
     return counts
+
+
+def _total(values: pl.Series) -> int | float | None:
+    """The sum of what is known; None where nothing is."""
+    known: list[int | float] = values.drop_nulls().to_list()
+    return sum(known) if known else None
