@@ -10,7 +10,7 @@ import click
 from cooperbench_assets.benchmark.pairs import Subset, find_subset, load_subset
 from cooperbench_assets.commands.context import choose, find_project, load_experiments
 from cooperbench_assets.commands.output import UNKNOWN, count, emit, new_table, note, number, rows_to, some, warn
-from cooperbench_assets.importing import Survey, Template, find_runs, survey
+from cooperbench_assets.importing import ImportLogsError, Survey, Template, find_runs, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,7 +82,7 @@ def import_logs(
     Use --copy if something else still writes into them. Nothing is adopted over a run that exists.
     """
     project = find_project()
-    templates = [Template.parse(run) for run in runs]
+    templates = _templates(runs)
     labels = {template.setting for template in templates}
     if adopt:
         _refuse({"--subset": subset, "--replace": replace, "--mode": modes, "--messaging": talking or silent})
@@ -93,6 +93,13 @@ def import_logs(
         raise click.UsageError("Missing option '--subset': which pairs should each run have?")
     said = dict.fromkeys(_labels(talking, labels), True) | dict.fromkeys(_labels(silent, labels), False)
     _make(project, logs, experiment, subset, templates, _modes(modes, labels), said, replace=replace)
+
+
+def _templates(runs: Iterable[str]) -> list[Template]:
+    try:
+        return [Template.parse(run) for run in runs]
+    except ImportLogsError as error:
+        raise click.BadParameter(str(error), param_hint="--run") from error
 
 
 def _refuse(given: dict[str, object], why: str = "cannot be used with --adopt: the experiment says it") -> None:
