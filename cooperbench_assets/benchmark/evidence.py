@@ -7,11 +7,11 @@ not: what a text means (``failures``) and what follows for the pair (``outcomes`
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from cooperbench_assets.benchmark import failures
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
@@ -47,8 +47,7 @@ _MESSAGE = msgspec.json.Decoder(TrajectoryMessage)
 _TEXT = msgspec.json.Decoder(str)
 
 
-@dataclass(frozen=True, slots=True)
-class AgentEnd:
+class AgentEnd(Struct, frozen=True):
     """One agent of a result: its record, and why it failed if it did."""
 
     name: str
@@ -69,16 +68,14 @@ class AgentEnd:
     """It says Submitted, although its stream ended in an API error (then that is the evidence)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(Struct, frozen=True):
     """What struck the test run of a feature."""
 
     failure: Failure
     evidence: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+class _Ending(Struct, frozen=True):
     """The last event of a stream that says how the agent ended."""
 
     text: str
@@ -148,13 +145,10 @@ def _stream_ending(folder: str, names: Container[str], name: str, feature: int |
     The file carries the agent's name. One that carries its feature is taken only where no other agent can
     have that name.
     """
-    candidates = [f"{name}_stream.jsonl"]
-    if feature is not None and feature > 2:
-        candidates.append(f"agent{feature}_stream.jsonl")
-    for file in candidates:
-        if file in names:
-            return _last_event(f"{folder}/{file}", file)
-    return None
+    file = f"{name}_stream.jsonl"
+    if file not in names and feature is not None and feature > 2:
+        file = f"agent{feature}_stream.jsonl"
+    return _last_event(f"{folder}/{file}", file) if file in names else None
 
 
 def _last_event(path: str, source: str) -> _Ending | None:
@@ -254,7 +248,9 @@ def struck(record: FeatureRecord) -> Sign | None:
     """What struck the failed test run of a feature; None where it passed or failed by itself."""
     if record.passed:
         return None
-    raw = next((raw for raw in (bytes(record.test_output), bytes(record.output)) if raw not in _NO_TEXT), b"")
+    raw = bytes(record.test_output)
+    if raw in _NO_TEXT:
+        raw = bytes(record.output)
     if record.exit_code not in failures.TELLING_EXIT_CODES and not failures.may_be_struck(raw):
         return None
     output = _output(raw)
@@ -266,7 +262,7 @@ def struck(record: FeatureRecord) -> Sign | None:
 
 def _output(raw: bytes) -> str:
     """What the tests printed, with bytes that are no text replaced."""
-    if not raw:
+    if raw in _NO_TEXT:
         return ""
     try:
         return _TEXT.decode(raw)

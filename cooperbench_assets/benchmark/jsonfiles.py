@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 BOM = b"\xef\xbb\xbf"
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
-_READ_AT_ONCE = 1 << 20
+_GROWN_BY = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,12 @@ def read_bytes(path: str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            first = os.read(descriptor, _READ_AT_ONCE)
-            if len(first) < _READ_AT_ONCE:
-                return first
-            parts = [first]
-            while part := os.read(descriptor, _READ_AT_ONCE):
-                parts.append(part)
-            return b"".join(parts)
+            # One buffer of the file's size: a larger one costs more than the reading.
+            size = os.fstat(descriptor).st_size + 1
+            content = os.read(descriptor, size)
+            while len(content) >= size and (more := os.read(descriptor, _GROWN_BY)):
+                content += more
+            return content
         finally:
             os.close(descriptor)
     except OSError as error:

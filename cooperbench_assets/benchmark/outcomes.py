@@ -9,8 +9,10 @@ an error → pass → conflict → a patch that did not apply → tests that wer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cooperbench_assets.benchmark import attempts as tries
 from cooperbench_assets.benchmark.evidence import EVIDENCE_LIMIT, LIMITS
@@ -29,8 +31,7 @@ _ONE_TREE = ("clean", "identical")
 """Merge statuses in which what was tested is the work of both agents."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The outcome of one pair in one cell. `stage`, `family` and `retryable` are None unless infra_error."""
 
     outcome: Verdict

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from msgspec import Struct, field
 
 from cooperbench_assets.benchmark import evidence
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, Quarantined, decode, printable, read_bytes
@@ -50,8 +50,7 @@ _REMEDIES = {
 _ANY_REMEDY = "restore it from where it was made, or delete it"
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(Struct, frozen=True):
     """One patch file."""
 
     sha256: str
@@ -59,8 +58,7 @@ class Patch:
     """It holds nothing but white space."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureVerdict:
+class FeatureVerdict(Struct, frozen=True):
     """The tests of one feature."""
 
     passed: bool | None
@@ -71,8 +69,7 @@ class FeatureVerdict:
     """What struck the test run, where it failed but not by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """What eval.json says of a pair, matched to the pair's features."""
 
     both_passed: bool
@@ -88,8 +85,7 @@ class Evaluation:
     evaluated_at: datetime | None
 
 
-@dataclass(slots=True)
-class PairReading:
+class PairReading(Struct):
     """Everything that was found of one pair. What is absent or unusable is None."""
 
     pair: Pair
@@ -231,12 +227,17 @@ def _agents(pair: Pair, record: ResultRecord) -> list[tuple[str, int | None, Age
     """Name, feature and record of the agents, in order of features; agents are matched by feature, not by order."""
     if record.agent is not None and not record.agents:
         return [("solo", None, record.agent)]
-    by_number = {f"agent{n}": feature for n, feature in enumerate(pair.features, 1)}
+    by_number = {"agent1": pair.features[0], "agent2": pair.features[1]}
     found = [
-        (printable(name), agent.feature_id if agent.feature_id is not None else by_number.get(name), agent)
+        (name, by_number.get(name) if agent.feature_id is None else agent.feature_id, agent)
         for name, agent in (record.agents or {}).items()
     ]
-    return sorted(found, key=lambda item: (item[1] is None, item[1] or 0, item[0]))
+    return sorted(found, key=_by_feature)
+
+
+def _by_feature(agent: tuple[str, int | None, AgentRecord]) -> tuple[bool, int, str]:
+    name, feature, _ = agent
+    return feature is None, feature or 0, name
 
 
 def _of_mode(sink: Sink, reading: PairReading, relative: str, record: ResultRecord, shape: str) -> bool:

@@ -224,8 +224,8 @@ def parse_time(value: object) -> datetime | None:
     """
     try:
         if isinstance(value, str):
-            moment = datetime.fromisoformat(value.strip())
-            return moment.replace(tzinfo=None) if moment.tzinfo is None else _naive(moment)
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo is None else _naive(moment)
         if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
             return _naive(datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC))
     except (ValueError, OverflowError, OSError):
