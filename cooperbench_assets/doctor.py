@@ -7,16 +7,19 @@ look needs more, so that the doctor can also examine a broken installation.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -189,6 +192,23 @@ def look_at_project(project: Project) -> Look:
     return Look("project", "ok", f"{project.root}, {_gigabytes(shutil.disk_usage(folder).free)} free")
 
 
+def look_at_store(database: Path) -> Look:
+    """Whether the results store is there, and of this version."""
+    from cooperbench_assets.store.errors import StoreError
+
+    if not database.exists():
+        return Look("results store", "absent", "not made yet: materialise an experiment", "query")
+    try:
+        from cooperbench_assets.store.read import connect
+
+        with connect(database) as connection:
+            row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    except StoreError as error:
+        return Look("results store", "problem", str(error), "status and query")
+    size = f"{database.stat().st_size / 1e6:.1f} MB"
+    return Look("results store", "ok", f"{database.name}, layout {row[0] if row else 0}, {size}")
+
+
 def look_at_git(need: Need) -> Look:
     """The git command."""
     said = _run("git", "--version")
@@ -230,17 +250,9 @@ def look_at_other_harness(need: Need, python: Path) -> Look:
 
 def look_at_docker(need: Need) -> Iterator[Look]:
     """The engine that the environment names, and the disk that its images lie on."""
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        client = docker.from_env(timeout=int(PATIENCE_SECONDS))
-        try:
-            info = client.info()
-        finally:
-            client.close()
-    except (DockerException, OSError) as error:
-        yield need.missing(f"not reachable: {_last_cause(error)}")
+    info = _ask_engine()
+    if isinstance(info, str):
+        yield need.missing(f"not reachable: {info}")
         return
     yield need.there(f"{info.get('ServerVersion')}, {info.get('Images')} images")
     root = Path(str(info.get("DockerRootDir")))
@@ -251,6 +263,27 @@ def look_at_docker(need: Need) -> Iterator[Look]:
         yield disk.missing(f"{_gigabytes(free)} free at {root}; the largest image of lite has {LARGEST_IMAGE_GB} GB")
     else:
         yield disk.there(f"{_gigabytes(free)} free at {root}")
+
+
+def _ask_engine() -> dict[str, Any] | str:
+    """What the Docker engine says of itself, or why it says nothing."""
+    import docker
+    from docker.errors import DockerException
+
+    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if address.startswith("unix://"):
+        # Asked first by ourselves: the SDK leaks the socket that it cannot connect.
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(PATIENCE_SECONDS)
+                probe.connect(address.removeprefix("unix://"))
+        except OSError as error:
+            return f"{address}: {error.strerror or error}"
+    try:
+        with contextlib.closing(docker.from_env(timeout=int(PATIENCE_SECONDS))) as client:
+            return dict(client.info())
+    except (DockerException, OSError) as error:
+        return f"{address}: {_last_cause(error)}"
 
 
 def look_at_embedded_redis(need: Need) -> Look:

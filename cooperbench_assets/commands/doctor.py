@@ -1,0 +1,69 @@
+"""doctor: what is there, what is missing, and what that prevents."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import click
+from rich.text import Text
+
+from cooperbench_assets.cli import NOT_IN_ORDER
+from cooperbench_assets.commands.context import environment, find_project, load_experiments
+from cooperbench_assets.commands.output import count, emit, emit_json, new_table, rows_to
+from cooperbench_assets.doctor import Look, examine
+from cooperbench_assets.spec import ExperimentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cooperbench_assets.project import Project
+
+STYLES: Final = {"ok": "green", "problem": "red", "absent": "yellow"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One object: ok, and a list of looks.")
+def doctor(as_json: bool) -> None:
+    """Say what is there, what is missing, and what that prevents.
+
+    Looks at Python, the harness, Docker and the disk below its images, Redis, git, bubblewrap, the project's folders
+    and results store, and at what each experiment needs: its subset and dataset, its logs, its keys (set or not set;
+    a value is never shown). Nothing is changed.
+
+    A thing is "ok", "absent" (not there, and no configured experiment needs it) or a "problem": one does. Exit code
+    1 if there is a problem.
+    """
+    project = find_project()
+    looks = look(project)
+    ok = all(look.state != "problem" for look in looks)
+    if as_json:
+        emit_json({"ok": ok, "looks": [asdict(look) for look in looks]})
+    else:
+        show(looks)
+    if not ok:
+        raise click.exceptions.Exit(NOT_IN_ORDER)
+
+
+def look(project: Project) -> list[Look]:
+    """Every look; experiments that do not load are one more problem, and the machine is looked at all the same."""
+    try:
+        experiments = load_experiments(project.defs)
+    except ExperimentError as error:
+        broken = Look("experiments", "problem", str(error), "loading the definitions: the UI and materialize")
+        return [*examine(project, {}, environment(project)), broken]
+    return examine(project, experiments, environment(project))
+
+
+def show(looks: Sequence[Look]) -> None:
+    """A line a look, then what the missing things prevent."""
+    table = new_table("", "what", "found")
+    rows_to(table, [(Text(look.state, style=STYLES[look.state]), look.subject, look.detail) for look in looks])
+    emit(table)
+    click.echo("")
+    for state in ("problem", "absent"):
+        for one in (one for one in looks if one.state == state):
+            who = f" (needed by {', '.join(one.needed_by)})" if one.needed_by else ""
+            click.echo(f"{state}: {one.subject}: prevents {one.prevents}{who}")
+    problems = sum(look.state == "problem" for look in looks)
+    click.echo(count(problems, "problem") if problems else "No problem for the experiments that are configured.")
