@@ -244,16 +244,21 @@ def _words(message: TrajectoryMessage) -> str | None:
     return text if message.role == "assistant" and "Error" in text and len(text) < EVIDENCE_LIMIT else None
 
 
-def struck(record: FeatureRecord) -> Sign | None:
-    """What struck the failed test run of a feature; None where it passed or failed by itself."""
+def struck(record: FeatureRecord, disk_full: bool) -> Sign | None:
+    """What struck the failed test run of a feature; None where it passed or failed by itself.
+
+    Args:
+        record: What eval.json says of the feature.
+        disk_full: Whether the file tells of a full disk anywhere.
+    """
     if record.passed:
         return None
-    raw = bytes(record.test_output)
+    raw = memoryview(record.test_output)
     if raw in _NO_TEXT:
-        raw = bytes(record.output)
-    if record.exit_code not in failures.TELLING_EXIT_CODES and not failures.may_be_struck(raw):
+        raw = memoryview(record.output)
+    if not disk_full and record.exit_code not in failures.TELLING_EXIT_CODES and not failures.may_be_struck(raw):
         return None
-    output = _output(raw)
+    output = _output(bytes(raw))
     failure = failures.classify_output(output, record.exit_code)
     if failure is None:
         return None

@@ -239,10 +239,10 @@ _SUMMARY = re.compile(rf"{_PLAIN_SUMMARY}|^(?:ok|FAIL)\s+\S+\s|^Tests:\s", re.MU
 _PLAIN_SUMMARY_BYTES = re.compile(_PLAIN_SUMMARY.encode())
 _SUMMARY_NEEDLES = (b" passed", b" failed", b"--- PASS:", b"--- FAIL:", b"test result: ")
 _TIMED_OUT = re.compile(r"(?:\A|\n)Command timed out after [\d.]+ s(?:econds)?\s*\Z|\ATimeout after \d+s\s*\Z")
-_DISK = "o space left on device"
-_TAILS = (1 << 11, 1 << 15)
-_HEAD_SEARCHED = 1 << 14
-_END_SEARCHED = 1 << 15
+_DISK_FULL = "o space left on device"
+_HEAD_SEARCHED = 1 << 13
+_END_SEARCHED = 1 << 14
+_TAILS = (1 << 11, _END_SEARCHED)
 _LONGEST_LINE = 1000
 
 
@@ -278,7 +278,7 @@ _MARKS: tuple[_Mark, ...] = (
     _mark("network", "ame or service not known"),
 )
 _NEEDLES = tuple(mark.literal.encode() for mark in _MARKS)
-_DISK_NEEDLE = _DISK.encode()
+DISK_NEEDLE = _DISK_FULL.encode()
 _TIMEOUT_NEEDLES = (b"Command timed out after ", b"Timeout after ")
 
 _EXIT_CODES = {
@@ -293,26 +293,29 @@ TELLING_EXIT_CODES = frozenset(_EXIT_CODES)
 """Exit codes of a test run that tell of its being killed."""
 
 
-def may_be_struck(raw: bytes) -> bool:
-    """A quick look at an output that is still undecoded JSON; False only where `classify_output` finds nothing.
+def may_be_struck(raw: memoryview) -> bool:
+    """A quick look at an output that is still undecoded JSON, for everything but a full disk (`DISK_NEEDLE`).
 
     Most failed runs end in a summary of their tests, and then nothing before it matters. Of a very long output
     the middle is left out: what strikes a run stands where it was set up, or where it ended.
     """
-    if _DISK_NEEDLE in raw or any(needle in raw[-200:] for needle in _TIMEOUT_NEEDLES):
+    end = bytes(raw[-200:])
+    if any(needle in end for needle in _TIMEOUT_NEEDLES):
         return True
     rest = _after_summary(raw)
     return any(needle in rest for needle in _NEEDLES)
 
 
-def _after_summary(raw: bytes) -> bytes:
+def _after_summary(raw: memoryview) -> bytes:
     """What stands behind the last summary near an output's end; without one its head and its end."""
     for length in _TAILS:
-        tail = raw[-length:]
+        tail = bytes(raw[-length:])
         after = max(tail.rfind(summary) for summary in _SUMMARY_NEEDLES)
         if after >= 0 and _PLAIN_SUMMARY_BYTES.search(tail, max(0, after - 1)):
             return tail[after:]
-    return raw if len(raw) < _HEAD_SEARCHED + _END_SEARCHED else raw[:_HEAD_SEARCHED] + raw[-_END_SEARCHED:]
+    if len(raw) <= _HEAD_SEARCHED + _END_SEARCHED:
+        return bytes(raw)
+    return bytes(raw[:_HEAD_SEARCHED]) + tail
 
 
 def classify_output(output: str, exit_code: int | None = None) -> Failure | None:
@@ -323,7 +326,7 @@ def classify_output(output: str, exit_code: int | None = None) -> Failure | None
     """
     if _TIMED_OUT.search(output, max(0, len(output) - 200)):
         return infra("test_timeout")
-    if _DISK in output:
+    if _DISK_FULL in output:
         return infra("disk")
     for mark in _MARKS:
         place = _last_place(output, mark)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct, field
 
 from cooperbench_assets.benchmark import evidence
+from cooperbench_assets.benchmark.failures import DISK_NEEDLE
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, Quarantined, decode, printable, read_bytes
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.benchmark.records import (
@@ -293,17 +294,19 @@ def _in_place(sink: Sink, reading: PairReading, relative: str, record: ResultRec
 
 def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     relative = f"{reading.relative}/eval.json"
-    record = sink.load(relative, reading.pair, _EVAL)
-    if record is None or not _in_place(sink, reading, relative, record):
+    raw = sink.read(relative, reading.pair)
+    record = None if raw is None else sink.decode(raw, relative, reading.pair, _EVAL)
+    if raw is None or record is None or not _in_place(sink, reading, relative, record):
         return
     first, second = record.feature1, record.feature2
     if first is not None and first.feature_id == reading.pair.features[1]:
         first, second = second, first
     merge, applied = record.merge, record.apply_status
+    disk_full = not record.both_passed and DISK_NEEDLE in raw
     reading.evaluation = Evaluation(
         both_passed=record.both_passed,
-        feature_a=_feature(record, first),
-        feature_b=_feature(record, second),
+        feature_a=_feature(record, first, disk_full),
+        feature_b=_feature(record, second, disk_full),
         has_merge=merge is not None,
         merge_status=None if merge is None else merge.status,
         merge_strategy=None if merge is None else merge.strategy,
@@ -315,7 +318,7 @@ def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     )
 
 
-def _feature(record: EvalRecord, feature: FeatureRecord | None) -> FeatureVerdict | None:
+def _feature(record: EvalRecord, feature: FeatureRecord | None, disk_full: bool) -> FeatureVerdict | None:
     if feature is None:
         return None
     return FeatureVerdict(
@@ -323,7 +326,7 @@ def _feature(record: EvalRecord, feature: FeatureRecord | None) -> FeatureVerdic
         feature.exit_code,
         feature.tests_passed,
         feature.tests_failed,
-        None if record.both_passed else evidence.struck(feature),
+        None if record.both_passed else evidence.struck(feature, disk_full),
     )
 
 
