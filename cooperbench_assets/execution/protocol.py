@@ -75,3 +75,41 @@ class ChildEnd:
     signal: int | None
     error: str | None = None
     """Text of an exception that escaped upstream's function."""
+    isolation: str | None = None
+    """The sandbox's isolation, where one was made: ``bubblewrap``, ``subprocess`` …"""
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessInfo:
+    """What the harness server has imported."""
+
+    version: str
+    python: str
+    """Path of the interpreter."""
+
+    python_version: str
+    commit: str | None
+    """Of the checkout that the harness is installed from, where it is one."""
+
+    dirty: bool | None
+    """True where that checkout has changes that are not committed."""
+
+    packages: dict[str, str]
+    """Name → version of every distribution in its environment."""
+
+    agents: tuple[str, ...]
+    backends: tuple[str, ...]
+    isolation: str
+    """What ``process`` sandboxes use on this machine: ``bubblewrap`` or ``subprocess``."""
+
+    isolation_reason: str
+    """Why bubblewrap is not used; empty where it is."""
+
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> HarnessInfo:
+        """The record that JSON's lists stand for."""
+        for name in ("agents", "backends", "warnings"):
+            content[name] = tuple(content[name])
+        return cls(**content)
