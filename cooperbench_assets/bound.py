@@ -17,8 +17,10 @@ from cooperbench_assets.checks.finding import CellView
 from cooperbench_assets.store.rows import cell_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
@@ -35,6 +37,8 @@ class BoundExperiment:
     name: str
     spec: ExperimentSpec
     project: Project
+    listener: Callable[[Progress], None] | None = None
+    """Called with the progress of a stage that runs in this process."""
 
     @property
     def logs(self) -> Path:

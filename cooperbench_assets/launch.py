@@ -7,7 +7,6 @@ which cells to run and how that is shown (``commands``).
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -20,15 +19,19 @@ from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.experiment import experiment_definitions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import ExperimentSpec
     from cooperbench_assets.store.cells import Cell
 
 CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
 """What a run of a cell materialises."""
+
+QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+"""Events go to the instance, where the UI shows them; the terminal shows what the command prints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,11 @@ class Launcher:
     """Runs of one experiment, recorded in the project's Dagster instance. A context manager."""
 
     def __init__(self, project: Project, name: str, spec: ExperimentSpec) -> None:
-        self.bound = BoundExperiment(name, spec, project)
+        self._listener: Callable[[Progress], None] | None = None
+        self.now = ""
+        """The cell that runs now, for people."""
+
+        self.bound = BoundExperiment(name, spec, project, listener=self._tell)
         self._stack = contextlib.ExitStack()
         self._instance: dg.DagsterInstance | None = None
         self._definitions = experiment_definitions(self.bound)
@@ -64,7 +71,6 @@ class Launcher:
         self._stack.enter_context(contextlib.chdir(self.bound.project.root))
         self.bound.project.dagster.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("DAGSTER_HOME", str(self.bound.project.root))
-        logging.getLogger("dagster").setLevel(logging.WARNING)
         reference = InstanceRef.from_dir(str(self.bound.project.root))
         self._instance = self._stack.enter_context(dg.DagsterInstance.from_ref(reference))
         return self
@@ -73,6 +79,14 @@ class Launcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def listen(self, listener: Callable[[Progress], None]) -> None:
+        """Have `listener` told of the progress of each stage that runs."""
+        self._listener = listener
+
+    def _tell(self, progress: Progress) -> None:
+        if self._listener is not None:
+            self._listener(progress)
 
     def run_subset(self) -> Ran:
         """Materialise subset_pairs."""
@@ -85,17 +99,18 @@ class Launcher:
             cell: The cell, planned or not.
             config: Run config of its launch, for those assets that take one.
         """
-        ops = {op_name(self.bound.name, asset): {"config": dict(config)} for asset in CELL_ASSETS[:2]} if config else {}
-        return self._run(CELL_ASSETS, cell, {"ops": ops} if ops else None)
+        ops = {op_name(self.bound.name, asset): {"config": dict(config)} for asset in CELL_ASSETS} if config else {}
+        self.now = f"{cell.setting} seed {cell.seed}"
+        return self._run(CELL_ASSETS, cell, ops)
 
     def run_store(self) -> Ran:
         """Materialise results_store."""
         return self._run(["results_store"])
 
-    def _run(self, assets: Sequence[str], cell: Cell | None = None, config: Mapping[str, Any] | None = None) -> Ran:
+    def _run(self, assets: Sequence[str], cell: Cell | None = None, ops: Mapping[str, Any] | None = None) -> Ran:
         job = self._definitions.resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(
-            run_config=config,
+            run_config={"ops": dict(ops or {}), "loggers": QUIET},
             instance=self._instance,
             partition_key=None if cell is None else partition_key(cell),
             asset_selection=[asset_key(self.bound.name, asset) for asset in assets],

@@ -4,33 +4,30 @@ What belongs here: what a materialisation does, in which order, and what it repo
 run (``execution``), read (``benchmark``) or written (``store``).
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from cooperbench_assets.assets.describe import cell_metadata, column_schema
+from cooperbench_assets.assets.execution import LaunchConfig, run_stage
 from cooperbench_assets.assets.keys import asset_key, cell_of, group_name, op_name
+from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
+from cooperbench_assets.checks.finding import CellView, Check, Finding
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
+from cooperbench_assets.spec import CellSpec
+from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import write_unit
 from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS, PAIRS
 from cooperbench_assets.store.units import cell_unit, check_unit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.checks.finding import CellView, Check, Finding
-    from cooperbench_assets.spec import CellSpec
-    from cooperbench_assets.store.cells import Cell
-
-    Metadata = Mapping[str, Any]
-    Work = Callable[[dg.AssetExecutionContext, CellSpec], tuple[CellView, Metadata]]
+Metadata = Mapping[str, Any]
+Work = Callable[[dg.AssetExecutionContext, CellSpec, LaunchConfig], tuple[CellView, Metadata]]
 
 
 def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -44,7 +41,7 @@ def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefi
             kinds={"json"},
             deps=["subset_pairs"],
             checks=RUN_LOGS_CHECKS,
-            work=lambda _context, cell: (bound.view(cell), {}),
+            work=_stage(bound, "run_logs"),
         ),
         _cell_asset(
             bound,
@@ -54,7 +51,7 @@ def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefi
             kinds={"json"},
             deps=["run_logs"],
             checks=EVAL_OUTPUTS_CHECKS,
-            work=lambda _context, cell: (bound.view(cell), {}),
+            work=_stage(bound, "eval_outputs"),
         ),
         _cell_asset(
             bound,
@@ -65,7 +62,7 @@ def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefi
             kinds={"parquet", "polars"},
             deps=["run_logs", "eval_outputs"],
             checks=PAIR_RESULTS_CHECKS,
-            work=lambda _context, cell: _write_tables(bound, cell),
+            work=lambda _context, cell, _config: _write_tables(bound, cell),
             metadata={"dagster/column_schema": column_schema(PAIRS)},
         ),
     ]
@@ -108,13 +105,16 @@ def _cell_asset(
         check_specs=check_specs(key, checks, partitions),
         can_subset=True,
     )
-    def cell_asset(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    def cell_asset(context: dg.AssetExecutionContext, config: LaunchConfig) -> Iterator[dg.MaterializeResult[Any]]:
         cell = cell_of(bound.name, context.partition_key)
         spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
-        if cell not in bound.planned and not bound.run_dir(spec).is_dir():
-            context.log.info(f"{cell} is not planned: nothing is read; add the seed to defs.yaml to plan it")
+        if not (cell in bound.planned or config.unplanned or bound.run_dir(spec).is_dir()):
+            context.log.info(
+                f"{cell} is not planned, and nothing is done; add the seed to defs.yaml, "
+                "or launch it with the run config unplanned: true"
+            )
             return
-        view, extra = work(context, spec)
+        view, extra = work(context, spec, config)
         findings = [(check, check.find(view)) for check in checks]
         _keep_findings(bound, cell, name, findings)
         yield dg.MaterializeResult(
@@ -124,6 +124,18 @@ def _cell_asset(
         )
 
     return cell_asset
+
+
+def _stage(bound: BoundExperiment, name: str) -> Work:
+    """The work of run_logs or eval_outputs: run what is owed, where the experiment runs pairs; then read."""
+
+    def work(context: dg.AssetExecutionContext, cell: CellSpec, config: LaunchConfig) -> tuple[CellView, Metadata]:
+        said: Metadata = {}
+        if bound.spec.execution != "none":
+            said = run_stage(context, bound, cell, asset_key(bound.name, name), config)
+        return bound.view(cell), said
+
+    return work
 
 
 def _keep_findings(

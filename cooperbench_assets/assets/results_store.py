@@ -1,28 +1,23 @@
 """The asset results_store: an experiment's cells in the one DuckDB file that all experiments share."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from cooperbench_assets.assets.describe import published_metadata
 from cooperbench_assets.assets.keys import asset_key, group_name, op_name
+from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
+from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import list_units, read_unit, write_unit
-from cooperbench_assets.store.publish import publish
+from cooperbench_assets.store.publish import Published, publish
 from cooperbench_assets.store.read import table
 from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS
 from cooperbench_assets.store.units import cell_of, cell_unit, check_unit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.store.cells import Cell
-    from cooperbench_assets.store.publish import Published
 
 
 def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,43 +13,80 @@ from cooperbench_assets.commands.context import choose, find_project, load_exper
 from cooperbench_assets.commands.output import console
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.execution.progress import Progress as StageProgress
     from cooperbench_assets.launch import Launcher, Ran
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
+
+STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 
 
 @click.command()
 @click.argument("experiment")
 @click.option("--setting", "settings", multiple=True, help="Only this setting; may be given again.")
 @click.option("--seed", "seeds", multiple=True, type=int, help="Only this seed; may be given again.")
-def materialize(experiment: str, settings: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+@click.option("--only", "only", multiple=True, metavar="PAIR", help="Only this pair (repo/task_id/f1_f2); again.")
+@click.option("--pairs", "at_most", type=click.IntRange(1), help="A smoke run of at most N pairs a cell.")
+@click.option("--concurrency", type=click.IntRange(1), help="Pairs at once, instead of the experiment's limit.")
+@click.option("--unplanned", is_flag=True, help="Also run a cell that the experiment does not plan.")
+@click.option("--new-campaign", is_flag=True, help="Count tries anew: what broke them is mended.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run, and why; run nothing.")
+def materialize(
+    experiment: str,
+    settings: tuple[str, ...],
+    seeds: tuple[int, ...],
+    *,
+    only: tuple[str, ...],
+    at_most: int | None,
+    concurrency: int | None,
+    unplanned: bool,
+    new_campaign: bool,
+    dry_run: bool,
+) -> None:
     """Bring an experiment's cells and its results store up to date.
 
-    Does what is missing, reads every chosen cell, publishes it, and evaluates the checks. Failed checks are reported
-    and are no error: they say something about the data. Exit code 3 if an asset could not be materialised.
+    Runs what is missing or what infrastructure broke, reads every chosen cell, evaluates the checks and publishes.
+    Nothing that has its verdict is run again. Failed checks are reported and are no error: they say something about
+    the data. Exit code 3 if an asset could not be materialised.
     """
     project = find_project()
     spec = choose(load_experiments(project.defs), experiment)[experiment]
-    cells = chosen_cells(experiment, spec, settings, seeds)
+    cells = chosen_cells(experiment, spec, settings, seeds, unplanned=unplanned)
+    config: dict[str, Any] = {
+        "pairs": list(only),
+        "at_most": at_most,
+        "concurrency": concurrency,
+        "unplanned": unplanned,
+        "new_campaign": new_campaign,
+    }
+    config = {name: value for name, value in config.items() if value}
     from cooperbench_assets.launch import Launcher  # imports Dagster: seconds that --help need not cost
 
     out = console()
+    if dry_run:
+        print_plans(Launcher(project, experiment, spec).bound, cells, config, out)
+        return
     with Launcher(project, experiment, spec) as launcher:
-        failures = run_cells(launcher, cells, out)
+        failures = run_cells(launcher, cells, out, config)
         store = launcher.run_store()
     report(out, "results_store", store)
-    failures += store.error is not None
-    if failures:
+    if failures or store.error:
         raise click.exceptions.Exit(3)
 
 
 def chosen_cells(
-    experiment: str, spec: ExperimentSpec, settings: Sequence[str], seeds: Sequence[int]
+    experiment: str,
+    spec: ExperimentSpec,
+    settings: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    *,
+    unplanned: bool = False,
 ) -> tuple[CellSpec, ...]:
-    """The planned cells of the named settings and seeds; all of them if none is named.
+    """The cells of the named settings and seeds; all planned ones if none is named.
 
     Raises:
         click.BadParameter: if a setting is unknown, or no planned cell has the seed.
@@ -55,14 +94,73 @@ def chosen_cells(
     for setting in settings:
         if setting not in spec.settings:
             raise click.BadParameter(f"{experiment} has no setting {setting!r}; it has {', '.join(spec.settings)}")
+    if unplanned and settings and seeds:
+        return tuple(spec.cell(experiment, setting, seed) for setting in settings for seed in seeds)
     cells = tuple(
         cell
         for cell in spec.cells(experiment)
         if (not settings or cell.cell.setting in settings) and (not seeds or cell.cell.seed in seeds)
     )
     if not cells:
-        raise click.BadParameter(f"{experiment} plans no cell with seed {', '.join(map(str, seeds))} there")
+        raise click.BadParameter(
+            f"{experiment} plans no cell with seed {', '.join(map(str, seeds))} there; "
+            "add it to defs.yaml, or name the setting and the seed together with --unplanned"
+        )
     return cells
+
+
+def print_plans(bound: BoundExperiment, cells: Sequence[CellSpec], config: dict[str, Any], out: Console) -> None:
+    """What a launch of each cell would run, and why, with the cost and time that earlier tries suggest."""
+    from cooperbench_assets.assets.execution import LaunchConfig, plan_stage
+
+    if bound.spec.execution == "none":
+        out.print(f"{bound.name} reads logs that are made elsewhere (execution: none): there is nothing to run")
+        return
+    for cell in cells:
+        for asset, stage in (("run_logs", "agents"), ("eval_outputs", "evaluations")):
+            plan = plan_stage(bound, cell, asset, LaunchConfig(**config))
+            out.print(f"{cell.cell.setting} seed {cell.cell.seed}: {len(plan.runs)} {stage} to run{_expected(plan)}")
+            for action in ("run", "blocked"):
+                reasons = Counter(step.reason for step in plan.having(action))
+                for reason, count in reasons.most_common():
+                    out.print(f"  {action} {count}: {reason}")
+
+
+def _expected(plan: Any) -> str:
+    """Cost and time from earlier tries, where they are known."""
+    parts = []
+    if plan.runs and plan.expected_cost_usd is not None:
+        parts.append(f"{plan.expected_cost_usd:.2f} USD")
+    if plan.runs and plan.expected_seconds is not None:
+        parts.append(f"{plan.expected_seconds / 60:.1f} minutes one after another")
+    return f" (expected: {', '.join(parts)})" if parts else ""
+
+
+@contextlib.contextmanager
+def progress_bar(out: Console, launcher: Launcher) -> Iterator[Progress]:
+    """A bar that follows the stage that runs now; nothing where nobody watches."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def follow(stage: StageProgress) -> None:
+            failed = sum(stage.failed.values())
+            struck = f", {failed} struck by infrastructure" if failed else ""
+            progress.update(
+                task,
+                description=f"{launcher.now} {STAGE_NAMES[stage.stage]}{struck}",
+                total=stage.total,
+                completed=stage.ended,
+            )
+
+        launcher.listen(follow)
+        yield progress
 
 
 def run_cells(launcher: Launcher, cells: Sequence[CellSpec], out: Console, config: dict[str, Any] | None = None) -> int:
@@ -72,21 +170,11 @@ def run_cells(launcher: Launcher, cells: Sequence[CellSpec], out: Console, confi
         report(out, "subset_pairs", subset)
         return 1
     failures = 0
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        task = progress.add_task("cells", total=len(cells))
+    with progress_bar(out, launcher) as progress:
         for cell in cells:
-            progress.update(task, description=f"{cell.cell.setting} seed {cell.cell.seed}")
             ran = launcher.run_cell(cell.cell, config)
             report(progress.console, f"{cell.cell.setting} seed {cell.cell.seed}", ran)
             failures += ran.error is not None
-            progress.advance(task)
     return failures
 
 

@@ -1,0 +1,184 @@
+"""Running a stage of a cell from an asset: the job, the options of one launch, and live progress.
+
+What belongs here: turning an experiment into a ``CellJob`` and reports into Dagster's events. What does not: how
+pairs are run (``execution.cell``).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+import yaml
+from pydantic import Field
+
+from cooperbench_assets.assets.describe import table_value
+from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.execution.attempts import write_atomically
+from cooperbench_assets.execution.cell import run_agents, run_evaluations
+from cooperbench_assets.execution.job import CellJob, Limits
+from cooperbench_assets.execution.options import LaunchOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cooperbench_assets.benchmark.pairs import Subset
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.execution.progress import Progress, StageReport
+    from cooperbench_assets.spec import CellSpec
+
+SAY_SECONDS = 2.0
+"""Shortest time between two observations: each is a row in Dagster's event log."""
+
+AGENT_CONFIG = "agent_config.yaml"
+"""The effective agent config, in the run folder: what the agents were really given."""
+
+
+class LaunchConfig(dg.Config):
+    """What a person may want differently for one launch."""
+
+    pairs: list[str] = Field(default=[], description="Only these pairs: repo/task_id/f1_f2. Empty: all that are owed.")
+    at_most: int | None = Field(default=None, description="At most this many pairs, over many repositories.")
+    concurrency: int | None = Field(default=None, description="Pairs at once, instead of the experiment's limit.")
+    unplanned: bool = Field(default=False, description="Run this cell although the experiment does not plan it.")
+    new_campaign: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
+    automatic: bool = Field(default=False, description="Set by the retry sensor: leave what only a person can mend.")
+
+    def options(self) -> LaunchOptions:
+        """The same for the executing room."""
+        return LaunchOptions(
+            pairs=tuple(self.pairs) or None,
+            at_most=self.at_most,
+            concurrency=self.concurrency,
+            unplanned=self.unplanned,
+            new_campaign=self.new_campaign,
+            automatic=self.automatic,
+        )
+
+
+def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
+    """The job of a cell of an experiment that runs pairs itself."""
+    spec = bound.spec
+    assert spec.execution != "none"
+    assert spec.agent is not None
+    assert spec.model_name is not None
+    assert cell.mode is not None
+    limits = spec.limits
+    return CellJob(
+        experiment=bound.name,
+        setting=cell.cell.setting,
+        seed=cell.cell.seed,
+        mode=cell.mode,
+        run_name=cell.run_name,
+        logs=bound.logs,
+        dataset=bound.dataset,
+        subset=subset,
+        model_name=spec.model_name,
+        agent=spec.agent,
+        execution=spec.execution,
+        messaging=cell.messaging and cell.mode != "solo",
+        git=cell.git and cell.mode != "solo",
+        agent_config=_agent_config_file(bound, cell),
+        limits=Limits(**limits.model_dump()),
+        accepted=spec.accepted_in(cell.cell),
+        harness_python=bound.project.resolve(spec.harness.python) if spec.harness else None,
+        external_agents=tuple(spec.external_agents),
+        environment=dict(spec.environment),
+        secrets=tuple(spec.secrets),
+        redis_url=spec.redis_url,
+        siblings=tuple(bound.run_dir(other) for other in bound.cells if other.cell != cell.cell),
+    )
+
+
+def _agent_config_file(bound: BoundExperiment, cell: CellSpec) -> Path | None:
+    """Write the effective agent config into the run folder; None where the experiment gives none."""
+    if bound.spec.agent_config is None:
+        return None
+    file = bound.run_dir(cell) / AGENT_CONFIG
+    content = yaml.safe_dump(bound.spec.agent_config, sort_keys=True, allow_unicode=True).encode()
+    if not file.is_file() or file.read_bytes() != content:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, content)
+    return file
+
+
+def run_stage(
+    context: dg.AssetExecutionContext,
+    bound: BoundExperiment,
+    cell: CellSpec,
+    key: dg.AssetKey,
+    config: LaunchConfig,
+) -> dict[str, Any]:
+    """Run what a stage of a cell owes; returns what the materialisation says of it.
+
+    Raises:
+        LaunchError: on what a person must mend; tries that infrastructure ended are recorded, and raise nothing.
+    """
+    work = run_agents if key.path[-1] == "run_logs" else run_evaluations
+    job = job_of(bound, cell, bound.subset())
+    report = work(job, config.options(), _teller(context, bound, cell, key))
+    for note in report.notes:
+        context.log.warning(note)
+    if report.stopped:
+        context.log.warning(f"{job.label}: launches were stopped: {report.stopped}")
+    return _report_metadata(report)
+
+
+def _teller(
+    context: dg.AssetExecutionContext, bound: BoundExperiment, cell: CellSpec, key: dg.AssetKey
+) -> Callable[[Progress], None]:
+    """Says progress to the log, as observations that the UI plots, and to whoever listens in this process."""
+    said = float("-inf")
+
+    def tell(progress: Progress) -> None:
+        nonlocal said
+        if bound.listener is not None:
+            bound.listener(progress)
+        moment = time.monotonic()
+        if moment - said < SAY_SECONDS and progress.ended < progress.total:
+            return
+        said = moment
+        failed = ", ".join(f"{count} {family}" for family, count in sorted(progress.failed.items()))
+        end = f", expected to end at {progress.expected_end:%H:%M:%S} UTC" if progress.expected_end else ""
+        context.log.info(
+            f"{progress.done} of {progress.total} pairs done, {progress.running} running, "
+            f"{failed or 'none'} failed, {progress.cost_usd:.2f} USD{end}"
+        )
+        metadata = {
+            "done": progress.done,
+            "running": progress.running,
+            "failed": sum(progress.failed.values()),
+            "of": progress.total,
+            "cell_cost_usd": progress.cost_usd,
+            "seconds": progress.seconds,
+        }
+        context.log_event(dg.AssetObservation(asset_key=key, partition=partition_key(cell.cell), metadata=metadata))
+
+    return tell
+
+
+def _report_metadata(report: StageReport) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "launched": report.launched,
+        "tries_done": report.done,
+        "tries_failed": sum(report.failed.values()),
+        "seconds": report.seconds,
+        "busy_seconds": report.busy_seconds,
+        "orchestration_seconds": report.orchestration_seconds,
+        "cell_cost_usd": report.cost_usd,
+        "truncated": report.truncated,
+    }
+    if report.failed:
+        metadata["failed_by_family"] = dict(sorted(report.failed.items()))
+    if report.isolation:
+        metadata["isolation"] = report.isolation
+    if report.stopped:
+        metadata["stopped"] = report.stopped
+    for name, reasons in (("blocked", report.blocked), ("not_evaluated", report.not_evaluated)):
+        if reasons:
+            rows = pl.DataFrame({"pair": list(reasons), "why": list(reasons.values())})
+            metadata[name] = table_value(rows.head(25))
+    return metadata
