@@ -35,7 +35,7 @@ SCORE = ("experiment", "verdict", "population")
 TASK = pl.format("{}/{}", "repo", "task_id").alias("task")
 """The task of a pair, as ``repo/task_id``: what results are clustered by."""
 
-NON_VERDICTS = ("infra_error", "unevaluated", "missing")
+_GOLD = r"(^|[^a-z])gold([^a-z]|$)"
 
 
 def columns(*rows: tuple[str, PolarsDataType, str]) -> tuple[Column, ...]:
@@ -66,12 +66,17 @@ def result_table(name: str, description: str, *groups: Iterable[Column]) -> Tabl
 def conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` with exactly the columns of `table`, NaN and infinities as NULL.
 
+    Numbers are cut to 12 significant digits: sums over threads differ in the last ones from run to run, and
+    the same store must give the same table.
+
     Raises:
         polars.exceptions.ColumnNotFoundError: if a column of the table is not in the frame.
     """
     floats = [column.name for column in table.columns if column.dtype == pl.Float64]
     cast = frame.select(pl.col(name).cast(dtype) for name, dtype in table.schema.items())
-    return cast.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats)
+    return cast.with_columns(
+        pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(12)).alias(name) for name in floats
+    )
 
 
 def table_of(frames: Frames, table: Table) -> pl.DataFrame:
@@ -111,7 +116,7 @@ def cells_of(frames: Frames) -> pl.DataFrame:
         mode=pl.coalesce("mode", named),
         planned=pl.col("planned").fill_null(True),
         truncated=pl.col("truncated").fill_null(False),
-        gold=label.str.contains(r"\bgold") | pl.col("agent").fill_null("").str.contains(r"(?i)\bgold"),
+        gold=label.str.contains(_GOLD) | pl.col("agent").fill_null("").str.to_lowercase().str.contains(_GOLD),
     ).with_columns(
         rank=pl.when("gold").then(9).when(pl.col("mode") == "solo").then(0)
         .when(pl.col("mode") == "team").then(3).when(silent).then(2).otherwise(1)

@@ -84,7 +84,7 @@ def clustered_mean(
         ``interval_note``, a sentence where there is no interval.
     """
     clusters = frame.group_by(*by, cluster).agg(pl.col(total).sum().alias("s"), pl.col(count).sum().alias("m"))
-    clusters = clusters.filter(pl.col("m") > 0)
+    clusters = clusters.filter(pl.col("m") > 0).sort(*by, cluster)
     n, w = pl.col("m").sum().over(by), pl.col("m") / pl.col("m").sum().over(by)
     mean = pl.col("s").sum().over(by) / n
     terms = clusters.with_columns(v=(pl.col("s") - pl.col("m") * mean) ** 2 / (1 - w) / n**2, a=w**2, b=w**2 / (1 - w))

@@ -1,0 +1,132 @@
+"""``communication_associations``: what goes with success and with conflicts, and what only seems to.
+
+What belongs here: associations of traits of a conversation with its pair's outcome. What does not: causes. Nobody
+drew lots over who writes what.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cooperbench_assets.analysis.communication import talk_of_pairs
+from cooperbench_assets.analysis.frames import (
+    EXPERIMENT,
+    VERDICT,
+    VERDICTS,
+    cells_of,
+    columns,
+    compared_cells,
+    conform,
+    result_table,
+    score,
+    settings_of,
+)
+from cooperbench_assets.analysis.merges import is_conflict
+from cooperbench_assets.analysis.messages import labels_of
+from cooperbench_assets.analysis.significance import stratified_correlation
+
+if TYPE_CHECKING:
+    from cooperbench_assets.analysis.frames import Frames
+
+TRAITS = {
+    "messages": "number of messages",
+    "plan_first": "an agent's first message has a plan",
+    "any_question": "a question was asked",
+    "any_answer": "a question was answered",
+    "any_unanswered": "a question had no answer",
+    "any_mentions_file": "a file was named",
+    "any_mentions_line": "a line was named",
+}
+"""Traits of a pair's conversation; the ones that are true or false count as 1 and 0."""
+
+STRATA = {
+    "pair": "within pair, across seeds: what is the same for a pair, such as its difficulty, cannot explain it",
+    "task": "means of pairs within task: pairs of a task may still differ in difficulty",
+    "none": "raw: confounded by difficulty",
+}
+
+COMMUNICATION_ASSOCIATIONS = result_table(
+    "communication_associations",
+    "Association of traits of a conversation with passing and with conflicts, over clean pairs; exploratory.",
+    EXPERIMENT,
+    columns(
+        ("setting", pl.String, "Setting"),
+    ),
+    VERDICT,
+    columns(
+        ("outcome", pl.String, "pass, or conflict: the plain merge conflicts"),
+        ("trait", pl.String, "Trait: " + "; ".join(f"{name} ({text})" for name, text in TRAITS.items())),
+        ("stratum", pl.String, "What rows are compared within: pair (across seeds), task, or none"),
+        ("label", pl.String, "What the stratum leaves open"),
+        ("n", pl.Int64, "Pairs times seeds with trait and outcome; for task: pairs"),
+        ("strata", pl.Int64, "Strata"),
+        ("informative", pl.Int64, "Strata in which trait and outcome both vary; all others say nothing"),
+        ("slope", pl.Float64, "Change of the outcome's rate for one more of the trait, within strata"),
+        ("correlation", pl.Float64, "Correlation within strata"),
+        ("p", pl.Float64, "Mantel-Haenszel correlation test, not adjusted for the many tests here; NULL for raw"),
+        ("note", pl.String, "Why there is no figure"),
+    ),
+)
+
+
+def communication_associations(frames: Frames) -> dict[str, pl.DataFrame]:
+    """Every trait against passing and conflict, within pair, within task, and raw, for each setting with agents."""
+    cells = compared_cells(cells_of(frames))
+    labels = labels_of(frames)
+    places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
+    pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"])
+    pairs = pairs.join(cells.select("experiment", "setting", "seed"), on=["experiment", "setting", "seed"], how="semi")
+    long = _long(pairs)
+    by = ["experiment", "setting", "place", "verdict", "outcome", "trait"]
+    strata = {
+        "pair": long.with_columns(stratum="pair"),
+        "task": _pair_means(long, by).with_columns(stratum="task"),
+        "none": long.with_columns(stratum=pl.lit("all")),
+    }
+    parts = [
+        stratified_correlation(rows, by, "stratum", "x", "y").with_columns(
+            stratum=pl.lit(name), label=pl.lit(STRATA[name])
+        )
+        for name, rows in strata.items()
+    ]
+    raw = pl.col("stratum") == "none"
+    rows = pl.concat(parts).with_columns(p=pl.when(~raw).then("p"), note=_note())
+    order = pl.col("stratum").replace_strict({name: at for at, name in enumerate(STRATA)}, return_dtype=pl.Int8)
+    rows = rows.sort("experiment", "place", "verdict", "outcome", "trait", order)
+    return {COMMUNICATION_ASSOCIATIONS.name: conform(COMMUNICATION_ASSOCIATIONS, rows)}
+
+
+def _long(pairs: pl.DataFrame) -> pl.DataFrame:
+    """One row for every pair, verdict, outcome and trait, with numbers ``x`` (trait) and ``y`` (outcome)."""
+    keep = ["experiment", "setting", "place", "task", "pair"]
+    traits = [pl.col(name).cast(pl.Float64) for name in TRAITS]
+    clean = pl.col("outcome").is_in(["pass", "fail"])
+    conflict = pl.when(clean).then(is_conflict())
+    outcomes = [
+        pairs.select(*keep, *traits, verdict=pl.lit(verdict), outcome=pl.lit(name), y=value.cast(pl.Float64))
+        for verdict in VERDICTS
+        for name, value in (("pass", score(verdict, "clean")), ("conflict", conflict))
+    ]
+    return pl.concat(outcomes).unpivot(
+        list(TRAITS), index=[*keep, "verdict", "outcome", "y"], variable_name="trait", value_name="x"
+    )
+
+
+def _pair_means(long: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """One row for every pair, its seeds averaged: seeds of a pair cannot be swapped with those of another."""
+    both = long.filter(pl.col("x").is_not_null() & pl.col("y").is_not_null())
+    return both.group_by(*by, "task", "pair").agg(pl.col("x", "y").mean()).sort(*by, "task", "pair")
+
+
+def _note() -> pl.Expr:
+    same = (
+        pl.when(pl.col("stratum") == "pair")
+        .then(pl.lit("no pair in which both vary from seed to seed"))
+        .when(pl.col("stratum") == "task")
+        .then(pl.lit("no task within which both vary"))
+        .otherwise(pl.lit("trait or outcome is the same everywhere"))
+    )
+    raw = pl.lit("no p value: seeds of a pair and pairs of a task are not independent")
+    return pl.when(pl.col("slope").is_null()).then(same).when(pl.col("stratum") == "none").then(raw)

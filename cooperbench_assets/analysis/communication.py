@@ -1,0 +1,135 @@
+"""``communication``: how much agents write to each other, when, and what kind of thing.
+
+What belongs here: counts and shares per cell and setting. What does not: the labels (``messages``) and what goes with
+success (``associations``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cooperbench_assets.analysis.frames import (
+    CELL,
+    EXPERIMENT,
+    cells_of,
+    columns,
+    conform,
+    pairs_of,
+    result_table,
+    settings_of,
+    table_of,
+)
+from cooperbench_assets.analysis.messages import LABELS, MENTIONS, labels_of
+from cooperbench_assets.store import schema
+
+if TYPE_CHECKING:
+    from cooperbench_assets.analysis.frames import Frames
+
+_SHARES = (*LABELS, *MENTIONS)
+_PAIR = (*CELL, "pair")
+
+COMMUNICATION = result_table(
+    "communication",
+    "Messages between agents, per cell and per setting over its planned seeds. Labels are by stated rules.",
+    EXPERIMENT,
+    columns(
+        ("setting", pl.String, "Setting; never a solo one"),
+        ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
+        ("pairs", pl.Int64, "Pairs with a readable result"),
+        ("pairs_with_messages", pl.Int64, "Pairs in which any message was sent"),
+        ("agents", pl.Int64, "Agents of those results"),
+        ("messages", pl.Int64, "Messages"),
+        ("messages_per_pair", pl.Float64, "messages / pairs"),
+        ("messages_per_agent", pl.Float64, "messages / agents"),
+        ("characters_median", pl.Float64, "Median length of a message"),
+        ("steps", pl.Int64, "Steps of the pairs whose steps are known"),
+        ("share_of_steps", pl.Float64, "Messages per step over those pairs, a message taken as one step"),
+        ("first_message_minutes", pl.Float64, "Median minutes from the start of the agents to the first message"),
+        ("first_message_share", pl.Float64, "Median of that time over the pair's duration"),
+        ("first_message_known", pl.Int64, "Pairs whose first message has a time within the agents' run"),
+        *((f"share_{name}", pl.Float64, f"Share of messages labelled {name}") for name in _SHARES),
+        ("first_turn_plan", pl.Float64, "Of agents that wrote, the share whose first message has a plan"),
+        ("questions", pl.Int64, "Messages with a question"),
+        ("questions_unanswered", pl.Int64, "Those after which no other agent sent anything"),
+        ("share_unanswered", pl.Float64, "questions_unanswered / questions"),
+        ("labels", pl.String, "Where the labels come from: rules, or the names of other sources"),
+    ),
+)
+
+
+def communication(frames: Frames) -> dict[str, pl.DataFrame]:
+    """Messages and labels per cell and setting of more than one agent."""
+    cells = cells_of(frames)
+    labels = labels_of(frames)
+    places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
+    pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"])
+    labels = _with_lengths(labels, frames)
+    asked = cells.filter("planned").select(CELL)
+    no_seed = pl.lit(None, pl.Int32).alias("seed")
+    planned = [frame.join(asked, on=CELL, how="semi").with_columns(no_seed) for frame in (pairs, labels)]
+    rows = pl.concat([_summary(pairs, labels), _summary(*planned)])
+    order = [pl.col("experiment", "place", "setting"), pl.col("seed").is_not_null(), pl.col("seed")]
+    return {COMMUNICATION.name: conform(COMMUNICATION, rows.sort(*order))}
+
+
+def _with_lengths(labels: pl.DataFrame, frames: Frames) -> pl.DataFrame:
+    lengths = table_of(frames, schema.MESSAGES).select(*_PAIR, "position", characters=pl.col("message").str.len_chars())
+    return labels.join(lengths, on=[*_PAIR, "position"], how="left")
+
+
+def talk_of_pairs(frames: Frames, labels: pl.DataFrame) -> pl.DataFrame:
+    """Pairs with a result, with their messages counted, the first one timed, and labels as counts.
+
+    The first message's time counts only within the agents' run: clocks of other machines and zones do not agree.
+    """
+    pairs = pairs_of(frames).filter(pl.col("has_result").fill_null(False))
+    sent = table_of(frames, schema.MESSAGES).group_by(_PAIR).agg(first=pl.col("sent_at").min())
+    counts = labels.group_by(_PAIR).agg(
+        messages=pl.len().cast(pl.Int64),
+        plan_first=(pl.col("plan") & pl.col("first_turn")).any(),
+        **{f"any_{name}": pl.col(name).any() for name in _SHARES},
+        any_unanswered=pl.col("unanswered").fill_null(False).any(),
+    )
+    rows = pairs.join(sent, on=_PAIR, how="left").join(counts, on=_PAIR, how="left")
+    flags = ["plan_first", *(f"any_{name}" for name in _SHARES), "any_unanswered"]
+    rows = rows.with_columns(pl.col("messages").fill_null(0), pl.col(flags).fill_null(False))
+    seconds = (pl.col("first") - pl.col("started_at")).dt.total_milliseconds() / 1000
+    inside = (seconds >= 0) & (pl.col("first") <= pl.col("ended_at"))
+    length = (pl.col("ended_at") - pl.col("started_at")).dt.total_milliseconds() / 1000
+    return rows.with_columns(first_seconds=pl.when(inside).then(seconds)).with_columns(
+        first_share=pl.when(length > 0).then(pl.col("first_seconds") / length)
+    )
+
+
+def _summary(pairs: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    known = pl.col("steps").is_not_null()
+    totals = pairs.group_by(*CELL, "place").agg(
+        pairs=pl.len().cast(pl.Int64),
+        pairs_with_messages=(pl.col("messages") > 0).sum().cast(pl.Int64),
+        agents=pl.col("agents").sum().cast(pl.Int64),
+        messages=pl.col("messages").sum(),
+        steps=pl.col("steps").sum(),
+        messages_known=pl.col("messages").filter(known).sum(),
+        first_message_minutes=pl.col("first_seconds").median() / 60,
+        first_message_share=pl.col("first_share").median(),
+        first_message_known=pl.col("first_seconds").count().cast(pl.Int64),
+    )
+    first = pl.col("plan").filter("first_turn")
+    kinds = labels.group_by(CELL).agg(
+        *(pl.col(name).mean().alias(f"share_{name}") for name in _SHARES),
+        characters_median=pl.col("characters").median(),
+        first_turn_plan=first.mean(),
+        questions=pl.col("question").sum().cast(pl.Int64),
+        questions_unanswered=pl.col("unanswered").fill_null(False).sum().cast(pl.Int64),
+        labels=pl.col("source").unique().sort().str.join(", "),
+    )
+    rows = totals.join(kinds, on=CELL, how="left", nulls_equal=True)
+    rows = rows.with_columns(pl.col("questions", "questions_unanswered").fill_null(0))
+    return rows.with_columns(
+        messages_per_pair=pl.col("messages") / pl.col("pairs"),
+        messages_per_agent=pl.col("messages") / pl.col("agents"),
+        share_of_steps=pl.col("messages_known") / pl.col("steps"),
+        share_unanswered=pl.col("questions_unanswered") / pl.col("questions"),
+    )

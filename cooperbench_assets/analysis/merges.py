@@ -1,0 +1,194 @@
+"""``merge_conflicts`` and ``merge_kinds``: how often two patches get in each other's way.
+
+What belongs here: what merging came to. What does not: where two patches touch (``overlap``), and what agents wrote
+to each other (``communication``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cooperbench_assets.analysis.frames import (
+    CELL,
+    EXPERIMENT,
+    POPULATION,
+    POPULATIONS,
+    cells_of,
+    columns,
+    conform,
+    has_verdict,
+    pairs_of,
+    result_table,
+    settings_of,
+    table_of,
+)
+from cooperbench_assets.analysis.intervals import CR2, WILSON, clustered_mean, wilson
+from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
+
+if TYPE_CHECKING:
+    from cooperbench_assets.analysis.frames import Frames
+
+CONDITIONS = {
+    "all": pl.lit(True),
+    "files overlap": pl.col("shared_files") > 0,
+    "files apart": pl.col("shared_files") == 0,
+    "lines overlap": pl.col("touching_places") > 0,
+    "lines apart": pl.col("touching_places") == 0,
+    "overlap not known": pl.col("shared_files").is_null(),
+}
+"""What the merges are restricted to; ``all`` first. Lines overlap where the patches change the same or
+neighbouring lines, which is what makes a three-way merge conflict."""
+
+_UNIT = columns(
+    ("setting", pl.String, "Setting; never a solo one"),
+    ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
+)
+
+MERGE_CONFLICTS = result_table(
+    "merge_conflicts",
+    "Conflict rates: of all merges first, then given that the patches overlap, where patches are known.",
+    EXPERIMENT,
+    _UNIT,
+    POPULATION,
+    columns(
+        ("condition", pl.String, "Merges counted: all, or by overlap of the two patches"),
+        ("merges", pl.Int64, "Pairs whose merge is on record: clean, identical, conflicts, or hollow"),
+        ("tasks", pl.Int64, "Their tasks"),
+        ("conflicts", pl.Int64, "Merges that conflict, whatever upstream did about it afterwards"),
+        ("rate", pl.Float64, "conflicts / merges"),
+        ("low", pl.Float64, "Lower end of the 95 % interval of rate"),
+        ("high", pl.Float64, "Upper end of it"),
+        ("interval_method", pl.String, "How it was made: Wilson within a cell, CR2 by task over seeds"),
+        ("interval_note", pl.String, "Why there is none"),
+        ("hollow", pl.Int64, "Merges called clean that hold nothing; part of merges"),
+        ("rate_not_hollow", pl.Float64, "conflicts over the merges that are not hollow"),
+    ),
+)
+
+MERGE_KINDS = result_table(
+    "merge_kinds",
+    "What merging came to, and how many of each kind pass.",
+    EXPERIMENT,
+    _UNIT,
+    POPULATION,
+    columns(
+        (
+            "kind",
+            pl.String,
+            "clean, identical, hollow, conflict, agent1_alone (rescued by agent 1's patch alone), union, not_merged",
+        ),
+        ("pairs", pl.Int64, "Pairs"),
+        ("share", pl.Float64, "Share of the setting's counted pairs"),
+        ("passes_strict", pl.Int64, "Pass by the strict verdict"),
+        ("passes_upstream", pl.Int64, "Pass by upstream's verdict"),
+        ("fallback_unseen", pl.Int64, "Upstream tested agent 1's patch alone and kept no output of it"),
+    ),
+)
+
+
+def merge_kind() -> pl.Expr:
+    """What the merge of a pair came to; ``none`` where none is on record, as for solo."""
+    status, strategy = pl.col("merge_status"), pl.col("merge_strategy").fill_null("")
+    return (
+        pl.when(status.is_null())
+        .then(pl.lit("none"))
+        .when(pl.col("hollow").fill_null(False))
+        .then(pl.lit("hollow"))
+        .when(status.is_in(["clean", "identical"]))
+        .then(status)
+        .when(strategy == "union")
+        .then(pl.lit("union"))
+        .when(strategy == "solo-agent1")
+        .then(pl.lit("agent1_alone"))
+        .when(status == "conflicts")
+        .then(pl.lit("conflict"))
+        .otherwise(pl.lit("not_merged"))
+    )
+
+
+def is_conflict() -> pl.Expr:
+    """1 where the plain merge of a pair conflicts, 0 where it does not, NULL where no merge was made."""
+    status = pl.col("merge_status")
+    return pl.when(status.is_in(["clean", "identical", "conflicts"])).then((status == "conflicts").cast(pl.Int64))
+
+
+def merged_pairs(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
+    """Pairs of two agents with a merge on record, by population, with ``kind`` and ``conflict``."""
+    places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
+    pairs = pairs_of(frames).join(places, on=["experiment", "setting"])
+    pairs = pairs.filter(pl.col("merge_status").is_not_null() & has_verdict())
+    pairs = pairs.with_columns(kind=merge_kind(), conflict=is_conflict())
+    counted = {"clean": pl.col("outcome").is_in(["pass", "fail"]), "evaluated": pl.lit(True)}
+    return pl.concat(pairs.filter(counted[name]).with_columns(population=pl.lit(name)) for name in POPULATIONS)
+
+
+def merge_conflicts(frames: Frames) -> dict[str, pl.DataFrame]:
+    """Conflict rates and kinds of merges, for every cell and every setting of more than one agent."""
+    cells = cells_of(frames)
+    merged = merged_pairs(frames, cells)
+    overlaps = table_of(frames, PATCH_OVERLAPS).select(*CELL, "pair", "shared_files", "touching_places")
+    merged = merged.join(overlaps, on=[*CELL, "pair"], how="left")
+    asked = merged.join(cells.filter("planned").select(CELL), on=CELL, how="semi")
+    order = [pl.col("experiment", "place", "setting"), pl.col("seed").is_not_null(), pl.col("seed", "population")]
+    rates = pl.concat([_over_seeds(asked), _per_cell(merged)], how="diagonal")
+    place = pl.col("condition").replace_strict(
+        {name: place for place, name in enumerate(CONDITIONS)}, return_dtype=pl.Int8
+    )
+    kinds = pl.concat([_kinds(asked.with_columns(seed=pl.lit(None, pl.Int32))), _kinds(merged)])
+    return {
+        MERGE_CONFLICTS.name: conform(MERGE_CONFLICTS, rates.sort(*order, place)),
+        MERGE_KINDS.name: conform(MERGE_KINDS, kinds.sort(*order, pl.col("kind"))),
+    }
+
+
+def _conditioned(merged: pl.DataFrame) -> pl.DataFrame:
+    """Rows for every condition that they meet; overlap conditions only where some overlap is known."""
+    known = merged.filter(pl.col("conflict").is_not_null())
+    parts = [known.filter(test).with_columns(condition=pl.lit(name)) for name, test in CONDITIONS.items()]
+    rows = pl.concat(parts)
+    some = pl.col("shared_files").is_not_null().any().over("experiment", "setting")
+    return rows.filter(some | (pl.col("condition") == "all"))
+
+
+def _sums(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    hollow = (pl.col("kind") == "hollow").sum().cast(pl.Int64)
+    sums = rows.group_by(by).agg(
+        merges=pl.len().cast(pl.Int64),
+        tasks=pl.col("task").n_unique().cast(pl.Int64),
+        conflicts=pl.col("conflict").sum(),
+        hollow=hollow,
+    )
+    solid = pl.col("merges") - pl.col("hollow")
+    return sums.with_columns(
+        rate=pl.col("conflicts") / pl.col("merges"),
+        rate_not_hollow=pl.when(solid > 0).then(pl.col("conflicts") / solid),
+    )
+
+
+def _per_cell(merged: pl.DataFrame) -> pl.DataFrame:
+    rows = _sums(_conditioned(merged), [*CELL, "place", "population", "condition"])
+    low, high = wilson(pl.col("conflicts"), pl.col("merges"))
+    return rows.with_columns(low=low, high=high, interval_method=pl.lit(WILSON), interval_note=pl.lit(None, pl.String))
+
+
+def _over_seeds(merged: pl.DataFrame) -> pl.DataFrame:
+    by = ["experiment", "setting", "place", "population", "condition"]
+    rows = _conditioned(merged).with_columns(n=pl.lit(1, pl.Int64))
+    found = clustered_mean(rows, by, total="conflict").select(*by, "low", "high", "interval_note")
+    method = pl.when(pl.col("low").is_not_null()).then(pl.lit(CR2))
+    return _sums(rows, by).join(found, on=by, how="left").with_columns(
+        seed=pl.lit(None, pl.Int32), interval_method=method
+    )  # fmt: skip
+
+
+def _kinds(merged: pl.DataFrame) -> pl.DataFrame:
+    by = [*CELL, "place", "population"]
+    rows = merged.group_by(*by, "kind").agg(
+        pairs=pl.len().cast(pl.Int64),
+        passes_strict=(pl.col("outcome_strict") == "pass").sum().cast(pl.Int64),
+        passes_upstream=(pl.col("outcome") == "pass").sum().cast(pl.Int64),
+        fallback_unseen=pl.col("fallback_unseen").fill_null(False).sum().cast(pl.Int64),
+    )
+    return rows.with_columns(share=pl.col("pairs") / pl.col("pairs").sum().over(by))

@@ -1,0 +1,157 @@
+"""Where two patches of one base touch: files, lines, and the places at which a merge conflicts.
+
+What belongs here: reading unified diffs, and the table of overlaps that conflict rates are conditioned on. What does
+not: finding the patch files, which lie in the log tree and not in the store.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cooperbench_assets.analysis.frames import columns
+from cooperbench_assets.store.schema import CELL, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+PATCH_OVERLAPS = Table(
+    "patch_overlaps",
+    "One row for every pair whose two patch files are kept: what they change in common.",
+    (
+        *CELL,
+        *columns(
+            ("pair", pl.String, "repo/task_id/f<a>_f<b>"),
+            ("files_a", pl.Int64, "Files that feature_a's patch changes"),
+            ("files_b", pl.Int64, "Files that feature_b's patch changes"),
+            ("shared_files", pl.Int64, "Files that both change"),
+            ("shared_lines", pl.Int64, "Lines of the base that both change or remove"),
+            (
+                "touching_places",
+                pl.Int64,
+                "Changed places of a that touch or neighbour one of b's: merges conflict there",
+            ),
+        ),
+    ),
+)
+"""An input of ``merge_conflicts``. Nothing in the store makes it yet: the rates given overlap wait for it."""
+
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_GIT = re.compile(r'diff --git "?a/(.*?)"? "?b/(.*?)"?')
+_NOWHERE = "/dev/null"
+
+
+@dataclass(slots=True)
+class FileChange:
+    """What a patch changes of one file, in line numbers of the base."""
+
+    lines: set[int] = field(default_factory=set)
+    """Lines that are changed or removed."""
+
+    places: list[tuple[int, int]] = field(default_factory=list)
+    """Changed stretches as (gap before, gap after): gap k lies after line k, so an insertion is (k, k)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What two patches change in common."""
+
+    files: tuple[str, ...]
+    """Files that both change, sorted."""
+
+    lines: int
+    """Lines of the base that both change or remove."""
+
+    places: int
+    """Changed stretches of the first that touch or neighbour one of the second's."""
+
+
+def changes_of(patch: str) -> dict[str, FileChange]:
+    """What a unified diff changes, by path. Renames and binary files count as files, without lines."""
+    changes: dict[str, FileChange] = {}
+    lines = iter(patch.splitlines())
+    current, old = FileChange(), ""
+    for line in lines:
+        if match := _GIT.fullmatch(line):
+            changes.setdefault(match[1], FileChange())  # a file that is renamed away is changed, too
+            current = changes.setdefault(match[2], FileChange())
+        elif line.startswith("--- "):
+            old = _path(line[4:])
+        elif line.startswith("+++ "):
+            new = _path(line[4:])
+            current = changes.setdefault(old if new == _NOWHERE else new, FileChange())
+        elif match := _HUNK.match(line):
+            _read_hunk(lines, match, current)
+    return changes
+
+
+def _path(text: str) -> str:
+    """The path of a ``---`` or ``+++`` line, without the prefix and a trailing time."""
+    name = text.split("\t")[0].strip().strip('"')
+    return name if name == _NOWHERE else name.removeprefix("a/").removeprefix("b/")
+
+
+def _read_hunk(lines: Iterable[str], header: re.Match[str], change: FileChange) -> None:
+    """Read one hunk to the lengths that its header states, so that content that looks like a header is none."""
+    start, old_left = int(header[1]), int(header[2] or 1)
+    new_left = int(header[3] or 1)
+    # With an old length of 0 the header names the line before the insertion.
+    gap = start if old_left == 0 else start - 1
+    first: int | None = None
+    for line in lines if old_left or new_left else ():
+        kind = line[:1]
+        if kind in "-+" and kind:
+            first = gap if first is None else first
+            if kind == "-":
+                gap, old_left = gap + 1, old_left - 1
+                change.lines.add(gap)
+            else:
+                new_left -= 1
+        elif kind != "\\":
+            if first is not None:
+                change.places.append((first, gap))
+                first = None
+            gap, old_left, new_left = gap + 1, old_left - 1, new_left - 1
+        if old_left <= 0 and new_left <= 0:
+            break
+    if first is not None:
+        change.places.append((first, gap))
+
+
+def patch_overlap(patch_a: str, patch_b: str) -> Overlap:
+    """What two patches of one base change in common.
+
+    Args:
+        patch_a: A unified diff, as ``git diff`` prints it; empty for an agent that changed nothing.
+        patch_b: The other.
+    """
+    a, b = changes_of(patch_a), changes_of(patch_b)
+    shared = sorted(a.keys() & b.keys())
+    lines = sum(len(a[name].lines & b[name].lines) for name in shared)
+    places = sum(_touching(a[name].places, b[name].places) for name in shared)
+    return Overlap(tuple(shared), lines, places)
+
+
+def _touching(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> int:
+    return sum(any(start <= end_b and start_b <= end for start_b, end_b in second) for start, end in first)
+
+
+def overlaps_of(patches: Iterable[tuple[Mapping[str, object], str, str]]) -> pl.DataFrame:
+    """Rows of ``PATCH_OVERLAPS`` from (experiment, setting, seed and pair; feature_a's patch; feature_b's patch)."""
+    rows = []
+    for key, patch_a, patch_b in patches:
+        found = patch_overlap(patch_a, patch_b)
+        rows.append(
+            {
+                **key,
+                "files_a": len(changes_of(patch_a)),
+                "files_b": len(changes_of(patch_b)),
+                "shared_files": len(found.files),
+                "shared_lines": found.lines,
+                "touching_places": found.places,
+            }
+        )
+    return PATCH_OVERLAPS.frame(rows)

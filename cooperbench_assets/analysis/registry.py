@@ -1,0 +1,171 @@
+"""Every analysis: its name, what it needs, and the tables that it makes.
+
+What belongs here: the list, and running it. What does not: any figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from cooperbench_assets.analysis import (
+    associations,
+    communication,
+    comparisons,
+    costs,
+    curves,
+    difficulty,
+    funnel,
+    grid,
+    merges,
+    messages,
+    notices,
+    summary,
+)
+from cooperbench_assets.analysis.frames import Frames
+from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
+from cooperbench_assets.store.schema import Table
+
+_BASE = ("pairs", "provenance")
+_TALK = (*_BASE, "messages", messages.IMPORTED_LABELS.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """One question: a function from frames to the tables that answer it."""
+
+    name: str
+    description: str
+    function: Callable[[Frames], dict[str, pl.DataFrame]]
+    tables: tuple[Table, ...]
+    """What the function gives, by the tables' names."""
+
+    needs: tuple[str, ...] = _BASE
+    """Input tables that it looks at; one that is not there counts as empty."""
+
+    uses: tuple[str, ...] = ()
+    """Tables of analyses before it in ``ANALYSES`` that it takes where they are at hand, or else makes itself."""
+
+
+ANALYSES: tuple[Analysis, ...] = (
+    Analysis("warnings", "What to know before reading any figure.", notices.warnings, (notices.WARNINGS,)),
+    Analysis(
+        "setting_summary",
+        "Outcomes and success rates of cells, settings and experiments, with bounds and intervals.",
+        summary.setting_summary,
+        (summary.SETTING_SUMMARY,),
+    ),
+    Analysis(
+        "success_by_attempt",
+        "Success by the number of the try that gave the outcome of record.",
+        summary.success_by_attempt,
+        (summary.SUCCESS_BY_ATTEMPT,),
+    ),
+    Analysis(
+        "outcome_funnel",
+        "How far the planned pairs came, and what stopped the others.",
+        funnel.outcome_funnel,
+        (funnel.OUTCOME_FUNNEL, funnel.FUNNEL_LOSSES),
+    ),
+    Analysis(
+        "paired_comparisons",
+        "Every two settings, over the pairs that both were judged on, clustered by task.",
+        comparisons.paired_comparisons,
+        (comparisons.PAIRED_COMPARISONS,),
+    ),
+    Analysis(
+        "paired_tables",
+        "Fourfold tables and exact McNemar tests by seed and by majority, for these pairs only.",
+        comparisons.paired_tables,
+        (comparisons.PAIRED_TABLES,),
+    ),
+    Analysis(
+        "pair_difficulty",
+        "Difficulty of every pair from the solo seeds, as an exact fraction.",
+        difficulty.pair_difficulty,
+        (difficulty.PAIR_DIFFICULTY,),
+    ),
+    Analysis(
+        "success_by_difficulty",
+        "Success over difficulty, the areas under it, and what coop retains of solo success.",
+        curves.success_by_difficulty,
+        (curves.SUCCESS_BY_DIFFICULTY, curves.SUCCESS_AUC, curves.RETENTION),
+    ),
+    Analysis(
+        "merge_conflicts",
+        "How often merges conflict, in all and given that the patches overlap.",
+        merges.merge_conflicts,
+        (merges.MERGE_CONFLICTS, merges.MERGE_KINDS),
+        (*_BASE, PATCH_OVERLAPS.name),
+    ),
+    Analysis(
+        "message_labels",
+        "What each message does: plan, question, answer, update, acknowledgement.",
+        messages.message_labels,
+        (messages.MESSAGE_LABELS,),
+        ("messages", messages.IMPORTED_LABELS.name),
+    ),
+    Analysis(
+        "communication",
+        "How much agents write to each other, when, and what kind of thing.",
+        communication.communication,
+        (communication.COMMUNICATION,),
+        _TALK,
+        uses=(messages.MESSAGE_LABELS.name,),
+    ),
+    Analysis(
+        "communication_associations",
+        "What in a conversation goes with success and with conflicts.",
+        associations.communication_associations,
+        (associations.COMMUNICATION_ASSOCIATIONS,),
+        _TALK,
+        uses=(messages.MESSAGE_LABELS.name,),
+    ),
+    Analysis(
+        "results_manifest",
+        "What was run: pairs, agents, statuses, patches, cost, steps, messages.",
+        costs.results_manifest,
+        (costs.RESULTS_MANIFEST,),
+        (*_BASE, "agents"),
+    ),
+    Analysis(
+        "cost_report",
+        "Money, tokens and time, per pass and on tries that came to nothing.",
+        costs.cost_report,
+        (costs.COST_REPORT,),
+        (*_BASE, "attempts"),
+    ),
+    Analysis(
+        "pair_grid",
+        "Every pair in every cell: flaky pairs, dead tasks, repeated timeouts, and the gold baseline.",
+        grid.pair_grid,
+        (grid.PAIR_GRID, grid.PAIR_SUMMARY, grid.TASK_SUMMARY, grid.GOLD_SENSITIVITY),
+    ),
+)
+"""Every analysis, in the order of a report."""
+
+RESULT_TABLES: tuple[Table, ...] = tuple(table for analysis in ANALYSES for table in analysis.tables)
+"""Every table that the analyses make."""
+
+
+def run_analysis(analysis: Analysis, frames: Frames) -> dict[str, pl.DataFrame]:
+    """One analysis, given only the tables that it says it looks at."""
+    seen = (*analysis.needs, *analysis.uses)
+    return analysis.function({name: frames[name] for name in seen if name in frames})
+
+
+def run_all(frames: Frames) -> dict[str, pl.DataFrame]:
+    """Every result table by name, made of the store's tables in `frames`.
+
+    Args:
+        frames: PAIRS, AGENTS, MESSAGES, ATTEMPTS and PROVENANCE of one experiment or several, by table name; also
+            ``imported_labels`` and ``patch_overlaps`` where there are any. Others are not looked at.
+    """
+    inputs = {name for analysis in ANALYSES for name in analysis.needs}
+    given = {name: frame for name, frame in frames.items() if name in inputs}
+    results: dict[str, pl.DataFrame] = {}
+    for analysis in ANALYSES:
+        results |= run_analysis(analysis, given | results)
+    return results
