@@ -22,6 +22,9 @@ Execution = Literal["process", "docker", "modal", "gcp"]
 STAGING = ".staging"
 """Folder in the run folder where children write; upstream looks at its own mode folders only."""
 
+NEEDS_ENGINE = frozenset({"mini_swe_agent_v2", "swe_agent", "openhands_sdk", "claude_code", "codex"})
+"""Agents that come with the harness; each works in a container or a remote sandbox."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cooperbench_assets.benchmark.pairs import Pair
-from cooperbench_assets.execution.attempts import next_number, of_stage, tries_used
+from cooperbench_assets.execution.attempts import of_stage, tries_used
 from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.schedule import spread
 
@@ -34,10 +34,9 @@ class Step:
     """run; skip: nothing is owed; blocked: something is owed that this launch cannot give."""
 
     reason: str
-    n: int = 0
-    """Number of the try, where the pair is run."""
-
     campaign: int = 1
+    """Campaign that the try counts in, where the pair is run."""
+
     expected_seconds: float | None = None
     """From earlier tries; None where nothing is known."""
 
@@ -178,7 +177,6 @@ def _plan(
         if action == "run":
             step = replace(
                 step,
-                n=next_number(state.attempts, stage),
                 campaign=counted_in,
                 expected_seconds=history.expected_seconds(stage, pair),
                 expected_cost_usd=history.expected_cost(pair) if stage == "agent" else 0.0,

@@ -34,6 +34,7 @@ LAUNCHES_KEPT: Final = 50
 BLOT: Final = "***"
 
 _SECRET_KEY = re.compile(r"api[_-]?key|token$|secret|password|passwd|authorization|credential", re.IGNORECASE)
+_USER_IN_ADDRESS = re.compile(r"://[^/@\s\"']+@")
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "reasoning_effort", "thinking", "seed", "timeout")
 _MUST_STAY = ("mode", "messaging", "git", "model", "agent", "agent_config_sha256", "merge_policy")
 
@@ -131,17 +132,26 @@ def _config_text(job: CellJob) -> str | None:
 
 
 def blot(text: str, secrets: Iterable[str]) -> str:
-    """A config text without secrets: values of keys that sound like one, and values of the named variables."""
-    lines = []
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        hidden = colon and value.strip() and _SECRET_KEY.search(key.strip(" -\"'"))
-        lines.append(f"{key}: {BLOT}" if hidden else line)
-    result = "\n".join(lines)
+    """A config without secrets, as YAML written anew, without comments.
+
+    Blotted out are values under keys that sound like a secret, user and password in addresses, and the values of
+    the named variables.
+    """
+    result = yaml.safe_dump(_blotted(yaml.safe_load(text)), sort_keys=False, allow_unicode=True, width=4096)
+    result = _USER_IN_ADDRESS.sub(f"://{BLOT}@", result)
     for name in secrets:
         if len(value := os.environ.get(name, "")) >= 4:
             result = result.replace(value, BLOT)
     return result
+
+
+def _blotted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: BLOT if _SECRET_KEY.search(str(key)) and isinstance(inner, str) else _blotted(inner)
+            for key, inner in value.items()
+        }
+    return [_blotted(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _model_calls(text: str | None, job: CellJob) -> dict[str, Any]:
@@ -150,7 +160,6 @@ def _model_calls(text: str | None, job: CellJob) -> dict[str, Any]:
     config = content.get("config", content) if isinstance(content, dict) else {}
     model = config.get("model", {}) if isinstance(config, dict) else {}
     kwargs = model.get("model_kwargs", {}) if isinstance(model, dict) else {}
-    kwargs = kwargs if isinstance(kwargs, dict) else {}
     endpoint = kwargs.get("api_base") or kwargs.get("base_url")
     if endpoint is None:
         named = (value for name, value in job.environment.items() if name.endswith(("_API_BASE", "_BASE_URL")))
@@ -181,7 +190,9 @@ def hash_tasks(dataset: Path, pairs: Iterable[Pair]) -> dict[str, str]:
     return {"dataset_sha256": files.hexdigest(), "prompts_sha256": prompts.hexdigest()}
 
 
-def begin(job: CellJob, stage: Stage, what: str, present: Mapping[str, Any], *, has_results: bool) -> int:
+def begin(
+    job: CellJob, stage: Stage, what: str, present: Mapping[str, Any], campaign: int, *, has_results: bool
+) -> int:
     """Record that a launch begins.
 
     Args:
@@ -189,6 +200,7 @@ def begin(job: CellJob, stage: Stage, what: str, present: Mapping[str, Any], *, 
         stage: The launch's stage.
         what: What launched it.
         present: What `describe` says of this launch.
+        campaign: The campaign in which the launch's tries count.
         has_results: Whether the run folder holds results already.
 
     Returns:
@@ -210,6 +222,7 @@ def begin(job: CellJob, stage: Stage, what: str, present: Mapping[str, Any], *, 
         **present,
         "origin": origin,
         "truncated": old.get("truncated", False),
+        "campaigns": {**old.get("campaigns", {}), stage: campaign},
         "started_at": old.get("started_at") or now(),
         "ended_at": None,
         "launches": launches[-LAUNCHES_KEPT:],

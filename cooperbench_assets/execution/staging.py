@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CHILD_LOG: Final = "child.log"
 """What a child printed."""
 
+REPORT: Final = "child.json"
+"""What a child said of its end."""
+
 REPLY_MINUTES: Final = 10.0
 """An agent killed at its deadline timed out by itself if the model answered within the last minutes."""
 
@@ -92,15 +95,29 @@ def last_words(place: Staged) -> str:
     return content.decode("utf-8", "replace").strip()
 
 
+class ChildReport(msgspec.Struct, frozen=True):
+    """What a child wrote of its end, for a parent that was not there to hear it."""
+
+    error: str | None = None
+    isolation: str | None = None
+
+
+def read_report(place: Staged) -> ChildReport:
+    """The child's own report; an empty one if it left none."""
+    try:
+        return msgspec.json.decode((place.root / REPORT).read_bytes(), type=ChildReport)
+    except (OSError, msgspec.DecodeError):
+        return ChildReport()
+
+
 def last_sign_of_life(place: Staged) -> float | None:
-    """When the child last wrote something, as seconds since 1970; None if it never did.
+    """When the agents last wrote something, as seconds since 1970; None if they never did.
 
     Trajectories, streams and logs grow with the model's replies, so this is the latest time at which the model
-    is known to have answered.
+    is known to have answered. Look before the child is killed: its last words are no reply.
     """
-    times = [
-        status.st_mtime for file in place.root.rglob("*") if file.is_file() and (status := file.stat()).st_size > 0
-    ]
+    files = (place.log, *(place.root / "logs").rglob("*"))
+    times = [status.st_mtime for file in files if file.is_file() and (status := file.stat()).st_size > 0]
     return max(times, default=None)
 
 

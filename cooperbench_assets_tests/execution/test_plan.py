@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cooperbench_assets.benchmark.pairs import Pair
-from cooperbench_assets.execution.attempts import Attempt
+from cooperbench_assets.execution.attempts import Attempt, next_number
 from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.history import History
-from cooperbench_assets.execution.job import CellJob
+from cooperbench_assets.execution.job import CellJob, Limits
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.plan import Step, plan_agents, plan_evaluations
 from cooperbench_assets.execution.schedule import launch_order, spread
@@ -49,9 +50,7 @@ def failed(*tries: Attempt, family: str = "provider", retryable: bool = True, st
 def test_three_missing_of_three_hundred_means_three(tmp_path: Path) -> None:
     pairs = tuple(pair(n) for n in range(1, 301))
     missing = {pairs[0], pairs[150], pairs[299]}
-    states = [
-        state(one) if one in missing else state(one, "pass", has_result=True, has_eval=True) for one in pairs
-    ]
+    states = [state(one) if one in missing else state(one, "pass", has_result=True, has_eval=True) for one in pairs]
     steps = agents(job(tmp_path, pairs), *states)
     assert {step.pair for step in steps if step.action == "run"} == missing
 
@@ -117,16 +116,17 @@ def test_what_a_person_must_mend_is_left_alone_by_automation_and_run_when_a_pers
     assert agents(job(tmp_path, (ONE,)), dead)[0].action == "run"
 
 
-def test_a_new_campaign_counts_tries_anew_and_numbers_them_on(tmp_path: Path) -> None:
+def test_a_new_campaign_counts_tries_anew(tmp_path: Path) -> None:
     spent = failed(attempt(1), attempt(2), attempt(3))
     (step,) = agents(job(tmp_path, (ONE,)), spent, options=LaunchOptions(new_campaign=True), campaign=2)
-    assert (step.action, step.n, step.campaign) == ("run", 4, 2)
+    assert (step.action, step.campaign) == ("run", 2)
+    assert agents(job(tmp_path, (ONE,)), spent)[0].action == "blocked"
 
 
 def test_completed_tries_do_not_count_and_earlier_files_do_not_either(tmp_path: Path) -> None:
     there = failed(attempt(1, campaign=0), attempt(2, outcome="completed"), attempt(3), attempt(4))
     (step,) = agents(job(tmp_path, (ONE,)), there)
-    assert (step.action, step.n) == ("run", 5)
+    assert (step.action, step.reason) == ("run", "its agents failed (provider); try 3 of 3")
 
 
 def test_fresh_agents_for_a_verdict_are_refused_with_the_advice_to_add_a_seed(tmp_path: Path) -> None:
@@ -145,9 +145,7 @@ def test_a_pair_that_nobody_plans_is_refused_by_name(tmp_path: Path, name: str) 
 
 def test_pairs_that_were_not_asked_for_are_skipped(tmp_path: Path) -> None:
     pairs = (pair(1), pair(3))
-    steps = agents(
-        job(tmp_path, pairs), *map(state, pairs), options=LaunchOptions(pairs=(pairs[1].name,))
-    )
+    steps = agents(job(tmp_path, pairs), *map(state, pairs), options=LaunchOptions(pairs=(pairs[1].name,)))
     assert [step.action for step in steps] == ["skip", "run"]
 
 
@@ -221,9 +219,9 @@ def test_with_a_budget_the_order_is_random_and_the_same_in_every_cell() -> None:
     limit=st.integers(1, 4),
 )
 def test_no_pair_is_run_more_often_than_its_limit(tries: list[str], limit: int) -> None:
-    from cooperbench_assets.execution.attempts import next_number, tries_used
-
     recorded = [attempt(n, outcome=outcome) for n, outcome in enumerate(tries, 1)]
-    used = tries_used(recorded, "agent", 1)
-    assert used == sum(outcome != "completed" for outcome in tries)
+    with TemporaryDirectory() as root:
+        made = job(Path(root), (ONE,), limits=Limits(agent_attempts=limit))
+        (step,) = agents(made, failed(*recorded))
+    assert (step.action == "run") == (sum(outcome != "completed" for outcome in tries) < limit)
     assert next_number(recorded, "agent") == len(tries) + 1

@@ -1,0 +1,303 @@
+"""The loop of a launch: children are started while there is room, heard of as they end, and killed when late.
+
+What belongs here: when which child starts and stops. What does not: what a single try is on disk (``tries``), and what
+is done before and after the loop (``cell``). One thread, no polling but for slots that other processes hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cooperbench_assets.execution import staging
+from cooperbench_assets.execution.client import HarnessError
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.protocol import ChildRequest
+from cooperbench_assets.execution.tries import begin, record_process, settle
+
+if TYPE_CHECKING:
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.breaker import Breaker
+    from cooperbench_assets.execution.budget import Budget
+    from cooperbench_assets.execution.client import Child, HarnessServer
+    from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.execution.plan import Step
+    from cooperbench_assets.execution.progress import Meter
+    from cooperbench_assets.execution.protocol import ChildEnd, Stage
+    from cooperbench_assets.execution.slots import Slot, SlotPool
+    from cooperbench_assets.execution.state import PairState
+    from cooperbench_assets.execution.tries import How, Settled, Try
+
+LONGEST_NAP_SECONDS: Final = 0.5
+SLOT_NAP_SECONDS: Final = 0.03
+"""Between two looks at slots that other processes hold."""
+
+KILL_GRACE_SECONDS: Final = 2.0
+EVAL_OVERHEAD_SECONDS: Final = 180.0
+"""What an evaluation may take beside its test runs: making the sandbox, applying and merging patches."""
+
+TEST_RUNS: Final = 2
+"""Test runs of one evaluation: one a feature, on the merged tree or on the first agent's patch."""
+
+RESTARTS: Final = 2
+"""How often a launch starts a harness server anew that died."""
+
+
+@dataclass(slots=True)
+class _Running:
+    made: Try
+    child: Child
+    slot: Slot
+    deadline: float
+    how: How = "ended"
+
+
+@dataclass
+class Loop:
+    """One launch of one stage of a cell, from the first child to the last."""
+
+    job: CellJob
+    stage: Stage
+    server: HarnessServer
+    pool: SlotPool
+    cap: int
+    states: dict[Pair, PairState]
+    """Every planned pair as it stands; kept up to date."""
+
+    budget: Budget
+    breaker: Breaker
+    meter: Meter
+    redis_url: str | None = None
+    pending: deque[Step] = field(default_factory=deque)
+    running: dict[str, _Running] = field(default_factory=dict)
+    launched: int = 0
+    busy_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    stopped: str | None = None
+    """Why no further pair is launched: a budget or the breaker."""
+
+    over_budget: bool = False
+    isolations: set[str] = field(default_factory=set)
+    _restarts: int = 0
+
+    def run(self, steps: Iterable[Step]) -> None:
+        """Run the steps in their order.
+
+        Raises:
+            LaunchError: if the harness cannot be kept running; what had finished is recorded.
+            BaseException: whatever interrupted it; children are ended and recorded first.
+        """
+        self.pending.extend(steps)
+        try:
+            while self.running or (self.pending and self.stopped is None):
+                self._fill()
+                self._wait()
+                self._kill_late()
+                self.meter.say()
+        except HarnessError as error:
+            self._abort()
+            raise LaunchError(f"{self.job.label}: {error}") from error
+        except BaseException:
+            self._abort()
+            raise
+
+    def _fill(self) -> None:
+        """Launch while there is a pair, room, and no reason to stop."""
+        while self.pending and len(self.running) < self.cap and self._may_go_on():
+            slot = self.pool.acquire(self.cap)
+            if slot is None:
+                return
+            try:
+                self._launch(self.pending.popleft(), slot)
+            except BaseException:
+                slot.close()
+                raise
+
+    def _may_go_on(self) -> bool:
+        if self.stopped is None and self.stage == "agent" and (reason := self.budget.stop_reason()) is not None:
+            self.stopped, self.over_budget = reason, True
+        if self.stopped is None:
+            self.stopped = self.breaker.reason
+        return self.stopped is None
+
+    def _launch(self, step: Step, slot: Slot) -> None:
+        made = begin(self.job, self.stage, self.states[step.pair], step.campaign)
+        child = self._start(made, slot)
+        self.launched += 1
+        self.running[child.key] = _Running(made, child, slot, time.monotonic() + self._deadline_seconds())
+        self.meter.running = len(self.running)
+        record_process(made, child.pid, child.identity)
+
+    def _start(self, made: Try, slot: Slot) -> Child:
+        try:
+            return self.server.launch(self._request(made), slot.fd)
+        except BaseException as error:
+            # Nothing was started: the try is on record, and must not stay there without an end.
+            made.said = f"[infra:interrupted] no child could be started: {error}"
+            self._take_in(settle(made, "interrupted"), made)
+            raise
+
+    def _request(self, made: Try) -> ChildRequest:
+        job, pair = self.job, made.pair
+        return ChildRequest(
+            key=made.key,
+            stage=self.stage,
+            mode=job.mode,
+            repo=pair.repo,
+            task_id=pair.task_id,
+            features=pair.features,
+            run_name=job.run_name,
+            staging=str(made.place.root.absolute()),
+            dataset=str(job.dataset.absolute()),
+            backend=job.execution,
+            agent=job.agent,
+            model_name=job.model_name,
+            agent_config=None if job.agent_config is None else str(job.agent_config.absolute()),
+            messaging=job.messaging,
+            git=job.git,
+            redis_url=self.redis_url,
+            environment=self._names(made),
+            sandbox=self._sandbox(made),
+        )
+
+    def _names(self, made: Try) -> dict[str, str]:
+        """Variables that tell agents and test programs which try they are part of."""
+        return {
+            "COOPERBENCH_ASSETS_PAIR": made.pair.name,
+            "COOPERBENCH_ASSETS_SEED": str(self.job.seed),
+            "COOPERBENCH_ASSETS_ATTEMPT": str(made.attempt.n),
+        }
+
+    def _sandbox(self, made: Try) -> dict[str, Any]:
+        job = self.job
+        return {
+            **job.sandbox,
+            "test_timeout_seconds": job.limits.test_timeout_seconds,
+            "environment": {**job.sandbox.get("environment", {}), **self._names(made)},
+            "labels": {
+                "experiment": job.experiment,
+                "setting": job.setting,
+                "seed": str(job.seed),
+                "pair": made.pair.name,
+                "attempt": f"{self.stage}-{made.attempt.n}",
+            },
+        }
+
+    def _deadline_seconds(self) -> float:
+        limits = self.job.limits
+        if self.stage == "agent":
+            return limits.pair_timeout_minutes * 60
+        return TEST_RUNS * limits.test_timeout_seconds + EVAL_OVERHEAD_SECONDS
+
+    def _wait(self) -> None:
+        """Sleep until a child ends, a deadline is near, or a slot may have become free; settle what ended."""
+        before = time.monotonic()
+        ended = self.server.wait(self._nap(before))
+        self.waited_seconds += time.monotonic() - before
+        alive = self.server.alive
+        for child in ended:
+            self._settle(child, alive)
+        if not alive:
+            self._restart()
+
+    def _nap(self, moment: float) -> float:
+        if not self.running and not self.pending:
+            return 0.0
+        room = bool(self.pending) and self.stopped is None and len(self.running) < self.cap
+        longest = SLOT_NAP_SECONDS if room else LONGEST_NAP_SECONDS
+        nearest = min((one.deadline for one in self.running.values()), default=moment + longest)
+        return max(0.0, min(longest, nearest - moment))
+
+    def _settle(self, child: Child, alive: bool) -> None:
+        running = self.running.pop(child.key, None)
+        if running is None:
+            return
+        self.busy_seconds += time.monotonic() - child.started
+        self.meter.running = len(self.running)
+        try:
+            assert child.ended is not None
+            _note_end(running.made, child.ended)
+            how = running.how if alive or running.how != "ended" else "interrupted"
+            self._take_in(settle(running.made, how, self.budget.estimate), running.made)
+        finally:
+            running.slot.close()
+
+    def _take_in(self, settled: Settled, made: Try) -> None:
+        """Enter what a try came to in everything that counts."""
+        attempt = settled.attempt
+        self.states[made.pair] = settled.state
+        if made.isolation:
+            self.isolations.add(made.isolation)
+        if self.stage == "agent":
+            self.budget.add(attempt.cost_usd, estimated=attempt.cost_estimated)
+            if attempt.promoted:
+                self.budget.note_result(settled.state)
+        if attempt.outcome != "interrupted":
+            self.breaker.note(family=settled.failed, replied=settled.replied)
+        self.meter.cost_usd = self.budget.cell_usd
+        self.meter.ended(settled.failed)
+
+    def _kill_late(self) -> None:
+        moment = time.monotonic()
+        late = [one for one in self.running.values() if one.deadline <= moment and one.how == "ended"]
+        for one in late:
+            one.made.life = staging.last_sign_of_life(one.made.place)
+            one.how = "deadline"
+        if late:
+            self.server.kill([one.child for one in late], KILL_GRACE_SECONDS)
+
+    def _restart(self) -> None:
+        """Start a harness server anew that died.
+
+        Raises:
+            HarnessError: if that was done too often, or does not work.
+        """
+        self._restarts += 1
+        if self._restarts > RESTARTS:
+            raise HarnessError(f"the harness server died {self._restarts} times; its log says why")
+        self.server.start()
+        self.server.ready()
+
+    def _abort(self) -> None:
+        """End all children within seconds and record their tries; a second signal does not cut this short."""
+        with _undisturbed():
+            for one in self.running.values():
+                one.how = "interrupted" if one.how == "ended" else one.how
+            with contextlib.suppress(HarnessError):
+                self.server.kill([one.child for one in self.running.values()], KILL_GRACE_SECONDS)
+            for one in list(self.running.values()):
+                # What cannot be recorded now (a full disk) is put right at the next start.
+                with contextlib.suppress(OSError):
+                    self._settle(one.child, alive=True)
+            self.meter.say(at_once=True)
+
+
+def _note_end(made: Try, end: ChildEnd) -> None:
+    """Keep what the server said of a child's end."""
+    made.isolation = end.isolation or made.isolation
+    made.said = end.error
+    if made.said is None and end.signal is not None:
+        made.said = f"its process was ended by {signal.Signals(end.signal).name}"
+    elif made.said is None and end.exit_code:
+        made.said = f"its process ended with exit code {end.exit_code}"
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM for a moment, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            if handler is not None:
+                signal.signal(number, handler)

@@ -1,0 +1,93 @@
+"""One harness server for each process, shared by the stages and cells that it runs one after another.
+
+What belongs here: making, keeping and closing it. What does not: what it does (``client``, ``server``). Importing the
+harness takes seconds, a child of it milliseconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import TYPE_CHECKING, Final
+
+from cooperbench_assets.execution.client import HarnessError, HarnessServer
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.slots import state_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.execution.protocol import HarnessInfo
+
+EXTERNAL_AGENTS: Final = "COOPERBENCH_EXTERNAL_AGENTS"
+BLOTTED: Final = "COOPERBENCH_ASSETS_SECRETS"
+"""Variable that names the secrets among the others, so that a child keeps their values out of its texts."""
+
+_Key = tuple["Path | None", tuple[tuple[str, str], ...]]
+_kept: dict[_Key, HarnessServer] = {}
+
+
+def harness_server(job: CellJob) -> HarnessServer:
+    """A server for a cell's harness and variables, importing or ready.
+
+    Raises:
+        LaunchError: if a secret that the experiment names is not set, or the interpreter is not there.
+    """
+    environment = _environment(job)
+    key = (job.harness_python, tuple(sorted(environment.items())))
+    server = _kept.get(key)
+    if server is None:
+        close_servers()
+        log = (job.state or state_folder()) / "harness.log"
+        server = HarnessServer(python=job.harness_python, environment=environment, log=log)
+        _kept[key] = server
+    try:
+        server.start()
+    except HarnessError as error:
+        raise LaunchError(f"{job.label}: {error}") from error
+    return server
+
+
+def imported(job: CellJob, server: HarnessServer) -> HarnessInfo:
+    """What the server has imported; waits for it.
+
+    Raises:
+        LaunchError: if the harness cannot be used, or does not know the cell's agent.
+    """
+    try:
+        info = server.ready()
+    except HarnessError as error:
+        close_servers()
+        raise LaunchError(f"{job.label}: {error}") from error
+    if job.agent not in info.agents:
+        raise LaunchError(
+            f"{job.label}: the harness knows no agent {job.agent!r}; it knows {', '.join(info.agents)}: "
+            "correct agent:, or name the module that registers it in external_agents:"
+        )
+    return info
+
+
+def close_servers() -> None:
+    """Close the servers that this process keeps, with their children."""
+    for server in _kept.values():
+        server.close()
+    _kept.clear()
+
+
+atexit.register(close_servers)
+
+
+def _environment(job: CellJob) -> dict[str, str]:
+    environment = dict(job.environment)
+    if missing := [name for name in job.secrets if not os.environ.get(name)]:
+        raise LaunchError(
+            f"{job.label}: {', '.join(missing)} is not set, and secrets: names it; "
+            "set it in the environment that starts this, or take it out of secrets:"
+        )
+    environment |= {name: os.environ[name] for name in job.secrets}
+    if job.secrets:
+        environment[BLOTTED] = ",".join(job.secrets)
+    if job.external_agents:
+        environment[EXTERNAL_AGENTS] = ",".join(job.external_agents)
+    return environment

@@ -1,0 +1,322 @@
+"""One try of one pair: recorded and launched, and settled when its child is gone.
+
+What belongs here: the life of a single try on disk, the same for a child that ended, one that was killed, and one that
+a dead launch left. What does not: which pair is next and when (``loop``), and the renames (``promotion``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from cooperbench_assets.benchmark.failures import classify, infra
+from cooperbench_assets.execution import staging
+from cooperbench_assets.execution.attempts import (
+    Attempt,
+    folder_name,
+    next_number,
+    now,
+    owner,
+    shorten,
+    write_attempt,
+)
+from cooperbench_assets.execution.budget import FREE_FAMILIES
+from cooperbench_assets.execution.promotion import Promotion, promote_agents, promote_verdict
+from cooperbench_assets.execution.state import PairState, has_reply, read_staged, read_state
+from cooperbench_assets.stops import reach
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.benchmark.outcomes import Outcome
+    from cooperbench_assets.benchmark.pairfolder import PairReading
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.execution.protocol import Stage
+    from cooperbench_assets.execution.staging import Staged
+
+How = Literal["ended", "deadline", "interrupted"]
+"""How a try's child went: by itself, killed at its deadline, or ended from outside with the whole launch."""
+
+_CLOCK_SLACK: Final = timedelta(seconds=2)
+
+
+@dataclass(slots=True)
+class Try:
+    """A try that was recorded, and has not been settled."""
+
+    job: CellJob
+    pair: Pair
+    stage: Stage
+    attempt: Attempt
+    before: tuple[Attempt, ...]
+    """The pair's earlier tries, of both stages."""
+
+    place: Staged
+    patch_sha256: str | None = None
+    """Hash of the patch that an evaluation judges."""
+
+    isolation: str | None = None
+    said: str | None = None
+    """What the child, or the server, said of its end."""
+
+    life: float | None = None
+    """When the agents last wrote something before they were killed, as seconds since 1970."""
+
+    @property
+    def key(self) -> str:
+        """Name of the try among those that run."""
+        return f"{self.pair.name} {folder_name(self.stage, self.attempt.n)}"
+
+    @property
+    def folder(self) -> Path:
+        """The try's folder of attempts."""
+        return self.job.attempts_dir(self.pair) / folder_name(self.stage, self.attempt.n)
+
+    @property
+    def started(self) -> datetime:
+        """When it was launched, UTC."""
+        return datetime.fromisoformat(self.attempt.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a try came to."""
+
+    attempt: Attempt
+    state: PairState
+    replied: bool
+    """The model answered at least once; of an evaluation: its tests ran."""
+
+    failed: str | None = None
+    """Family of the infrastructure failure that ended it; None for one that is done."""
+
+
+def begin(job: CellJob, stage: Stage, state: PairState, campaign: int) -> Try:
+    """Record a try and make its staging folder; nothing of it runs yet."""
+    before = (*state.attempts, *_adopted(job, state))
+    n = next_number(before, stage)
+    patch = state.patch_sha256 if stage == "eval" else None
+    attempt = Attempt(n=n, campaign=campaign, stage=stage, started_at=now(), patch_sha256=patch)
+    made = Try(job, state.pair, stage, attempt, before, staging.staged(job, state.pair, stage, n), patch)
+    write_attempt(made.folder, attempt)
+    reach(f"launch:{stage}-recorded")
+    staging.prepare(job, state.pair, stage, n)
+    return made
+
+
+def record_process(made: Try, pid: int, identity: str | None) -> None:
+    """Record which process runs a try, so that a later launch can end it."""
+    reach(f"launch:{made.stage}-started")
+    made.attempt = msgspec.structs.replace(made.attempt, pid=pid, identity=identity)
+    write_attempt(made.folder, made.attempt)
+    reach(f"launch:{made.stage}-running")
+
+
+def _adopted(job: CellJob, state: PairState) -> list[Attempt]:
+    """Records for files that lie in the pair's folder and that no recorded try put there.
+
+    They get a try of campaign 0, which counts for no limit, so that they have a folder to go to.
+    """
+    there = {entry.name for entry in job.pair_dir(state.pair).iterdir()} if job.pair_dir(state.pair).is_dir() else set()
+    adopted = []
+    if there - {"eval.json"} and owner(state.attempts, "agent") is None:
+        broken = state.outcome == "infra_error" and state.stage == "agent"
+        adopted.append(_adopt(job, state, "agent", broken, state.started_at, state.ended_at))
+    if "eval.json" in there and owner(state.attempts, "eval") is None:
+        broken = state.outcome == "infra_error" and state.stage == "eval"
+        adopted.append(_adopt(job, state, "eval", broken, state.ended_at, state.evaluated_at))
+    return adopted
+
+
+def _adopt(
+    job: CellJob, state: PairState, stage: Stage, broken: bool, start: datetime | None, end: datetime | None
+) -> Attempt:
+    attempt = Attempt(
+        n=next_number(state.attempts, stage),
+        campaign=0,
+        stage=stage,
+        outcome="infra_error" if broken else "interrupted" if state.torn else "completed",
+        family=state.family if broken else None,
+        evidence=state.evidence if broken else state.torn,
+        retryable=state.retryable if broken else None,
+        started_at=_zoned(start) or now(),
+        ended_at=_zoned(end) or now(),
+        cost_usd=state.cost_usd if stage == "agent" else None,
+        patch_sha256=state.patch_sha256 if stage == "agent" or not state.stale else None,
+        promoted=True,
+    )
+    write_attempt(job.attempts_dir(state.pair) / folder_name(stage, attempt.n), attempt)
+    return attempt
+
+
+def _zoned(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.replace(tzinfo=UTC).isoformat(timespec="milliseconds")
+
+
+def settle(made: Try, how: How, estimate: float | None = None) -> Settled:
+    """Bring what a try's child left into the tree, and complete the try's record.
+
+    Args:
+        made: The try; its child is gone.
+        how: How the child went.
+        estimate: What a try of unknown cost counts for, USD.
+    """
+    return _settle_agents(made, how, estimate) if made.stage == "agent" else _settle_evaluation(made, how)
+
+
+def _settle_agents(made: Try, how: How, estimate: float | None) -> Settled:
+    run = made.place.root / "logs" / made.job.run_name
+    reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, ())
+    if reading.result is None and how == "deadline" and (text := _timed_out(made)) is not None:
+        staging.write_timed_out_result(made.job, made.pair, made.place, made.started, text)
+        reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, ())
+    if reading.result is None:
+        attempt = _priced(_without_files(made, how, wrong), None, None, estimate)
+        return _close(made, attempt, replied=False)
+    attempt = _judged(made, outcome, stage="agent")
+    attempt = _priced(attempt, reading.result.total_cost, reading, estimate)
+    attempt = msgspec.structs.replace(attempt, patch_sha256=reading.patch_sha256, promoted=True)
+    return _promote(made, attempt, replied=has_reply(reading) or outcome.reason == "agent_timeout")
+
+
+def _settle_evaluation(made: Try, how: How) -> Settled:
+    run = made.place.root / "logs" / made.job.run_name
+    present = msgspec.structs.replace(made.attempt, outcome="completed")
+    tries = (*made.before, present)
+    reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, tries)
+    if reading.evaluation is None and how == "deadline":
+        text = "[infra:test_timeout] the evaluation was killed at its deadline"
+        staging.write_timed_out_verdict(made.job, made.pair, made.place, text)
+        reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, tries)
+    if (refused := _refused(made, reading)) is not None:
+        return _close(made, _without_files(made, how, wrong or refused), replied=False)
+    attempt = msgspec.structs.replace(_judged(made, outcome, stage="eval"), promoted=True)
+    return _promote(made, attempt, replied=attempt.outcome == "completed")
+
+
+def _refused(made: Try, reading: PairReading) -> str | None:
+    """Why a verdict is not accepted; None where it is of this patch, and of this try."""
+    if reading.evaluation is None:
+        return "no eval.json was written"
+    if reading.patch_sha256 != made.patch_sha256:
+        return "the verdict is of another patch"
+    at = reading.evaluation.evaluated_at
+    if at is None or at < made.started.replace(tzinfo=None) - _CLOCK_SLACK:
+        return f"the verdict is older than its evaluation ({at})"
+    return None
+
+
+def _timed_out(made: Try) -> str | None:
+    """What to say of agents killed at their deadline; None where the model, not they, was at fault."""
+    minutes = made.job.limits.pair_timeout_minutes
+    if made.life is None or datetime.now(UTC).timestamp() - made.life > staging.REPLY_MINUTES * 60:
+        return None
+    return f"[agent_timeout] killed at the deadline of {minutes:g} minutes while the model was answering"
+
+
+def _judged(made: Try, outcome: Outcome, stage: Stage) -> Attempt:
+    """The record of a try whose files are whole."""
+    broken = outcome.outcome == "infra_error" and outcome.stage == stage
+    return msgspec.structs.replace(
+        made.attempt,
+        outcome="infra_error" if broken else "completed",
+        family=outcome.family if broken else None,
+        evidence=shorten(outcome.evidence) if broken and outcome.evidence else None,
+        retryable=outcome.retryable if broken else None,
+        ended_at=now(),
+        isolation=made.isolation,
+    )
+
+
+def _without_files(made: Try, how: How, wrong: str) -> Attempt:
+    """The record of a try that left nothing that can be used."""
+    if how == "interrupted":
+        text = wrong or "ended from outside before it was done"
+        return _broken(made, "interrupted", "interrupted", text, retryable=True)
+    if how == "deadline" and made.stage == "agent":
+        minutes = made.job.limits.pair_timeout_minutes
+        text = f"[infra:provider_timeout] no reply of the model; killed at the deadline of {minutes:g} minutes"
+        return _broken(made, "infra_error", "provider_timeout", text, retryable=True)
+    what = "agents" if made.stage == "agent" else "evaluation"
+    text = made.said or f"the {what} ended and left nothing that can be used"
+    if wrong:
+        text = f"{text}: {wrong}"
+    failure = classify(text, made.stage)
+    if failure is None or failure.kind != "infra":
+        failure = infra("unknown")
+    if failure.family in ("unknown", "interrupted") and (words := staging.last_words(made.place)):
+        text = f"{text}\n{words}"
+    return _broken(made, "infra_error", failure.family, text, retryable=failure.retryable)
+
+
+def _broken(
+    made: Try, outcome: Literal["infra_error", "interrupted"], family: str, text: str, *, retryable: bool
+) -> Attempt:
+    return msgspec.structs.replace(
+        made.attempt,
+        outcome=outcome,
+        family=family,
+        evidence=shorten(text),
+        retryable=retryable,
+        ended_at=now(),
+        isolation=made.isolation,
+    )
+
+
+def _priced(attempt: Attempt, cost: float | None, reading: PairReading | None, estimate: float | None) -> Attempt:
+    """The record with its cost: as the result says, or estimated where it says nothing that can be true."""
+    unrecorded = cost is None or (
+        cost == 0
+        and attempt.outcome == "infra_error"
+        and attempt.family not in FREE_FAMILIES
+        and not (reading is not None and has_reply(reading))
+    )
+    if not unrecorded:
+        return msgspec.structs.replace(attempt, cost_usd=cost)
+    return msgspec.structs.replace(attempt, cost_usd=estimate, cost_estimated=estimate is not None)
+
+
+def _close(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
+    """Complete the record of a try that is not promoted; what it left is kept beside it."""
+    staging.keep_evidence(made.place, made.folder, made.stage)
+    write_attempt(made.folder, attempt)
+    return _settled(made, attempt, replied=replied)
+
+
+def _promote(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
+    job, attempts_dir = made.job, made.job.attempts_dir(made.pair)
+    results, verdict = owner(made.before, "agent"), owner(made.before, "eval")
+    promotion = Promotion(
+        run_dir=job.run_dir,
+        folder=made.folder,
+        staged=made.place.pair_dir,
+        pair_dir=job.pair_dir(made.pair),
+        attempt=attempt,
+        results_to=attempts_dir / folder_name("agent", results.n) if results else None,
+        verdict_to=attempts_dir / folder_name("eval", verdict.n) if verdict else None,
+    )
+    if made.place.log.exists():
+        made.place.log.rename(made.folder / staging.CHILD_LOG)
+    (promote_agents if made.stage == "agent" else promote_verdict)(promotion)
+    return _settled(made, attempt, replied=replied)
+
+
+def _settled(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
+    staging.discard(made.place)
+    state = read_state(made.job, made.pair, (*made.before, attempt))
+    failed = None if attempt.outcome == "completed" else attempt.family or "unknown"
+    return Settled(attempt, state, replied, failed)
+
+
+def left_behind(job: CellJob, pair: Pair, attempt: Attempt, before: tuple[Attempt, ...]) -> Try:
+    """A try of a dead launch, as `settle` takes it."""
+    place = staging.staged(job, pair, attempt.stage, attempt.n)
+    report = staging.read_report(place)
+    made = Try(job, pair, attempt.stage, attempt, before, place, attempt.patch_sha256)
+    made.isolation = report.isolation
+    made.said = report.error
+    return made

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cooperbench_assets.benchmark.logtree import read_run
+from cooperbench_assets.execution import provenance
+from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
+from cooperbench_assets.execution.job import CellJob
+from cooperbench_assets_tests.execution.making import job, pair
+
+HARNESS = {"version": "0.0.29", "commit": "abc123", "dirty": False, "packages": {"litellm": "1.80"}}
+CONFIG = """\
+config:
+  model:
+    model_kwargs:
+      api_base: https://user:hunter2@models.example.org:8443/v1
+      api_key: sk-in-the-config
+      temperature: 0.2
+      note: canary-of-the-environment
+    inline: {auth_token: sk-inline, model_class: litellm}  # sk-in-a-comment
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CellJob:
+    monkeypatch.setenv("MODEL_KEY", "canary-of-the-environment")
+    config = tmp_path / "agent.yaml"
+    config.write_text(CONFIG)
+    return job(
+        tmp_path,
+        (pair(1), pair(3)),
+        agent_config=config,
+        environment={"PLAIN": "canary-of-defs"},
+        secrets=("MODEL_KEY",),
+        mode="coop",
+        messaging=True,
+    )
+
+
+def begin(of: CellJob, *, has_results: bool = False, **changes: Any) -> int:
+    of.run_dir.mkdir(parents=True, exist_ok=True)
+    present = {**provenance.describe(of, HARNESS, {"agents": 4}), **changes}
+    return provenance.begin(of, "agent", "cli", present, 1, has_results=has_results)
+
+
+def test_what_made_a_run_is_recorded_and_read_by_the_tree_reader(made: CellJob) -> None:
+    launch = begin(made)
+    provenance.end(made.run_dir, launch, {"truncated": True}, {"launched": 2})
+    record = provenance.read_provenance(made.run_dir)
+    assert record["harness_version"] == "0.0.29"
+    assert record["merge_policy"] == "agent1_alone"
+    assert record["agent_config_sha256"] == hashlib.sha256(CONFIG.encode()).hexdigest()
+    assert record["endpoint_host"] == "models.example.org"
+    assert record["sampling"] == {"temperature": 0.2}
+    assert record["variables"] == ["MODEL_KEY", "PLAIN"]
+    assert record["limits"]["agent_attempts"] == 3
+    assert [(one["stage"], one["launched"]) for one in record["launches"]] == [("agent", 2)]
+    assert all(record[key].endswith("+00:00") for key in ("started_at", "ended_at"))
+    read = read_run(made.run_dir, "coop").provenance
+    assert read is not None
+    assert (read.record.origin, read.record.truncated, read.record.messaging) == ("executed", True, True)
+
+
+def test_no_value_of_a_variable_and_no_secret_of_a_config_is_written(made: CellJob) -> None:
+    begin(made)
+    text = (made.run_dir / "provenance.json").read_text()
+    for canary in ("canary-of-defs", "canary-of-the-environment", "sk-in-the-config", "sk-inline", "sk-in-a-comment"):
+        assert canary not in text
+    assert "model_class: litellm" in provenance.read_provenance(made.run_dir)["agent_config"]
+
+
+def test_a_password_in_an_endpoints_address_is_not_written(made: CellJob) -> None:
+    begin(made)
+    assert "hunter2" not in (made.run_dir / "provenance.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model", "other"), ("agent_config_sha256", "other"), ("merge_policy", "union")]
+)
+def test_a_cell_that_would_hold_two_kinds_of_results_is_refused(made: CellJob, key: str, value: str) -> None:
+    begin(made)
+    with pytest.raises(RefusedLaunch, match=rf"{key} was .* is now {value}"):
+        begin(made, has_results=True, **{key: value})
+    begin(made, has_results=False, **{key: value})
+
+
+def test_a_newer_harness_of_the_same_policy_goes_on_and_its_launch_says_so(made: CellJob) -> None:
+    begin(made)
+    begin(made, has_results=True, harness_version="0.0.30")
+    record = provenance.read_provenance(made.run_dir)
+    assert record["harness_version"] == "0.0.30"
+    assert record["launches"][1]["changed_harness_version"] == "0.0.30"
+
+
+def test_a_run_whose_first_results_came_from_elsewhere_is_called_adopted(made: CellJob) -> None:
+    begin(made, has_results=True)
+    assert provenance.read_provenance(made.run_dir)["origin"] == "adopted"
+
+
+@pytest.mark.parametrize("content", [None, "config: [unclosed"])
+def test_an_agent_config_that_the_harness_would_only_warn_about_is_an_error(made: CellJob, content: str | None) -> None:
+    assert made.agent_config is not None
+    made.agent_config.unlink()
+    if content is not None:
+        made.agent_config.write_text(content)
+    with pytest.raises(LaunchError, match=str(made.agent_config)):
+        begin(made)
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "policy"),
+    [
+        ("0.0.29", "solo", "none"),
+        ("0.0.14", "coop", "union"),
+        ("0.0.19", "coop", "agent1_alone"),
+        ("0.1.0", "team", "agent1_alone"),
+        ("0.0.16", "coop", "unknown"),
+        (None, "coop", "unknown"),
+    ],
+)
+def test_the_merge_policy_follows_from_the_version(version: str | None, mode: str, policy: str) -> None:
+    assert provenance.merge_policy(version, mode) == policy
+
+
+def test_the_datasets_hash_follows_the_planned_features_and_nothing_else(made: CellJob) -> None:
+    before = provenance.hash_tasks(made.dataset, made.subset.pairs)
+    task = made.dataset / "alpha_task/task1"
+    (task / "feature9").mkdir()
+    (task / "feature9/feature.md").write_text("nobody plans this")
+    (task / "image/repo").mkdir(parents=True)
+    (task / "image/repo/module.py").write_text("")
+    assert provenance.hash_tasks(made.dataset, made.subset.pairs) == before
+    (task / "feature1/tests.patch").write_text("changed")
+    after = provenance.hash_tasks(made.dataset, made.subset.pairs)
+    assert after["dataset_sha256"] != before["dataset_sha256"]
+    assert after["prompts_sha256"] == before["prompts_sha256"]
+    (task / "feature1/feature.md").write_text("changed")
+    assert provenance.hash_tasks(made.dataset, made.subset.pairs)["prompts_sha256"] != before["prompts_sha256"]
+
+
+def test_the_id_by_which_the_model_answered_is_found_in_a_trajectory(tmp_path: Path) -> None:
+    file = tmp_path / "solo_traj.json"
+    response = {"id": "x", "model": "scripted-2026-01", "choices": []}
+    file.write_text(json.dumps({"model": "asked", "messages": [{"role": "user"}, {"extra": {"response": response}}]}))
+    assert provenance.answered_model(file) == "scripted-2026-01"
+    file.write_text(json.dumps({"model": "asked", "messages": []}))
+    assert provenance.answered_model(file) is None
+    assert provenance.answered_model(tmp_path / "none.json") is None
