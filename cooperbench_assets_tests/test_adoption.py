@@ -11,7 +11,6 @@ from typing import Any
 import filelock
 import pytest
 
-from cooperbench_assets import adoption as module
 from cooperbench_assets.adoption import Adoption, AdoptionError, adopt
 from cooperbench_assets.stops import VARIABLE
 
@@ -196,7 +195,7 @@ def test_a_file_that_cannot_be_taken_leaves_nothing_behind(tmp_path: Path, monke
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(source / "config.json"))
 
-    monkeypatch.setattr(module.shutil, "copy2", full)
+    monkeypatch.setattr("shutil.copy2", full)
     with pytest.raises(AdoptionError, match=r"config\.json: No space left on device"):
         adopt(adoption_of(source, target), copy=True)
     assert names_in(target.parent) == [".adopting.lock"]

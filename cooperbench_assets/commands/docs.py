@@ -23,20 +23,21 @@ The command is `.venv/bin/cooperbench-assets` after `make .venv`.
 """
 
 
-def help_of(command: click.Command, name: str, parent: click.Context | None = None) -> str:
-    """A command's help as a terminal of a fixed width shows it."""
-    with click.Context(command, parent, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH) as context:
-        return command.get_help(context)
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    """A context as the command line makes it, on a terminal of a fixed width."""
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    return command.context_class(command, parent, info_name=name, **settings)
 
 
 def page() -> str:
     """The whole page."""
-    parts = [HEAD, f"```\n{help_of(cli, 'cooperbench-assets')}\n```\n"]
-    with click.Context(cli, info_name="cooperbench-assets") as parent:
+    with _context(cli, "cooperbench-assets") as parent:
+        parts = [HEAD, f"```\n{cli.get_help(parent)}\n```\n"]
         for name in cli.list_commands(parent):
             command = cli.get_command(parent, name)
             assert command is not None
-            parts.append(f"## {name}\n\n```\n{help_of(command, name, parent)}\n```\n")
+            with _context(command, name, parent) as context:
+                parts.append(f"## {name}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
 

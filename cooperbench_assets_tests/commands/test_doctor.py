@@ -192,7 +192,7 @@ def test_a_project_that_cannot_be_written_is_a_problem(place: Place, monkeypatch
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     look = doctor.look_at_project(place.project)
     assert look.state == "problem"
     assert "cannot be written: Permission denied" in look.detail

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cooperbench_assets import cli as module
+from cooperbench_assets.cli import COMMANDS, Lazy, cli
+from cooperbench_assets.commands import docs
+from cooperbench_assets.commands.output import count, number, some
+from cooperbench_assets.project import ROOT_VARIABLE
+from cooperbench_assets.spec import ExperimentError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets_tests.commands.place import Place
+
+HEAVY = ("dagster", "litellm", "cooperbench", "docker", "scipy", "altair")
+
+
+def run_process(*arguments: str, where: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The console script's entry point in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "cooperbench_assets.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=where,
+        env={**os.environ, **variables},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["query", "SELECT 1"], ["import-logs", "--help"]])
+def test_commands_that_only_look_import_nothing_heavy(place: Place, arguments: list[str]) -> None:
+    script = (
+        "import sys; from cooperbench_assets.cli import cli\n"
+        "try: cli()\n"
+        f"finally: print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("HEAVY []\n"), done.stdout + done.stderr
+
+
+def test_every_command_can_be_imported_and_says_of_itself_what_the_list_says() -> None:
+    with click.Context(cli) as context:
+        for name, lazy in COMMANDS.items():
+            command = cli.get_command(context, name)
+            assert command is not None
+            assert command.name == name
+            assert (command.help or "").split("\n")[0] == lazy.summary
+        assert cli.get_command(context, "no-such-command") is None
+
+
+def test_the_page_on_the_command_line_is_what_the_commands_say() -> None:
+    assert docs.PAGE.read_text() == docs.page(), "run: python -m cooperbench_assets.commands.docs"
+
+
+def test_errors_of_this_package_are_one_sentence_and_exit_3(place: Place) -> None:
+    (place.project.defs / "broken").mkdir()
+    (place.project.defs / "broken" / "defs.yaml").write_text(
+        "type: cooperbench_assets.experiment.Experiment\nattributes: {subset: lite, settings: {}, colour: red}\n"
+    )
+    done = run_process("status")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert "colour: unknown key" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_a_project_the_way_to_name_one_is_said(tmp_path: Path) -> None:
+    done = run_process("status", where=tmp_path, **{ROOT_VARIABLE: str(tmp_path)})
+    assert done.returncode == 3
+    assert f"no project at {tmp_path} ({ROOT_VARIABLE})" in done.stderr
+
+
+def test_a_wrong_option_is_usage_and_exits_2() -> None:
+    assert run_process("status", "--colour").returncode == 2
+    assert run_process("no-such-command").returncode == 2
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """A command `raise` that raises what is put into this list."""
+    errors: list[BaseException] = []
+
+    @click.command("raise")
+    def command() -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(sys.modules[__name__], "_raising", command, raising=False)
+    monkeypatch.setitem(module.COMMANDS, "raise", Lazy(f"{__name__}:_raising", "Raise."))
+    return errors
+
+
+def test_a_mistake_of_ours_keeps_its_traceback_and_exits_3(
+    raising: list[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising.append(KeyError("a bug"))
+    monkeypatch.setattr(sys, "argv", ["cooperbench-assets", "raise"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_known_errors_and_interrupts_have_their_exit_codes(raising: list[BaseException]) -> None:
+    for error, code, said in (
+        (ExperimentError("defs.yaml: a mistake"), 3, "Error: defs.yaml: a mistake\n"),
+        (click.UsageError("no such thing"), 2, "no such thing"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+    ):
+        raising[:] = [error]
+        done = CliRunner().invoke(cli, ["raise"])
+        assert done.exit_code == code
+        assert said in done.stderr
+
+
+def test_the_project_is_found_from_a_folder_below_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ROOT_VARIABLE)
+    below = place.project.root / "data" / "deep"
+    below.mkdir(parents=True)
+    place.add_run("s_1")
+    done = run_process(
+        *("import-logs", str(place.logs), "--experiment", "mine", "--subset", str(place.subset)),
+        *("--run", "solo=s_{seed}"),
+        where=below,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (place.project.defs / "mine" / "defs.yaml").is_file()
+
+
+def test_a_pipe_gets_plain_columns_however_wide(place: Place) -> None:
+    place.add_run("s_1")
+    long = "experiment-with-a-very-long-name-" * 5
+    place.run("import-logs", "logs", "--experiment", long, "--subset", "three.json", "--run", "solo=s_{seed}")
+    done = run_process("status")
+    assert long in done.stdout
+    assert "\x1b" not in done.stdout
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
+    assert len({line.index("solo" if "solo" in line else "setting") for line in done.stdout.splitlines()}) == 1
+
+
+def test_small_words_are_right() -> None:
+    assert (count(1, "run"), count(2, "run"), count(0, "entry", "entries")) == ("1 run", "2 runs", "0 entries")
+    assert some(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert (number(None).plain, number(0).plain, number(1234).plain) == ("–", "0", "1234")
