@@ -1,0 +1,259 @@
+"""Rows of results in and out of results.duckdb, unit by unit.
+
+What belongs here: DELETE, INSERT and counting. What does not: deciding which units (``store.publish``).
+Everything runs in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from cooperbench_assets.stops import reach
+from cooperbench_assets.store.books import Entry
+from cooperbench_assets.store.errors import StoreError, UnitError
+from cooperbench_assets.store.partition import opened, problem_of
+from cooperbench_assets.store.types import identifier, literal, sql_type
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from duckdb import DuckDBPyConnection
+
+    from cooperbench_assets.store.layout import Declaration
+    from cooperbench_assets.store.units import Record, Value
+
+AT_ONCE: Final = 200
+"""Units held open, or looked for by one statement, at a time: a process may open some 1,000 files."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What `exchange` took in."""
+
+    entries: list[Entry] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why a unit was not taken in, by name."""
+
+    outdated: list[str] = field(default_factory=list)
+    """Units written with other columns than are declared now: NULL stands for what they lack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table of an earlier layout or of an earlier file, from which rows can be carried over."""
+
+    name: str
+    """As SQL."""
+
+    types: Mapping[str, str]
+    """SQL types by column."""
+
+
+def selects(key: Mapping[str, Value]) -> str:
+    """SQL for the rows that carry a key."""
+    terms = (
+        f"{identifier(column)} IS NULL" if value is None else f"{identifier(column)} = {literal(value)}"
+        for column, value in key.items()
+    )
+    return f"({' AND '.join(terms)})"
+
+
+def delete(connection: DuckDBPyConnection, entries: Iterable[Entry], *, besides: Collection[str] = ()) -> None:
+    """Delete the rows of units from all tables but those of `besides`."""
+    keys: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        for table in entry.rows.keys() - set(besides):
+            keys[table].append(selects(entry.key))
+    for table in sorted(keys):
+        for some in _some(keys[table]):
+            connection.execute(f"DELETE FROM {identifier(table)} WHERE {' OR '.join(some)}")  # noqa: S608 - quoted
+
+
+def _some(items: list[str]) -> Iterable[list[str]]:
+    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
+
+
+def exchange(
+    connection: DuckDBPyConnection,
+    tables: Path,
+    units: Iterable[str],
+    declared: Mapping[str, Declaration],
+    old: Mapping[str, Entry],
+    besides: Collection[str] = (),
+) -> Loaded:
+    """Put the rows of units' Parquet files, as these are by now, in place of their rows in the file.
+
+    A unit that cannot be read keeps the rows it has. `old` says what is in the file by now, but for the tables of
+    `besides`, which are empty.
+    """
+    loaded = Loaded()
+    for some in _some(sorted(units)):
+        with ExitStack() as stack:
+            held = _hold(tables, some, declared, loaded, stack)
+            delete(connection, [old[record.unit] for record, _ in held if record.unit in old], besides=besides)
+            reach("publish:some-deleted")
+            _insert_held(connection, held, declared, loaded)
+        reach("publish:some-inserted")
+    return loaded
+
+
+def _hold(
+    tables: Path,
+    units: Iterable[str],
+    declared: Mapping[str, Declaration],
+    loaded: Loaded,
+    stack: ExitStack,
+) -> list[tuple[Record, Path]]:
+    """Hold the content folders of units until they are read; what cannot be read becomes a problem."""
+    held = []
+    for unit in units:
+        folder = tables / unit
+        try:
+            record, content = stack.enter_context(opened(folder))
+        except FileNotFoundError:
+            loaded.problems[unit] = f"{folder} is gone"
+        except UnitError as error:
+            loaded.problems[unit] = str(error)
+        else:
+            problem = problem_of(folder, record) or _undeclared(record, declared)
+            if problem is None:
+                held.append((record, content))
+            else:
+                loaded.problems[unit] = problem
+    return held
+
+
+def _undeclared(record: Record, declared: Mapping[str, Declaration]) -> str | None:
+    unknown = sorted(record.tables.keys() - declared.keys())
+    return f"{record.unit} has tables that nobody declares: {', '.join(unknown)}" if unknown else None
+
+
+def _insert_held(
+    connection: DuckDBPyConnection,
+    held: Sequence[tuple[Record, Path]],
+    declared: Mapping[str, Declaration],
+    loaded: Loaded,
+) -> None:
+    files: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for record, content in held:
+        outdated = False
+        for name, table in record.tables.items():
+            path = content / f"{name}.parquet"
+            like = table.columns_sha256 == declared[name].columns_sha256
+            outdated |= not like
+            columns = _names(declared[name]) if like else _columns(declared[name], _types_in(path))
+            files[name, columns].append(str(path))
+        loaded.entries.append(Entry.of(record))
+        if outdated:
+            loaded.outdated.append(record.unit)
+    for (name, columns), paths in sorted(files.items()):
+        listed = ", ".join(map(literal, paths))
+        connection.execute(
+            f"INSERT INTO {identifier(name)} SELECT {columns} FROM read_parquet([{listed}])"  # noqa: S608 - quoted
+        )
+
+
+def _names(table: Declaration) -> str:
+    return ", ".join(identifier(column.name) for column in table.columns)
+
+
+def _types_in(path: Path) -> dict[str, str]:
+    return {name: sql_type(dtype) for name, dtype in pl.read_parquet_schema(path).items()}
+
+
+def _columns(table: Declaration, there: Mapping[str, str]) -> str:
+    """A table's columns out of a source with other ones: NULL for what it lacks or cannot give."""
+    return ", ".join(
+        identifier(column.name)
+        if there.get(column.name) == column.type
+        else f"TRY_CAST({identifier(column.name) if column.name in there else 'NULL'} AS {column.type})"
+        for column in table.columns
+    )
+
+
+def carry(
+    connection: DuckDBPyConnection,
+    entries: Iterable[Entry],
+    sources: Mapping[str, Source],
+    declared: Mapping[str, Declaration],
+) -> dict[str, Entry]:
+    """Carry rows of units over from where they were, in the tables that `sources` names.
+
+    Returns:
+        the entries of units with such tables, with the rows that were there, and without a content hash: what
+        was there may not be what was published, so that the unit is taken anew once it can be read.
+    """
+    carried = {}
+    for entry in entries:
+        rows = dict(entry.rows)
+        for name in sorted(rows.keys() & sources.keys()):
+            source = sources[name]
+            columns = _columns(declared[name], source.types)
+            rows[name] = connection.execute(
+                f"INSERT INTO {identifier(name)} SELECT {columns} FROM {source.name} "  # noqa: S608 - quoted
+                f"WHERE {selects(entry.key)}"
+            ).fetchall()[0][0]
+            carried[entry.unit] = replace(entry, content_sha256="", rows=rows)
+    return carried
+
+
+def check(
+    connection: DuckDBPyConnection, fresh: Sequence[Entry], books: Iterable[Entry], declared: Iterable[str]
+) -> dict[str, int]:
+    """Compare row counts with the books: of every fresh unit, and of every table in all.
+
+    Returns:
+        rows by table.
+
+    Raises:
+        StoreError: if they differ.
+    """
+    totals = dict.fromkeys(sorted(declared), 0)
+    for entry in books:
+        for table, rows in entry.rows.items():
+            totals[table] += rows
+    counts = ", ".join(f"(SELECT count(*) FROM {identifier(table)})" for table in totals)  # noqa: S608 - quoted
+    found = connection.execute(f"SELECT {counts or 0}").fetchall()[0]
+    for (table, rows), there in zip(totals.items(), found, strict=bool(totals)):
+        if there != rows:
+            raise StoreError(f"table {table} holds {there} rows, and its units {rows}")
+    _check_units(connection, fresh)
+    return totals
+
+
+def _check_units(connection: DuckDBPyConnection, fresh: Sequence[Entry]) -> None:
+    """Compare the row counts of fresh units; few are looked for, many counted in one go."""
+    by_table: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in fresh:
+        for table in entry.rows:
+            by_table[table].append(entry)
+    parts = [_count_by_key(table, of_table) for table, of_table in sorted(by_table.items())]
+    counted = connection.execute(" UNION ALL ".join(parts)).fetchall() if parts else []
+    counts = {(table, *key): rows for table, key, rows in counted}
+    for table, of_table in by_table.items():
+        for entry in of_table:
+            found = counts.get((table, *map(_text, entry.key.values())), 0)
+            if found != entry.rows[table]:
+                raise StoreError(
+                    f"table {table} holds {found} rows of {entry.unit}, and should hold {entry.rows[table]}"
+                )
+
+
+def _count_by_key(table: str, entries: Sequence[Entry]) -> str:
+    """SQL for the rows of a table by key, the key as a list of text."""
+    key = ", ".join(f"{identifier(column)}::VARCHAR" for column in entries[0].key)
+    where = "" if len(entries) > AT_ONCE else f"WHERE {' OR '.join(selects(entry.key) for entry in entries)}"
+    return (
+        f"SELECT {literal(table)} AS name, [{key}] AS key, count(*) "  # noqa: S608 - quoted
+        f"FROM {identifier(table)} {where} GROUP BY name, key"
+    )
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)
