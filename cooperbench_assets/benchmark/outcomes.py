@@ -136,24 +136,28 @@ def _dead(agents: tuple[AgentEnd, ...]) -> Outcome | None:
 def is_stale(reading: PairReading) -> bool:
     """Whether the verdict is of an earlier result.
 
-    The patch that an evaluation was recorded to judge decides where it is known; else the times do.
+    The patch that the last evaluation was recorded to judge decides where it is known; else the times do. A try
+    that broke need not have left the verdict that lies there, so it can only say that the verdict is not good.
     """
     evaluation = reading.evaluation
     if evaluation is None or reading.result is None:
         return False
-    judged = _judged_patch(reading)
-    if judged is not None and reading.patch_sha256 is not None:
-        return judged != reading.patch_sha256
+    attempt = tries.last([one for one in reading.attempts if one.outcome in ("completed", "infra_error")], "eval")
+    if attempt is not None and not _of_present_patch(reading, attempt):
+        return True
+    if (
+        attempt is not None
+        and attempt.outcome == "completed"
+        and None
+        not in (
+            attempt.record.patch_sha256,
+            reading.patch_sha256,
+        )
+    ):
+        return False
     if evaluation.evaluated_at is None or reading.ended_at is None:
         return False
     return evaluation.evaluated_at < reading.ended_at
-
-
-def _judged_patch(reading: PairReading) -> str | None:
-    """Hash of the patch that the present verdict is recorded to be of; None where no try says it."""
-    done = [attempt for attempt in reading.attempts if attempt.outcome in ("completed", "infra_error")]
-    attempt = tries.last(done, "eval")
-    return None if attempt is None else attempt.record.patch_sha256
 
 
 def _without_evaluation(reading: PairReading) -> Outcome:
@@ -168,6 +172,7 @@ def _without_evaluation(reading: PairReading) -> Outcome:
 
 
 def _of_present_patch(reading: PairReading, attempt: Attempt) -> bool:
+    """Whether a try may have been of the present patch: where a hash is not known, nothing says otherwise."""
     judged = attempt.record.patch_sha256
     return judged is None or reading.patch_sha256 is None or judged == reading.patch_sha256
 
