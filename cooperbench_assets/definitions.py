@@ -6,14 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from cooperbench_assets.project import find_project
+from cooperbench_assets.project import Project
 from cooperbench_assets.spec import check_run_names, load_experiments
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Load the defs folder; a mistake in a defs.yaml is one clear error before Dagster looks at it."""
-    project = find_project()
+    project = Project(Path(__file__).parents[1])
     check_run_names(load_experiments(project.defs), project)
     return dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=Path(__file__).parent),

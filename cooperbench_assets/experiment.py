@@ -7,6 +7,7 @@ What belongs here: how the definitions of one experiment are put together. What 
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING, Self
 
 import dagster as dg
 
@@ -15,17 +16,39 @@ from cooperbench_assets.assets.keys import partitions_of
 from cooperbench_assets.assets.results_store import build_results_store
 from cooperbench_assets.assets.subset import build_subset_asset
 from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.project import find_project
-from cooperbench_assets.spec import ExperimentSpec
+from cooperbench_assets.project import Project
+from cooperbench_assets.spec import ExperimentError, ExperimentSpec
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
-class Experiment(dg.Component, ExperimentSpec, dg.Resolvable):
-    """One model, agent, agent config, subset and harness, in some settings and seeds."""
+class Experiment(dg.Component):
+    """One model, agent, agent config, subset and harness, in some settings and seeds.
+
+    The attributes are those of ``spec.ExperimentSpec``, validated as they stand: without Dagster's resolution of
+    templates, a brace in an agent config means itself.
+    """
+
+    def __init__(self, spec: ExperimentSpec) -> None:
+        self.spec = spec
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of `attributes`, for Dagster's checks and completion."""
+        return ExperimentSpec
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """The experiment that a defs.yaml describes."""
+        if not isinstance(attributes, ExperimentSpec):
+            raise ExperimentError(f"{context.path}: attributes: say what the experiment is")
+        return cls(attributes)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The definitions of the experiment whose folder this is."""
-        spec = ExperimentSpec.model_validate(self.model_dump())
-        return experiment_definitions(BoundExperiment(context.path.name, spec, find_project()))
+        """The definitions of the experiment whose folder this is: <root>/cooperbench_assets/defs/<name>."""
+        project = Project(context.path.parents[2])
+        return experiment_definitions(BoundExperiment(context.path.name, self.spec, project))
 
 
 def experiment_definitions(bound: BoundExperiment) -> dg.Definitions:
