@@ -78,46 +78,34 @@ def communication_associations(frames: Frames) -> dict[str, pl.DataFrame]:
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
     pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"])
     pairs = pairs.join(cells.select("experiment", "setting", "seed"), on=["experiment", "setting", "seed"], how="semi")
-    long = _long(pairs)
-    by = ["experiment", "setting", "place", "verdict", "outcome", "trait"]
-    strata = {
-        "pair": long.with_columns(stratum="pair"),
-        "task": _pair_means(long, by).with_columns(stratum="task"),
-        "none": long.with_columns(stratum=pl.lit("all")),
-    }
     parts = [
-        stratified_correlation(rows, by, "stratum", "x", "y").with_columns(
-            stratum=pl.lit(name), label=pl.lit(STRATA[name])
-        )
-        for name, rows in strata.items()
+        _associated(pairs.with_columns(y=value), name).with_columns(outcome=pl.lit(outcome), verdict=pl.lit(verdict))
+        for verdict, outcome, value in _outcomes()
+        for name in STRATA
     ]
-    raw = pl.col("stratum") == "none"
-    rows = pl.concat(parts).with_columns(p=pl.when(~raw).then("p"), note=_note())
+    rows = pl.concat(parts).with_columns(p=pl.when(pl.col("stratum") != "none").then("p"), note=_note())
     order = pl.col("stratum").replace_strict({name: at for at, name in enumerate(STRATA)}, return_dtype=pl.Int8)
     rows = rows.sort("experiment", "place", "verdict", "outcome", "trait", order)
     return {COMMUNICATION_ASSOCIATIONS.name: conform(COMMUNICATION_ASSOCIATIONS, rows)}
 
 
-def _long(pairs: pl.DataFrame) -> pl.DataFrame:
-    """One row for every pair, verdict, outcome and trait, with numbers ``x`` (trait) and ``y`` (outcome)."""
-    keep = ["experiment", "setting", "place", "task", "pair"]
-    traits = [pl.col(name).cast(pl.Float64) for name in TRAITS]
+def _outcomes() -> list[tuple[str, str, pl.Expr]]:
+    """What traits are held against, over clean pairs: (verdict, name, 1 or 0). A conflict is one by any verdict."""
     clean = pl.col("outcome").is_in(["pass", "fail"])
-    conflict = pl.when(clean).then(is_conflict())
-    outcomes = [
-        pairs.select(*keep, *traits, verdict=pl.lit(verdict), outcome=pl.lit(name), y=value.cast(pl.Float64))
-        for verdict in VERDICTS
-        for name, value in (("pass", score(verdict, "clean")), ("conflict", conflict))
-    ]
-    return pl.concat(outcomes).unpivot(
-        list(TRAITS), index=[*keep, "verdict", "outcome", "y"], variable_name="trait", value_name="x"
-    )
+    passes = [(verdict, "pass", score(verdict, "clean")) for verdict in VERDICTS]
+    return [*passes, (VERDICTS[0], "conflict", pl.when(clean).then(is_conflict()))]
 
 
-def _pair_means(long: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    """One row for every pair, its seeds averaged: seeds of a pair cannot be swapped with those of another."""
-    both = long.filter(pl.col("x").is_not_null() & pl.col("y").is_not_null())
-    return both.group_by(*by, "task", "pair").agg(pl.col("x", "y").mean()).sort(*by, "task", "pair")
+def _associated(pairs: pl.DataFrame, stratum: str) -> pl.DataFrame:
+    by = ["experiment", "setting", "place"]
+    traits = list(TRAITS)
+    if stratum == "task":
+        # Seeds of a pair cannot be swapped with those of another, so a pair is one row.
+        judged = pairs.filter(pl.col("y").is_not_null())
+        pairs = judged.group_by(*by, "task", "pair").agg(pl.col(*traits, "y").mean()).sort(*by, "task", "pair")
+    within = pl.lit("all") if stratum == "none" else pl.col(stratum)
+    rows = stratified_correlation(pairs.with_columns(stratum=within), by, "stratum", traits, "y")
+    return rows.with_columns(stratum=pl.lit(stratum), label=pl.lit(STRATA[stratum]))
 
 
 def _note() -> pl.Expr:

@@ -280,13 +280,10 @@ def _statement() -> pl.Expr:
 def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
     """Fourfold tables of every two settings, for each common seed and by majority of seeds."""
     cells = cells_of(frames)
+    # One kind of score at a time: every seed of every two settings is joined, the largest join of all.
     scores = scores_of(frames, cells)
-    seeds = scores.filter(pl.col("score").is_not_null()).select(
-        *SCORE, "setting", "place", "seed", "pair", passed=pl.col("score") == 1
-    )
-    by_seed = _fourfold(seeds, "seed", ["seed"])
-    majority = _fourfold(_majorities(scores, cells), "majority", ["cells"])
-    rows = pl.concat([by_seed, majority], how="diagonal_relaxed")
+    kinds = scores.partition_by("verdict", "population") or [scores]
+    rows = pl.concat([_tables(kind, cells) for kind in kinds])
     rows = rows.with_columns(p_mcnemar=mcnemar_column(rows["only_a"], rows["only_b"]), label=pl.lit(THESE_PAIRS_ONLY))
     contrasts = contrasts_of(cells)
     key = ["experiment", "setting_a", "setting_b"]
@@ -294,6 +291,15 @@ def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
     rows = rows.with_columns(pl.when(pl.col("refused").is_null()).then("p_mcnemar").alias("p_mcnemar"))
     rows = rows.sort(*SCORE, "place_a", "place_b", pl.col("basis") == "majority", "seed")
     return {PAIRED_TABLES.name: conform(PAIRED_TABLES, rows)}
+
+
+def _tables(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
+    """Fourfold tables of one kind of score, by seed and by majority."""
+    seeds = scores.filter(pl.col("score").is_not_null()).select(
+        *SCORE, "setting", "place", "seed", "pair", passed=pl.col("score") == 1
+    )
+    majority = _fourfold(_majorities(scores, cells), "majority", ["cells"])
+    return pl.concat([_fourfold(seeds, "seed", ["seed"]), majority], how="diagonal_relaxed")
 
 
 def _majorities(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

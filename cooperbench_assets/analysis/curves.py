@@ -51,7 +51,11 @@ SUCCESS_BY_DIFFICULTY = result_table(
     columns(
         ("setting", pl.String, "Setting"),
         ("method", pl.String, f"{LEAVE_ONE_OUT} or {REPRODUCTION}: which solo seeds difficulty is made from"),
-        ("held_out", pl.Int32, "Solo seed that is left out of difficulty, and that solo is scored on; NULL: none"),
+        (
+            "held_out",
+            pl.Int32,
+            "Solo seed left out of difficulty, and that solo is scored on; NULL: all seeds, or all of these pooled",
+        ),
         ("scale", pl.String, "level (every difficulty that occurs) or bucket (the paper's ten)"),
         ("level", pl.String, "The difficulty as a fraction; NULL for a bucket"),
         ("bucket", pl.Int32, "The bucket, 0 to 9; NULL for a level"),
@@ -144,17 +148,34 @@ def _points(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_rates(points: pl.DataFrame) -> pl.DataFrame:
-    """The curves on both scales: one row for every point, with its rate and interval."""
-    levels = points.with_columns(scale=pl.lit("level"), x=pl.col("difficulty"), bucket=pl.lit(None, pl.Int32))
-    middle = (pl.col("bucket") + 0.5) / BUCKETS
-    buckets = points.with_columns(scale=pl.lit("bucket"), x=middle, level=pl.lit(None, pl.String))
-    both = pl.concat([levels, buckets])
-    by = [*SCORE, "setting", "place", "method", "held_out", "scale", "x"]
-    sums = both.group_by(*by, "level", "bucket").agg(
-        pairs=pl.col("pair").n_unique().cast(pl.Int64), passes=pl.col("k").sum()
+    """The curves: on both scales over all seeds or held-out seeds, with intervals, and by bucket for each held-out one.
+
+    Pooled over held-out seeds, a pair of another setting counts once for each; as its task is what is clustered
+    by, that does not narrow the interval.
+    """
+    by = [*SCORE, "setting", "place", "method", "held_out"]
+    each = points.filter(pl.col("held_out").is_not_null()).group_by(*by, "bucket").agg(
+        pairs=pl.len().cast(pl.Int64), tasks=pl.col("task").n_unique().cast(pl.Int64),
+        passes=pl.col("k").sum(), n=pl.col("n").sum(), interval_note=pl.lit("given over all held-out seeds"),
+    )  # fmt: skip
+    each = each.with_columns(scale=pl.lit("bucket"), x=_middle(), rate=pl.col("passes") / pl.col("n"))
+    by_task = points.group_by(*by[:-1], "bucket", "level", "difficulty", "task").agg(pl.col("k", "n").sum(), "pair")
+    levels = by_task.with_columns(scale=pl.lit("level"), x=pl.col("difficulty"), bucket=pl.lit(None, pl.Int32))
+    buckets = by_task.with_columns(scale=pl.lit("bucket"), x=_middle(), level=pl.lit(None, pl.String))
+    return pl.concat([*(_pooled(scale, by[:-1]) for scale in (levels, buckets)), each], how="diagonal")
+
+
+def _middle() -> pl.Expr:
+    return (pl.col("bucket") + 0.5) / BUCKETS
+
+
+def _pooled(by_task: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    key = [*by, "scale", "x"]
+    sums = by_task.group_by(*key, "level", "bucket").agg(
+        pairs=pl.col("pair").explode(empty_as_null=False).n_unique().cast(pl.Int64), passes=pl.col("k").sum()
     )
-    rates = clustered_mean(both, by, total="k").rename({"mean": "rate"})
-    return sums.join(rates, on=by, nulls_equal=True)
+    rates = clustered_mean(by_task, key, total="k").rename({"mean": "rate"})
+    return sums.join(rates, on=key).with_columns(held_out=pl.lit(None, pl.Int32))
 
 
 def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
@@ -162,7 +183,8 @@ def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> p
     by = [*SCORE, "setting", "method"]
     x, y = pl.col("x"), pl.col("rate")
     trapezoids = ((x - x.shift()) * (y + y.shift()) / 2).sum()
-    buckets = curves.filter(pl.col("scale") == "bucket").sort(*by, "held_out", "x")
+    whole = (pl.col("method") == REPRODUCTION) == pl.col("held_out").is_null()
+    buckets = curves.filter((pl.col("scale") == "bucket") & whole).sort(*by, "held_out", "x")
     areas = buckets.group_by(*by, "held_out", maintain_order=True).agg(
         area=trapezoids, span=x.last() - x.first(), points=pl.len().cast(pl.Float64)
     )

@@ -154,14 +154,23 @@ def has_verdict() -> pl.Expr:
     return pl.col("has_eval").fill_null(False) & ~pl.col("stale").fill_null(False)
 
 
+def recorded_pass(verdict: str) -> pl.Expr:
+    """What eval.json says, by `verdict`, of any pair that has one: also of an infra_error, whose verdict is not used."""
+    if verdict == "upstream":
+        return pl.col("both_passed")
+    applied = (pl.col("apply_a") == "applied") & (pl.col("apply_b") == "applied")
+    merged = pl.col("merge_status").is_in(["clean", "identical"]) & applied.fill_null(True)
+    as_strict = pl.col("both_passed") & merged.fill_null(True)
+    return pl.coalesce("both_passed_strict", as_strict)
+
+
 def score(verdict: str, population: str) -> pl.Expr:
     """1 for a pass, 0 for a fail, NULL for a pair that does not count in `population`."""
     if population == "clean":
         outcome = pl.col(outcome_column(verdict))
         value: pl.Expr = pl.when(outcome == "pass").then(1).when(outcome == "fail").then(0)
     else:
-        passed = pl.col("both_passed_strict" if verdict == "strict" else "both_passed")
-        value = pl.when(has_verdict()).then(passed.cast(pl.Int8))
+        value = pl.when(has_verdict()).then(recorded_pass(verdict).cast(pl.Int8))
     return value.cast(pl.Int8).alias("score")
 
 

@@ -108,7 +108,7 @@ def _staged(pairs: pl.DataFrame, verdict: str) -> pl.DataFrame:
         pl.lit(True),
         pl.col("has_result").fill_null(False),
         pl.col("agents_failed").fill_null(0) == 0,
-        pl.col("patches").fill_null(0) >= pl.col("agents").fill_null(1),
+        (pl.col("patches") >= pl.col("agents")).fill_null(True),  # not known: nothing says that it stopped here
         outcome.is_in(["pass", "fail"]),
         solo | (applied & (reason.fill_null("") != "not_applied")),
         solo | pl.col("kind").is_in(kinds),

@@ -117,41 +117,56 @@ def holm(p: str, by: Sequence[str]) -> pl.Expr:
     return raw.cum_max().over(by, order_by=place).clip(upper_bound=1.0)
 
 
-def stratified_correlation(frame: pl.DataFrame, by: Sequence[str], stratum: str, x: str, y: str) -> pl.DataFrame:
-    """Association of `x` and `y` within strata, with the Mantel–Haenszel correlation test.
+def stratified_correlation(
+    frame: pl.DataFrame, by: Sequence[str], stratum: str, traits: Sequence[str], y: str
+) -> pl.DataFrame:
+    """Association of every trait x with `y` within strata, with the Mantel–Haenszel correlation test.
 
     With sums over strata h of sxy, sxx and syy (about the stratum's means) and n_h rows in a stratum, the
     statistic is (Σ sxy)² / Σ (sxx · syy / (n_h − 1)), chi-squared with 1 degree of freedom where the rows of a
     stratum could be swapped (Mantel 1963; Landis, Heyman & Koch, Int. Stat. Rev. 46 (1978) 237–254).
 
     Args:
-        frame: Rows with numbers in `x` and `y`; rows where either is NULL are left out.
+        frame: Rows with numbers in `traits` and `y`; rows without a `y` are left out.
         by: Columns of the groups.
         stratum: Column of the stratum.
-        x: Column of the trait.
+        traits: Columns of traits.
         y: Column of the outcome.
 
     Returns:
-        One row per group: `by`, ``n``, ``strata`` and ``informative`` (strata in which both vary), ``slope``
-        (change of `y` for one unit of `x`), ``correlation``, ``p``; the last three NULL where nothing varies.
+        One row per group and trait: `by`, ``trait``, ``n``, ``strata`` and ``informative`` (strata in which both
+        vary), ``slope`` (change of `y` for one unit of x), ``correlation``, ``p``; the last three NULL where nothing
+        varies.
     """
-    rows = frame.filter(pl.col(x).is_not_null() & pl.col(y).is_not_null())
-    dx, dy = pl.col(x) - pl.col(x).mean(), pl.col(y) - pl.col(y).mean()
+    rows = frame.filter(pl.col(y).is_not_null())
     strata = rows.group_by(*by, stratum).agg(
-        m=pl.len().cast(pl.Int64), sxy=(dx * dy).sum(), sxx=(dx**2).sum(), syy=(dy**2).sum()
-    )
-    both = (pl.col("sxx") > _SAME) & (pl.col("syy") > _SAME)
-    variance = pl.when(both).then(pl.col("sxx") * pl.col("syy") / (pl.col("m") - 1))
-    groups = strata.group_by(by, maintain_order=True).agg(
+        pl.len().cast(pl.Int64).alias("m"), _about_mean(y, y).alias("syy"),
+        *(_about_mean(x, x).alias(f"sxx_{x}") for x in traits), *(_about_mean(x, y).alias(f"sxy_{x}") for x in traits),
+    )  # fmt: skip
+    parts = [_one_trait(strata, by, x) for x in traits]
+    return _with_correlation(pl.concat(parts)).drop("xy", "xx", "yy", "variance")
+
+
+def _about_mean(a: str, b: str) -> pl.Expr:
+    """Sum of products about the means; exact for the small whole numbers that traits and outcomes are."""
+    first, second = pl.col(a).cast(pl.Float64), pl.col(b).cast(pl.Float64)
+    return (first * second).sum() - first.sum() * second.sum() / pl.len()
+
+
+def _one_trait(strata: pl.DataFrame, by: Sequence[str], trait: str) -> pl.DataFrame:
+    sxy, sxx, syy = pl.col(f"sxy_{trait}"), pl.col(f"sxx_{trait}"), pl.col("syy")
+    both = (sxx > _SAME) & (syy > _SAME)
+    variance = pl.when(both).then(sxx * syy / (pl.col("m") - 1))
+    return strata.group_by(by, maintain_order=True).agg(
+        pl.lit(trait).alias("trait"),
         n=pl.col("m").sum(),
         strata=pl.len().cast(pl.Int64),
         informative=both.sum().cast(pl.Int64),
-        xy=pl.col("sxy").sum(),
-        xx=pl.col("sxx").sum(),
-        yy=pl.col("syy").sum(),
+        xy=sxy.sum(),
+        xx=sxx.sum(),
+        yy=syy.sum(),
         variance=variance.sum(),
     )
-    return _with_correlation(groups).drop("xy", "xx", "yy", "variance")
 
 
 def _with_correlation(groups: pl.DataFrame) -> pl.DataFrame:

@@ -24,6 +24,7 @@ from cooperbench_assets.analysis.frames import (
     outcome_column,
     pairs_of,
     reason_column,
+    recorded_pass,
     result_table,
     settings_of,
 )
@@ -157,7 +158,6 @@ def _count_expressions(verdict: str) -> list[pl.Expr]:
     failed, infra = outcome == "fail", outcome == "infra_error"
     clean = outcome.is_in(["pass", "fail"])
     evaluated = has_verdict() & pl.col("both_passed").is_not_null()
-    passed = pl.col("both_passed_strict" if verdict == "strict" else "both_passed")
     flags = {
         "passes": outcome == "pass",
         "fails": failed,
@@ -170,7 +170,7 @@ def _count_expressions(verdict: str) -> list[pl.Expr]:
         "missing": outcome == "missing",
         "clean": clean,
         "evaluated": evaluated,
-        "evaluated_passes": evaluated & passed,
+        "evaluated_passes": evaluated & recorded_pass(verdict),
         "suspect": clean & pl.col("suspect"),
         "limits_exceeded": clean & pl.col("limits_exceeded"),
         "accepted": infra & pl.col("accepted"),
