@@ -153,7 +153,7 @@ PAIRS = Table(
             (
                 "fallback_unseen",
                 pl.Boolean,
-                "conflicts/naive: upstream tested agent 1's patch alone and threw that output away",
+                "The merge failed: upstream tested agent 1's patch alone and threw that output away",
             ),
             ("limits_exceeded", pl.Boolean, "An agent ended at its step or cost limit; its patch is graded"),
             (
@@ -284,7 +284,7 @@ QUARANTINE = Table(
                 pl.String,
                 (
                     "unreadable, cut, empty, encoding, not_json, wrong_type, features, extra, duplicate, "
-                    "misplaced, unknown_setting"
+                    "misplaced, unknown_setting, stray"
                 ),
             ),
             ("message", pl.String, "What is wrong"),
