@@ -169,6 +169,7 @@ class Loop:
     def _names(self, made: Try) -> dict[str, str]:
         """Variables that tell agents and test programs which try they are part of."""
         return {
+            "COOPERBENCH_ASSETS_DATASET": str(self.job.dataset),
             "COOPERBENCH_ASSETS_PAIR": made.pair.name,
             "COOPERBENCH_ASSETS_SEED": str(self.job.seed),
             "COOPERBENCH_ASSETS_ATTEMPT": str(made.attempt.n),
