@@ -143,6 +143,7 @@ class _Launch:
     name: str
     swept: Swept
     began: float
+    import_seconds: float = 0.0
 
     def run(self) -> StageReport:
         job = self.job
@@ -156,7 +157,9 @@ class _Launch:
             budget.check_prices()
         server = harness_server(job)
         slots = read_sizes(job.state or state_folder())
+        before = time.monotonic()
         info = imported(job, server)
+        self.import_seconds = time.monotonic() - before
         with _messages(job, self.stage) as redis_url:
             launch = self._begin(info, states, {str(name): size for name, size in slots.items()}, plan.campaign)
             loop = self._loop(server, states, budget, plan, redis_url)
@@ -273,7 +276,8 @@ class _Launch:
             stopped=loop.stopped,
             breaker=loop.breaker.reason,
             busy_seconds=loop.busy_seconds,
-            orchestration_seconds=max(0.0, seconds - loop.waited_seconds),
+            orchestration_seconds=max(0.0, seconds - loop.waited_seconds - self.import_seconds),
+            import_seconds=self.import_seconds,
             isolation=", ".join(sorted(loop.isolations)) or None,
             notes=tuple(loop.server.ready().warnings) if loop.server.alive else (),
         )

@@ -106,7 +106,25 @@ def plan_agents(
             f"{job.label}: {', '.join(settled[:5])} has its verdict, and the first clean verdict is final; "
             "fresh agents are a new repetition: add a seed to the setting and run that cell"
         )
-    return _plan("agent", job, states, options, history, campaign, asked, _agent_step)
+    plan = _plan("agent", job, states, options, history, campaign, asked, _agent_step)
+    refused = next((state for state in states.values() if options.automatic and _account_refused(state)), None)
+    return plan if refused is None else _all_wait(plan, refused)
+
+
+_ACCOUNT = frozenset({"auth", "quota"})
+
+
+def _account_refused(state: PairState) -> bool:
+    """Whether a pair was struck by what strikes every pair until a person has acted."""
+    family, retryable = _failure(state, "agent")
+    return not state.settled and family in _ACCOUNT and retryable is False
+
+
+def _all_wait(plan: Plan, refused: PairState) -> Plan:
+    """The plan where nothing is run, because what struck one pair would strike the next one."""
+    why = f"waits for a person ({refused.family}): {refused.pair.name} was struck, and the others would be"
+    steps = (replace(step, action="blocked", reason=why) if step.action == "run" else step for step in plan.steps)
+    return replace(plan, steps=tuple(steps))
 
 
 def plan_evaluations(

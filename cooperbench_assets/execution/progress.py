@@ -95,7 +95,10 @@ class StageReport:
     """Wall time of all children, added up."""
 
     orchestration_seconds: float
-    """Time that this process worked rather than waited."""
+    """Time that this process worked rather than waited for children or the harness."""
+
+    import_seconds: float = 0.0
+    """Time that this launch waited for the harness to be imported; the next one in this process need not."""
 
     reaped: int = 0
     """Processes of an earlier, dead launch that were ended at the start."""

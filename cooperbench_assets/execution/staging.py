@@ -6,6 +6,7 @@ taking its files over (``promotion``).
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ def keep_evidence(place: Staged, folder: Path, stage: Stage) -> None:
 def discard(place: Staged) -> None:
     """Remove a staging folder, and the one above it when it was the last."""
     shutil.rmtree(place.root, ignore_errors=True)
+    with contextlib.suppress(OSError):  # Other tries are there.
+        place.root.parent.rmdir()
 
 
 def last_words(place: Staged) -> str:
