@@ -45,6 +45,10 @@ class Lazy:
 
 
 COMMANDS: Final = {
+    "demo": Lazy(
+        "cooperbench_assets.commands.demo:demo",
+        "Run the built-in experiment: scripted agents, real tests, no engine, key or network.",
+    ),
     "import-logs": Lazy(
         "cooperbench_assets.commands.import_logs:import_logs",
         "Make an experiment of runs that exist, or adopt them.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from cooperbench_assets.assets.execution import owes
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.experiment import experiment_definitions
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.project import Project
-    from cooperbench_assets.spec import ExperimentSpec
+    from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
 
 CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
@@ -102,6 +103,10 @@ class Launcher:
         ops = {op_name(self.bound.name, asset): {"config": dict(config)} for asset in CELL_ASSETS} if config else {}
         self.now = f"{cell.setting} seed {cell.seed}"
         return self._run(CELL_ASSETS, cell, ops)
+
+    def owes(self, cell: CellSpec) -> bool:
+        """Whether a retry that can help is owed to a cell."""
+        return owes(self.bound, cell)
 
     def run_store(self) -> Ran:
         """Materialise results_store."""

@@ -17,17 +17,19 @@ from pydantic import Field
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.execution.attempts import write_atomically
-from cooperbench_assets.execution.cell import run_agents, run_evaluations
+from cooperbench_assets.execution.cell import plan_stage, run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits
 from cooperbench_assets.execution.options import LaunchOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cooperbench_assets.benchmark.pairs import Subset
     from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.execution.plan import Plan
     from cooperbench_assets.execution.progress import Progress, StageReport
+    from cooperbench_assets.execution.protocol import Stage
     from cooperbench_assets.spec import CellSpec
 
 SAY_SECONDS = 2.0
@@ -105,6 +107,21 @@ def _agent_config_file(bound: BoundExperiment, cell: CellSpec) -> Path | None:
     return file
 
 
+STAGES: Mapping[str, Stage] = {"run_logs": "agent", "eval_outputs": "eval"}
+"""The stage that each executing asset runs."""
+
+
+def plan_of(bound: BoundExperiment, cell: CellSpec, asset: str, config: LaunchConfig) -> Plan:
+    """What a launch of run_logs or eval_outputs would do with each pair, and why. Nothing is run."""
+    return plan_stage(STAGES[asset], job_of(bound, cell, bound.subset()), config.options())
+
+
+def owes(bound: BoundExperiment, cell: CellSpec) -> bool:
+    """Whether a launch that nobody asked for would run anything of a cell: a retry that can help."""
+    config = LaunchConfig(automatic=True)
+    return bound.spec.execution != "none" and any(plan_of(bound, cell, asset, config).runs for asset in STAGES)
+
+
 def run_stage(
     context: dg.AssetExecutionContext,
     bound: BoundExperiment,
@@ -117,7 +134,7 @@ def run_stage(
     Raises:
         LaunchError: on what a person must mend; tries that infrastructure ended are recorded, and raise nothing.
     """
-    work = run_agents if key.path[-1] == "run_logs" else run_evaluations
+    work = run_agents if STAGES[key.path[-1]] == "agent" else run_evaluations
     job = job_of(bound, cell, bound.subset())
     report = work(job, config.options(), _teller(context, bound, cell, key))
     for note in report.notes:

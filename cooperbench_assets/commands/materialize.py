@@ -64,11 +64,12 @@ def materialize(
         "new_campaign": new_campaign,
     }
     config = {name: value for name, value in config.items() if value}
+    from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.launch import Launcher  # imports Dagster: seconds that --help need not cost
 
     out = console()
     if dry_run:
-        print_plans(Launcher(project, experiment, spec).bound, cells, config, out)
+        print_plans(BoundExperiment(experiment, spec, project), cells, config, out)
         return
     with Launcher(project, experiment, spec) as launcher:
         failures = run_cells(launcher, cells, out, config)
@@ -111,14 +112,14 @@ def chosen_cells(
 
 def print_plans(bound: BoundExperiment, cells: Sequence[CellSpec], config: dict[str, Any], out: Console) -> None:
     """What a launch of each cell would run, and why, with the cost and time that earlier tries suggest."""
-    from cooperbench_assets.assets.execution import LaunchConfig, plan_stage
+    from cooperbench_assets.assets.execution import LaunchConfig, plan_of
 
     if bound.spec.execution == "none":
         out.print(f"{bound.name} reads logs that are made elsewhere (execution: none): there is nothing to run")
         return
     for cell in cells:
         for asset, stage in (("run_logs", "agents"), ("eval_outputs", "evaluations")):
-            plan = plan_stage(bound, cell, asset, LaunchConfig(**config))
+            plan = plan_of(bound, cell, asset, LaunchConfig(**config))
             out.print(f"{cell.cell.setting} seed {cell.cell.seed}: {len(plan.runs)} {stage} to run{_expected(plan)}")
             for action in ("run", "blocked"):
                 reasons = Counter(step.reason for step in plan.having(action))

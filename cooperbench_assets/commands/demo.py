@@ -1,0 +1,75 @@
+"""demo: the built-in experiment from set-up to results, in one command."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.materialize import chosen_cells, report, run_cells
+from cooperbench_assets.commands.output import console
+from cooperbench_assets.commands.status import look, show, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from cooperbench_assets.launch import Launcher, Ran
+    from cooperbench_assets.project import Project
+    from cooperbench_assets.spec import CellSpec, ExperimentSpec
+
+EXPERIMENT: Final = "demo"
+
+
+@click.command()
+def demo() -> None:
+    """Run the built-in experiment: scripted agents, real tests, no engine, key or network.
+
+    Builds its dataset, materialises its five cells, retries what the scripted infrastructure broke, publishes the
+    results store and prints its cells. Running it again continues where it stopped. Exit code 3 if an asset could
+    not be materialised.
+    """
+    started = time.monotonic()
+    project = find_project()
+    spec = load_experiments(project.defs)[EXPERIMENT]
+    out = console()
+    out.print("The agents of this experiment are scripted: its figures say nothing about any model.")
+
+    from cooperbench_assets.demo.dataset import build_dataset
+    from cooperbench_assets.launch import Launcher
+
+    build_dataset(project.resolve(spec.dataset))
+    with Launcher(project, EXPERIMENT, spec) as launcher:
+        failures = _run_until_nothing_helps(launcher, chosen_cells(EXPERIMENT, spec), out)
+        store = launcher.run_store()
+    if store.error:
+        report(out, "results_store", store)
+    if failures or store.error:
+        raise click.exceptions.Exit(3)
+    _end(project, spec, time.monotonic() - started, store, out)
+
+
+def _run_until_nothing_helps(launcher: Launcher, cells: Sequence[CellSpec], out: Console) -> int:
+    """Materialise the cells, and again those that infrastructure struck, as the retry sensor would."""
+    owed = list(cells)
+    for _ in range(launcher.bound.spec.limits.agent_attempts + launcher.bound.spec.limits.eval_attempts):
+        if failures := run_cells(launcher, owed, out):
+            return failures
+        owed = [cell for cell in owed if launcher.owes(cell)]
+        if not owed:
+            break
+        out.print(f"Infrastructure struck in {len(owed)} cells; what a retry can help is tried again.")
+    return 0
+
+
+def _end(project: Project, spec: ExperimentSpec, seconds: float, store: Ran, out: Console) -> None:
+    out.print()
+    show(look(project, {EXPERIMENT: spec}, stored(project), EXPERIMENT))
+    passed = "all checks are green" if not store.failed_checks else f"{len(store.failed_checks)} checks failed"
+    out.print(f"\n{seconds:.0f} seconds; {passed} on the results store.")
+    out.print(f"The results:  duckdb -readonly {project.relative(project.database)}")
+    out.print('              cooperbench-assets query "SELECT * FROM cells"')
+    out.print("The UI:       make ui, then http://127.0.0.1:3000")
