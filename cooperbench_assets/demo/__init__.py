@@ -4,7 +4,8 @@ What belongs here: everything that is made up for the demo. What does not: anyth
 Standard library only, because the harness imports the agents where nothing else of ours is installed. The
 agents are scripted and call no model: their results say nothing about any.
 
-``build_dataset(root)`` makes the dataset; the harness finds the agents by ``DEMO_MODULE``.
+``build_dataset(root)`` makes the dataset; the harness finds the agents by ``DEMO_MODULE``; ``eval_environment(…)``
+gives the variables with which some evaluations of a cell are struck by infrastructure.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from .dataset import DatasetError, build_dataset
+from .strikes import eval_environment
 
 DEMO_AGENT: Final = "scripted"
 """Name under which the harness knows the scripted agents."""
@@ -22,4 +24,4 @@ DEMO_MODEL: Final = "scripted/demo"
 DEMO_MODULE: Final = "cooperbench_assets.demo.agents"
 """Module that registers the agents; goes into ``COOPERBENCH_EXTERNAL_AGENTS``."""
 
-__all__ = ["DEMO_AGENT", "DEMO_MODEL", "DEMO_MODULE", "DatasetError", "build_dataset"]
+__all__ = ["DEMO_AGENT", "DEMO_MODEL", "DEMO_MODULE", "DatasetError", "build_dataset", "eval_environment"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from .chance import chance
 from .difficulty import Traits
-from .endings import Setting
+from .endings import Setting, setting_of
 from .strikes import ATTEMPT_VARIABLE, StrikePolicy
 
 DATASET_VARIABLE = "COOPERBENCH_ASSETS_DATASET"
@@ -110,7 +110,7 @@ class Assignment:
             raise AssignmentError(f"the demo's agents read the pair from the log folder, and {log_dir!r} is none")
         run, mode, repo, task_id, first, second = match.groups()
         options = Options.from_config(config)
-        setting: Setting = "solo" if mode == "solo" else "coop-comm" if talking else "coop-nocomm"
+        setting = setting_of(mode, messaging=talking)
         seed = options.seed if options.seed is not None else _seed(run)
         dataset = Path(options.dataset or os.environ.get(DATASET_VARIABLE) or "dataset")
         features = (int(first), int(second))

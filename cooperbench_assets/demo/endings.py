@@ -88,6 +88,11 @@ class CoopEnding:
         return self.works == ("right", "right")
 
 
+def setting_of(mode: str, *, messaging: bool) -> Setting:
+    """How agents work in one of the harness's modes (solo, coop, team)."""
+    return "solo" if mode == "solo" else "coop-comm" if messaging else "coop-nocomm"
+
+
 def solo_ending(pair: str, seed: int, traits: Traits) -> SoloEnding:
     """How one agent's try of a pair ends.
 

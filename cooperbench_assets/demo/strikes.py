@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .chance import chance, choice
-from .endings import Setting
+from .endings import Setting, setting_of
 
 EVAL_VARIABLE = "COOPERBENCH_DEMO_EVAL_STRIKES"
 """Lists the struck evaluations of a cell for ``runner.sh``: words ``<pair>@<try>=<kind>``."""
@@ -21,9 +21,6 @@ EVAL_VARIABLE = "COOPERBENCH_DEMO_EVAL_STRIKES"
 PAIR_VARIABLE = "COOPERBENCH_ASSETS_PAIR"
 ATTEMPT_VARIABLE = "COOPERBENCH_ASSETS_ATTEMPT"
 """Number of the try, from 1, of agents or evaluation; set by whoever runs them."""
-
-_LISTED_TRIES = 20
-"""Tries of an evaluation that are listed where it is struck always."""
 
 Telling = Literal["returned", "raised", "silent"]
 """How an agent that is struck says so: in its result, by an exception, or in its stream alone, the error being null."""
@@ -160,16 +157,28 @@ def strikes_eval(
 
 
 def eval_environment(
-    pairs: Iterable[str], setting: Setting, seed: int, policy: StrikePolicy | None = None
+    pairs: Iterable[str], *, mode: str, messaging: bool, seed: int, agent_config: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """Variables for the test programs of one cell, so that ``runner.sh`` knows which tries are struck.
 
     They take effect where ``COOPERBENCH_ASSETS_PAIR`` and ``COOPERBENCH_ASSETS_ATTEMPT`` (number of this evaluation's
     try, from 1) are set for each test program as well.
+
+    Args:
+        pairs: Names of the cell's pairs.
+        mode: solo, coop or team.
+        messaging: Whether the agents may talk.
+        seed: Number of the repetition.
+        agent_config: The agents' config, for its ``strikes``.
+
+    Raises:
+        PolicyError: if the config's ``strikes`` are none.
     """
+    policy = StrikePolicy.from_config((agent_config or {}).get("strikes"))
+    setting = setting_of(mode, messaging=messaging)
     words = []
     for pair in pairs:
-        for attempt in range(1, _LISTED_TRIES):
+        for attempt in range(1, policy.most_eval + 1):
             kind = strikes_eval(pair, setting, seed, attempt, policy)
             if kind is None:
                 break

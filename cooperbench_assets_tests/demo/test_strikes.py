@@ -99,9 +99,9 @@ def test_a_config_that_cannot_be_is_refused(content: object) -> None:
 
 
 def test_the_runner_is_struck_in_the_try_that_the_environment_names(bench: Bench) -> None:
-    policy = StrikePolicy(rate=0, eval_rate=1, most=1)
     pair = PAIRS[0]
-    listed = eval_environment(PAIRS[:2], "solo", 0, policy)
+    config = {"strikes": {"rate": 0, "eval_rate": 1}}
+    listed = eval_environment(PAIRS[:2], mode="solo", messaging=False, seed=0, agent_config=config)
     assert listed[EVAL_VARIABLE].split()[0] == f"{pair}@1=oom"
     task, a, _ = split(pair)
     sandbox = bench.sandbox(task)
@@ -143,4 +143,14 @@ def test_a_full_disk_is_recognised(bench: Bench) -> None:
 
 
 def test_a_cell_without_strikes_needs_no_variables() -> None:
-    assert eval_environment(PAIRS, "solo", 0, StrikePolicy(eval_rate=0)) == {}
+    config = {"strikes": {"eval_rate": 0}}
+    assert eval_environment(PAIRS, mode="coop", messaging=True, seed=0, agent_config=config) == {}
+
+
+@pytest.mark.parametrize(("setting", "seed"), CELLS)
+def test_the_variables_list_what_the_policy_says(setting: Setting, seed: int) -> None:
+    mode, messaging = ("solo", False) if setting == "solo" else ("coop", setting == "coop-comm")
+    config = {"strikes": {"rate": 0.2, "most": 2}}
+    listed = eval_environment(PAIRS, mode=mode, messaging=messaging, seed=seed, agent_config=config)
+    struck_first = [pair for pair in PAIRS if strikes_eval(pair, setting, seed, 1, MANY)]
+    assert listed[EVAL_VARIABLE].split() == [f"{pair}@1=oom" for pair in struck_first]
