@@ -11,20 +11,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from cooperbench_assets.benchmark.records import AttemptRecord
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cooperbench_assets.benchmark.failures import Stage
+    from cooperbench_assets.benchmark.records import AttemptRecord
 
 ATTEMPTS = "attempts"
 """Folder in the run folder that holds every recorded try."""
 
 FILE = "attempt.json"
-DECODER = msgspec.json.Decoder(AttemptRecord)
 _FOLDER = re.compile(r"(agent|eval)-(\d{1,9})")
 
 
@@ -45,8 +41,11 @@ class Attempt:
 
     @property
     def counted(self) -> bool:
-        """Whether it counts towards the limit of tries: it ended as infrastructure, or without an end."""
-        return self.outcome in ("infra_error", "interrupted")
+        """Whether it counts towards the limit of tries: it ended as infrastructure, or without an end.
+
+        Campaign 0 is what was there before this project ran anything, and counts for no limit.
+        """
+        return self.outcome in ("infra_error", "interrupted") and self.record.campaign != 0
 
 
 def parse_folder(name: str) -> tuple[Stage, int] | None:

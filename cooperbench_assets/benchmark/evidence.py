@@ -16,6 +16,10 @@ from msgspec import Struct
 from cooperbench_assets.benchmark import failures
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
 from cooperbench_assets.benchmark.records import (
+    STREAM_EVENT,
+    TEXT,
+    TRAJECTORY,
+    TRAJECTORY_MESSAGE,
     AgentRecord,
     FeatureRecord,
     StreamEvent,
@@ -40,11 +44,6 @@ _NO_TEXT = (b"", b"null")
 _TAIL = 1 << 16
 _LONGEST_TAIL = 1 << 23
 _LARGEST_TRAJECTORY = 1 << 27
-
-_EVENT = msgspec.json.Decoder(StreamEvent)
-_TRAJECTORY = msgspec.json.Decoder(TrajectoryRecord)
-_MESSAGE = msgspec.json.Decoder(TrajectoryMessage)
-_TEXT = msgspec.json.Decoder(str)
 
 
 class AgentEnd(Struct, frozen=True):
@@ -179,7 +178,7 @@ def _ending_in(tail: bytes, source: str) -> _Ending | None:
         if b'"result"' not in line and b'"turn.' not in line and b'"error"' not in line:
             continue
         try:
-            event = _EVENT.decode(line)
+            event = STREAM_EVENT.decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             continue
         if event.type in ("result", "turn.failed", "turn.completed", "error"):
@@ -209,7 +208,7 @@ def _from_trajectory(folder: str, names: Container[str], name: str, feature: int
             path = f"{folder}/{file}"
             if Path(path).stat().st_size > _LARGEST_TRAJECTORY:
                 continue
-            trajectory = decode(read_bytes(path), _TRAJECTORY)
+            trajectory = decode(read_bytes(path), TRAJECTORY)
         except (BadFileError, OSError):
             continue
         if feature is not None and trajectory.feature_id not in (None, feature):
@@ -223,7 +222,7 @@ def _last_words(trajectory: TrajectoryRecord, file: str) -> _Found | None:
     """The failure that the last messages of a trajectory tell of."""
     for raw in reversed(trajectory.messages[-3:]):
         try:
-            message = _MESSAGE.decode(raw)
+            message = TRAJECTORY_MESSAGE.decode(raw)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             continue
         text = _words(message)
@@ -270,6 +269,6 @@ def _output(raw: bytes) -> str:
     if raw in _NO_TEXT:
         return ""
     try:
-        return _TEXT.decode(raw)
+        return TEXT.decode(raw)
     except (msgspec.MsgspecError, ValueError):
         return raw.decode("utf-8", "replace").replace("\\n", "\n")

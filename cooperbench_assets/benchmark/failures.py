@@ -78,7 +78,7 @@ UNKNOWN = infra("unknown")
 
 def _code(codes: str) -> str:
     """Pattern of an HTTP status in a place where it is one, so that no count or line number is taken for it."""
-    named = r"(?:\bHTTP(?:/\d(?:\.\d)?)?|\w*[Ee]rror(?:_?[Cc]ode)?|\b[Ss]tatus(?:_?[Cc]ode)?|\b[Cc]ode)"
+    named = r"(?:\bHTTP(?:/\d(?:\.\d)?)?|[Ee]rror(?:_?[Cc]ode)?|\b[Ss]tatus(?:_?[Cc]ode)?|\b[Cc]ode)"
     no_count = r"(?![\w]|\.\d|\s*(?:ms|s|sec|seconds|minutes|tests?|passed|failed|items|lines|bytes)\b)"
     reason = (
         r"(?:Client Error|Server Error|Unauthorized|Forbidden|Payment Required|Too Many Requests|Not Found"

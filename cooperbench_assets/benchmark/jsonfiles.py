@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 BOM = b"\xef\xbb\xbf"
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
+_BYTE = re.compile(r"\(byte (\d+)\)")
 _GROWN_BY = 1 << 16
 
 
@@ -105,9 +107,15 @@ def _bad(raw: bytes, error: Exception) -> BadFileError:
         return BadFileError("wrong_type", f"it has a value of a wrong type: {error}")
     if isinstance(error, RecursionError):
         return BadFileError("not_json", "it is nested too deeply")
-    if "truncated" in str(error):
+    if "truncated" in str(error) or _position(error) >= len(raw):
         return BadFileError("cut", "it ends in the middle: its writer was killed")
     return BadFileError("not_json", f"it is no JSON: {error}")
+
+
+def _position(error: Exception) -> int:
+    """Byte at which a decoder stopped; -1 where it does not say."""
+    match = _BYTE.search(str(error))
+    return int(match[1]) if match else -1
 
 
 def _mend(raw: bytes) -> bytes | None:

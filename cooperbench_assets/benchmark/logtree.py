@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from cooperbench_assets.benchmark import attempts as tries
 from cooperbench_assets.benchmark.jsonfiles import Quarantined, printable
 from cooperbench_assets.benchmark.pairfolder import (
@@ -31,6 +29,10 @@ from cooperbench_assets.benchmark.pairfolder import (
 )
 from cooperbench_assets.benchmark.pairs import Pair, parse_folder
 from cooperbench_assets.benchmark.records import (
+    ATTEMPT,
+    CONFIG,
+    EVAL_SUMMARY,
+    PROVENANCE,
     AttemptRecord,
     ConfigRecord,
     EvalSummaryRecord,
@@ -55,9 +57,6 @@ __all__ = [
     "read_run",
 ]
 
-_CONFIG = msgspec.json.Decoder(ConfigRecord)
-_SUMMARY = msgspec.json.Decoder(EvalSummaryRecord)
-_PROVENANCE = msgspec.json.Decoder(ProvenanceRecord)
 _FEATURES = re.compile(r"f\d+(?:_f\d+)+")
 _RUN_KEY = re.compile(r"(.+)/(\d{1,18})/(\d{1,18}),(\d{1,18})")
 
@@ -268,18 +267,18 @@ class _Walk:
 
     def _read_run_files(self, reading: RunReading, files: set[str]) -> None:
         if "config.json" in files:
-            reading.config = self.sink.load("config.json", None, _CONFIG)
+            reading.config = self.sink.load("config.json", None, CONFIG)
         if "provenance.json" in files:
             reading.provenance = self._read_provenance()
         if "eval_summary.json" in files:
-            reading.eval_summary = self.sink.load("eval_summary.json", None, _SUMMARY)
+            reading.eval_summary = self.sink.load("eval_summary.json", None, EVAL_SUMMARY)
             self._spread_errors(reading.eval_summary)
 
     def _read_provenance(self) -> Provenance | None:
         raw = self.sink.read("provenance.json", None)
         if raw is None:
             return None
-        record = self.sink.decode(raw, "provenance.json", None, _PROVENANCE)
+        record = self.sink.decode(raw, "provenance.json", None, PROVENANCE)
         return None if record is None else Provenance(raw.decode("utf-8-sig", "replace"), record)
 
     def _spread_errors(self, summary: EvalSummaryRecord | None) -> None:
@@ -327,7 +326,7 @@ class _Walk:
             if not any(file == tries.FILE for file, _ in self._list(f"{base}/{name}")):
                 continue
             path = f"{base}/{name}"
-            record = self.sink.load(f"{path}/{tries.FILE}", pair, tries.DECODER) or AttemptRecord()
+            record = self.sink.load(f"{path}/{tries.FILE}", pair, ATTEMPT) or AttemptRecord()
             outcome = tries.ended_as(record, self.alive(record))
             reading = self.pairs.get(pair)
             if reading is None:

@@ -142,19 +142,13 @@ def is_stale(reading: PairReading) -> bool:
     evaluation = reading.evaluation
     if evaluation is None or reading.result is None:
         return False
-    attempt = tries.last([one for one in reading.attempts if one.outcome in ("completed", "infra_error")], "eval")
-    if attempt is not None and not _of_present_patch(reading, attempt):
-        return True
-    if (
-        attempt is not None
-        and attempt.outcome == "completed"
-        and None
-        not in (
-            attempt.record.patch_sha256,
-            reading.patch_sha256,
-        )
-    ):
-        return False
+    done = [attempt for attempt in reading.attempts if attempt.outcome in ("completed", "infra_error")]
+    attempt = tries.last(done, "eval")
+    if attempt is not None:
+        if not _of_present_patch(reading, attempt):
+            return True
+        if attempt.outcome == "completed" and attempt.record.patch_sha256 and reading.patch_sha256:
+            return False
     if evaluation.evaluated_at is None or reading.ended_at is None:
         return False
     return evaluation.evaluated_at < reading.ended_at

@@ -18,6 +18,9 @@ from cooperbench_assets.benchmark.failures import DISK_NEEDLE
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, Quarantined, decode, printable, read_bytes
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.benchmark.records import (
+    CONVERSATION,
+    EVAL,
+    RESULT,
     AgentRecord,
     EvalRecord,
     FeatureRecord,
@@ -38,10 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MODES = ("solo", "coop", "team")
 """The folders that upstream puts a run's pairs into, one for each way of working."""
-
-_RESULT = msgspec.json.Decoder(ResultRecord)
-_EVAL = msgspec.json.Decoder(EvalRecord)
-_MESSAGES = msgspec.json.Decoder(list[MessageRecord])
 
 _REMEDIES = {
     "result.json": "restore it from where it was made, or delete it and run this pair again",
@@ -201,14 +200,14 @@ def read_pair(sink: Sink, pair: Pair, relative: str, mode: str | None) -> PairRe
     if "eval.json" in names:
         _read_evaluation(sink, reading)
     if "conversation.json" in names and reading.mode != "solo":
-        reading.messages = sink.load(f"{relative}/conversation.json", pair, _MESSAGES)
+        reading.messages = sink.load(f"{relative}/conversation.json", pair, CONVERSATION)
     _read_patches(sink, reading, names)
     return reading
 
 
 def _read_result(sink: Sink, reading: PairReading, folder: str, names: frozenset[str]) -> None:
     relative = f"{reading.relative}/result.json"
-    record = sink.load(relative, reading.pair, _RESULT)
+    record = sink.load(relative, reading.pair, RESULT)
     if record is None or not _in_place(sink, reading, relative, record):
         return
     shape = "solo" if record.agent is not None and not record.agents else "coop"
@@ -295,7 +294,7 @@ def _in_place(sink: Sink, reading: PairReading, relative: str, record: ResultRec
 def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     relative = f"{reading.relative}/eval.json"
     raw = sink.read(relative, reading.pair)
-    record = None if raw is None else sink.decode(raw, relative, reading.pair, _EVAL)
+    record = None if raw is None else sink.decode(raw, relative, reading.pair, EVAL)
     if raw is None or record is None or not _in_place(sink, reading, relative, record):
         return
     first, second = record.feature1, record.feature2

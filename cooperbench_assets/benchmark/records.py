@@ -216,6 +216,19 @@ class TrajectoryRecord(Struct, frozen=True):
     messages: list[Raw] = field(default_factory=list)
 
 
+RESULT = msgspec.json.Decoder(ResultRecord)
+EVAL = msgspec.json.Decoder(EvalRecord)
+CONVERSATION = msgspec.json.Decoder(list[MessageRecord])
+CONFIG = msgspec.json.Decoder(ConfigRecord)
+EVAL_SUMMARY = msgspec.json.Decoder(EvalSummaryRecord)
+ATTEMPT = msgspec.json.Decoder(AttemptRecord)
+PROVENANCE = msgspec.json.Decoder(ProvenanceRecord)
+STREAM_EVENT = msgspec.json.Decoder(StreamEvent)
+TRAJECTORY = msgspec.json.Decoder(TrajectoryRecord)
+TRAJECTORY_MESSAGE = msgspec.json.Decoder(TrajectoryMessage)
+TEXT = msgspec.json.Decoder(str)
+
+
 def parse_time(value: object) -> datetime | None:
     """A recorded time as naive UTC; None where it is absent or stands for none.
 

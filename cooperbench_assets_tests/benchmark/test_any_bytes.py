@@ -1,0 +1,198 @@
+"""Whatever lies in a file: rows or a quarantine entry, never a crash, never a lost neighbour."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cooperbench_assets.benchmark import records
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode
+from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
+from cooperbench_assets.benchmark.pairs import Subset
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.rows import cell_counts, cell_frames
+from cooperbench_assets.store.schema import CELL_TABLES
+from cooperbench_assets_tests.trees import Tree, evaluation, message, pairs, put, result
+
+LEFT, HIT, RIGHT = pairs(3)
+CELL = Cell("any", "some", 0)
+OUTCOMES = {"pass", "fail", "infra_error", "unevaluated", "missing"}
+OF_PAIR = ("result.json", "eval.json", "conversation.json", "attempt.json")
+OF_RUN = ("config.json", "eval_summary.json", "provenance.json")
+FILES = (*OF_PAIR, *OF_RUN)
+DECODERS: list[msgspec.json.Decoder[Any]] = [
+    records.RESULT,
+    records.EVAL,
+    records.CONVERSATION,
+    records.CONFIG,
+    records.EVAL_SUMMARY,
+    records.ATTEMPT,
+    records.PROVENANCE,
+]
+
+# Leaves that have broken readers before: too large, not finite, of a wrong type, half a character, a zero byte.
+LEAVES: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(min_value=-(2**70), max_value=2**70),
+    st.floats(),
+    st.text(st.characters(codec=None), max_size=8),
+    st.sampled_from([2**31, 2**63, -(2**31) - 1, 10**400, 1e300, "", "\x00", "NaN", "2026-99-99", "Error", "solo", -1]),
+    st.just([]),
+    st.just({}),
+)
+
+
+def tree_with(mode: str, root: Path) -> Tree:
+    """Three finished pairs with tries, and the run's own files."""
+    tree = Tree(root / "logs" / "a-run", mode)
+    for pair in (LEFT, HIT, RIGHT):
+        tree.pair(pair)
+        if mode != "solo":
+            tree.conversation(pair, message())
+        tree.attempt(pair, "agent", 1)
+        tree.attempt(pair, "eval", 1)
+    tree.config()
+    tree.eval_summary({HIT: "Read timed out."})
+    tree.provenance(harness_version="0.0.29", merge_policy="agent1_alone", agent_config="a: 1")
+    return tree
+
+
+def path_of(tree: Tree, file: str) -> Path:
+    if file == "attempt.json":
+        return tree.run_dir / "attempts" / tree.mode / HIT.name / "eval-1" / file
+    return tree.run_dir / file if file in OF_RUN else tree.folder(HIT) / file
+
+
+def holds(tree: Tree, file: str) -> None:
+    """Every planned pair has a row, the neighbours are whole, and a file that cannot be used is told of."""
+    reading = read_run(tree.run_dir, tree.mode)
+    subset = Subset("three", (LEFT, HIT, RIGHT), Path("three.json"))
+    frames = cell_frames(CELL, subset, reading, logs_root=tree.logs)
+    for table in CELL_TABLES:
+        assert frames[table.name].schema == table.schema
+    rows = {row["pair"]: row for row in frames["pairs"].iter_rows(named=True)}
+    assert set(rows) == {LEFT.name, HIT.name, RIGHT.name}
+    assert {row["outcome"] for row in rows.values()} <= OUTCOMES
+    for pair in (LEFT, RIGHT):
+        assert (rows[pair.name]["outcome"], rows[pair.name]["has_result"]) == ("pass", True)
+    set_aside = frames["quarantine"]["path"].to_list()
+    assert len(set_aside) <= 1
+    used = {"result.json": "has_result", "eval.json": "has_eval"}.get(file)
+    if used is not None:
+        assert rows[HIT.name][used] != any(path.endswith(file) for path in set_aside)
+    assert cell_counts(frames["pairs"])["planned"] == 3
+
+
+@st.composite
+def mutated(draw: st.DrawFn, content: Any) -> Any:
+    """Valid content in which up to three values are something else, or gone."""
+    changed = copy.deepcopy(content)
+    for _ in range(draw(st.integers(1, 3))):
+        place = changed
+        while isinstance(place, dict | list) and place:
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            if not isinstance(place[key], dict | list) or not place[key] or draw(st.integers(0, 3)) == 0:
+                if isinstance(place, dict) and draw(st.integers(0, 4)) == 0:
+                    del place[key]
+                else:
+                    place[key] = draw(LEAVES)
+                break
+            place = place[key]
+    return changed
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
+    """A tree of each mode, in which every example changes one file and puts it back."""
+    return {mode: tree_with(mode, tmp_path_factory.mktemp(mode)) for mode in ("solo", "coop")}
+
+
+def holds_with(tree: Tree, file: str, content: bytes) -> None:
+    """What must hold with one file's content put in place of the valid one."""
+    path = path_of(tree, file)
+    before = path.read_bytes() if path.exists() else None
+    put(path, content)
+    try:
+        holds(tree, file)
+    finally:
+        path.unlink() if before is None else path.write_bytes(before)
+
+
+@pytest.mark.parametrize("file", FILES)
+@settings(max_examples=60)
+@given(content=st.binary(max_size=60))
+@example(content=b"")
+@example(content=b"\xff\xfe{\x00}\x00")
+@example(content=b'{"features": []}')
+@example(content=b'{"both_passed": true}')
+@example(content=b'{"agents": {"agent1": {}}, "agent": {}}')
+@example(content=b'{"agent": {"steps": 1e3}}')
+@example(content=b'[{"to": ["a", 1]}]')
+@example(content=b'{"agents": {"\\ud800": {"status": "Error"}}}')
+def test_any_bytes_give_rows_or_a_quarantine_entry(trees: dict[str, Tree], file: str, content: bytes) -> None:
+    holds_with(trees["coop" if file == "conversation.json" else "solo"], file, content)
+
+
+@pytest.mark.parametrize("mode", ["solo", "coop"])
+@pytest.mark.parametrize("file", FILES)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_valid_files_with_other_values_give_rows_or_a_quarantine_entry(
+    trees: dict[str, Tree], file: str, mode: str, data: st.DataObject
+) -> None:
+    path = path_of(trees[mode], file)
+    content = data.draw(mutated(json.loads(path.read_text()) if path.exists() else []))
+    holds_with(trees[mode], file, json.dumps(content).encode())
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(DECODERS), st.binary(max_size=200))
+def test_any_bytes_decode_or_are_said_to_be_bad(decoder: msgspec.json.Decoder[Any], content: bytes) -> None:
+    with contextlib.suppress(BadFileError):
+        decode(content, decoder)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(["result.json", "eval.json"]), st.data())
+def test_a_file_that_is_cut_anywhere_is_set_aside(file: str, data: st.DataObject) -> None:
+    whole = json.dumps(result(HIT) if file == "result.json" else evaluation(HIT)).encode()
+    length = data.draw(st.integers(0, len(whole) - 1))
+    with pytest.raises(BadFileError) as caught:
+        decode(whole[:length], DECODERS[0] if file == "result.json" else DECODERS[1])
+    assert caught.value.kind in {"cut", "empty"}
+
+
+MEANT = st.sampled_from(["solo", "7", "f1_f2", "attempts", "x_task"])
+NAMES = st.text(st.characters(blacklist_characters="/\x00", blacklist_categories=["Cs"]), min_size=1, max_size=6)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.lists(NAMES | st.sampled_from(["solo", "7", "f1_f2", "attempts", "x_task"]), min_size=1, max_size=5))
+)
+def test_any_folders_leave_the_pairs_that_are_there(places: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        tree = Tree(Path(root) / "logs" / "a-run")
+        tree.pair(LEFT)
+        for place in places:
+            if ".." in place or "." in place:
+                continue
+            try:
+                put(tree.run_dir.joinpath(*place) / "result.json", "{}")
+            except OSError:
+                continue
+        try:
+            reading = read_run(tree.run_dir, "solo")
+        except LogTreeError:
+            pytest.fail("a run whose mode is known is always read")
+        assert reading.pairs[LEFT].result is not None
