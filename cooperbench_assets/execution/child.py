@@ -74,8 +74,10 @@ def live(request: ChildRequest, *, server: int, report_fd: int, slot_fd: int | N
     except Terminated:
         _die_by_sigterm()
     except BaseException as error:
-        print(hide_secrets(traceback.format_exc(), os.environ), file=sys.stderr)
         report.error = hide_secrets(describe(error, threads), os.environ)
+        with contextlib.suppress(OSError):
+            # A full disk is no reason to lose the error.
+            print(hide_secrets(traceback.format_exc(), os.environ), file=sys.stderr)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _leave(request, report, report_fd)
@@ -96,9 +98,15 @@ def describe(error: BaseException, threads: list[BaseException]) -> str:
 def hide_secrets(text: str, environment: Mapping[str, str]) -> str:
     """The text, cut to a fair length, with values of secret variables replaced by their names."""
     named = set(environment.get(SECRETS, "").split(","))
-    for name, value in environment.items():
-        if len(value) >= _SHORTEST_SECRET and (name in named or _SECRET_NAME.search(name)):
-            text = text.replace(value, f"<{name}>")
+    secrets = {
+        value: name
+        for name, value in environment.items()
+        if len(value) >= _SHORTEST_SECRET
+        and (name in named or (_SECRET_NAME.search(name) and not name.startswith("COOPERBENCH_ASSETS_")))
+    }
+    # The longest first: one value may be part of another.
+    for value in sorted(secrets, key=len, reverse=True):
+        text = text.replace(value, f"<{secrets[value]}>")
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
 
 

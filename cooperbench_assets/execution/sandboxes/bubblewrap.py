@@ -45,7 +45,7 @@ class Bubblewrap:
 
     def command(self, args: Sequence[str], workdir: str) -> tuple[list[str], str]:
         """The command that runs `args` inside, and the folder of the host to start it in."""
-        return ["bwrap", *self._options, "--chdir", workdir, "--", *args], "/"
+        return [_program() or "bwrap", *self._options, "--chdir", workdir, "--", *args], "/"
 
     def outward(self, text: str) -> str:
         """Output as a container would have printed it."""
@@ -62,7 +62,7 @@ def probe() -> str:
     A container without the right to make user namespaces, or a system that forbids them to ordinary users, has
     the program and cannot use it.
     """
-    if shutil.which("bwrap") is None:
+    if _program() is None:
         return "bubblewrap (the program bwrap) is not installed"
     with tempfile.TemporaryDirectory(prefix="cooperbench-assets-probe-") as folder:
         root = Path(folder)
@@ -70,6 +70,12 @@ def probe() -> str:
             (root / name).mkdir(parents=True)
         (root / "runner.sh").write_text("true\n")
         return _try(Bubblewrap(root), root / "patches" / "probe")
+
+
+@cache
+def _program() -> str | None:
+    # Found here: commands are looked up on the sandbox's own search path, where it need not be.
+    return shutil.which("bwrap")
 
 
 def _try(sandbox: Bubblewrap, sign: Path) -> str:

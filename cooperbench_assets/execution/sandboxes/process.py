@@ -17,9 +17,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cooperbench_assets.execution.infrastructure import InfrastructureError, from_exception, look_at_test_run
 from cooperbench_assets.execution.sandboxes import bubblewrap
@@ -221,18 +220,13 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def _remove(root: Path) -> None:
-    def unlock(function: Callable[..., Any], path: str, _error: object) -> None:
-        # Tests make folders without rights; the owner may take them back.
-        parent = os.path.dirname(path)  # noqa: PTH120
-        for locked in (parent, path):
-            if not os.path.islink(locked) and os.path.exists(locked):  # noqa: PTH110, PTH114
-                os.chmod(locked, stat.S_IRWXU)  # noqa: PTH101
-        if function is os.unlink or function is os.rmdir:
-            function(path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(root, onexc=unlock)
-    else:
-        shutil.rmtree(root, onerror=unlock)
+    shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        # Tests make folders without rights, which their owner may take back.
+        root.chmod(stat.S_IRWXU)
+        for folder, names, _ in os.walk(root):
+            for name in names:
+                inner = Path(folder, name)
+                if not inner.is_symlink():
+                    inner.chmod(stat.S_IRWXU)
+        shutil.rmtree(root)
