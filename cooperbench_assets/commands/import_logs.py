@@ -160,8 +160,9 @@ def _subset(project: Project, named: str) -> tuple[str, Subset]:
     return named, load_subset(find_subset(named, dataset), dataset)
 
 
-def _show(surveys: Sequence[Survey], subset: Subset) -> None:
-    table = new_table("setting", "seed>", "run", "mode", f"results of {len(subset.pairs)}>", "evals>", "messages>")
+def _show(surveys: Sequence[Survey], subset: Subset | None) -> None:
+    results = f"results of {len(subset.pairs)}>" if subset else "results>"
+    table = new_table("setting", "seed>", "run", "mode", results, "evals>", "messages>")
     for one in surveys:
         mode = f"{one.mode or UNKNOWN}{' (older layout)' if one.reading.layout == 'legacy' else ''}"
         talked = number(one.messages if one.mode != "solo" else None)
@@ -182,9 +183,9 @@ def _remarks(new: NewExperiment, surveys: Sequence[Survey], subset: Subset) -> N
             note(f"{setting.label}: messaging: false, because no run has a message (else --messaging {setting.label})")
 
 
-def _remarks_on_runs(surveys: Sequence[Survey], subset: Subset) -> None:
+def _remarks_on_runs(surveys: Sequence[Survey], subset: Subset | None) -> None:
     for one in surveys:
-        if beyond := one.beyond(subset):
+        if subset and (beyond := one.beyond(subset)):
             warn(f"{one.run.folder.name}: {count(len(beyond), 'result')} not in the subset: {some(beyond, 3)}")
         if one.reading.quarantine:
             bad = [f"{entry.path} ({entry.kind})" for entry in one.reading.quarantine]
@@ -196,13 +197,12 @@ def _remarks_on_runs(surveys: Sequence[Survey], subset: Subset) -> None:
 
 def _adopt(project: Project, logs: Path, experiment: str, templates: Sequence[Template], *, copy: bool) -> None:
     from cooperbench_assets.adoption import adopt, adopted_before, adoptions
-    from cooperbench_assets.bound import BoundExperiment
 
     spec = choose(load_experiments(project.defs), experiment)[experiment]
     modes = {label: setting.mode for label, setting in spec.settings.items() if setting.mode}
     surveys = survey(find_runs(logs, templates, experiment), modes)
     planned = adoptions(experiment, spec, project, surveys)
-    subset = BoundExperiment(experiment, spec, project).subset()
+    subset = _subset_of(project, experiment, spec)
     _show(surveys, subset)
     _remarks_on_runs(surveys, subset)
     _remarks_on_fit(spec, surveys)
@@ -214,14 +214,30 @@ def _adopt(project: Project, logs: Path, experiment: str, templates: Sequence[Te
     click.echo(f"Next: cooperbench-assets materialize {experiment}")
 
 
+def _subset_of(project: Project, experiment: str, spec: ExperimentSpec) -> Subset | None:
+    """The experiment's subset; None, and a word of it, where it is not there: adopting does not need it."""
+    from cooperbench_assets.bound import BoundExperiment, MissingInputError
+
+    try:
+        return BoundExperiment(experiment, spec, project).subset()
+    except MissingInputError as error:
+        note(str(error))
+        return None
+
+
 def _remarks_on_fit(spec: ExperimentSpec, surveys: Sequence[Survey]) -> None:
-    for one in surveys:
-        for what, ours, theirs in (("model_name", spec.model_name, one.models), ("agent", spec.agent, one.agents)):
-            if theirs and theirs != {ours}:
-                warn(
-                    f"{one.run.folder.name}: its {what} is {some(sorted(theirs))}, and {what}: in defs.yaml is {ours}; "
-                    "nothing more is run in its cell until they are the same"
-                )
+    """Say where runs were made by another model or agent than the experiment's: execution refuses to mix them."""
+    for key, ours, named in (
+        ("model_name", spec.model_name, [(one, one.models) for one in surveys]),
+        ("agent", spec.agent, [(one, one.agents) for one in surveys]),
+    ):
+        others = [(one.run.folder.name, theirs) for one, theirs in named if theirs and theirs != {ours}]
+        for theirs in dict.fromkeys(theirs for _, theirs in others):
+            runs = some([run for run, which in others if which == theirs], 3)
+            warn(
+                f"{runs}: made by {some(sorted(theirs))}, and {key}: in defs.yaml is {ours}; "
+                "nothing more is run in such a cell until they are the same"
+            )
 
 
 def _tell(project: Project, source: Path, done: Adopted) -> None:

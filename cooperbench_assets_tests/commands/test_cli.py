@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from cooperbench_assets.commands import docs
 from cooperbench_assets.commands.output import count, number, some
 from cooperbench_assets.project import ROOT_VARIABLE
 from cooperbench_assets.spec import ExperimentError
+from cooperbench_assets_tests.commands.place import CHECKOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +155,27 @@ def test_small_words_are_right() -> None:
     assert (count(1, "run"), count(2, "run"), count(0, "entry", "entries")) == ("1 run", "2 runs", "0 entries")
     assert some(["a", "b", "c"], 2) == "a, b and 1 more"
     assert (number(None).plain, number(0).plain, number(1234).plain) == ("–", "0", "1234")
+
+
+def commands_shown() -> list[str]:
+    """Every command line of ours that the README and the pages in docs show, on one line each."""
+    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text() for page in pages)
+    return [
+        re.sub(r"\s*\\?\n\s*", " ", found)
+        for found in re.findall(
+            r"^\$? *(?:\.venv/bin/)?cooperbench-assets ((?:[^\n]*\\\n)*[^\n\\]*)$", text, re.MULTILINE
+        )
+    ]
+
+
+def test_commands_in_the_docs_exist_with_the_options_they_show() -> None:
+    shown = [line for line in commands_shown() if line.count('"') % 2 == 0]
+    assert len(shown) > 5
+    with click.Context(cli) as parent:
+        for line in shown:
+            name, *arguments = shlex.split(line)
+            command = cli.get_command(parent, name)
+            assert command is not None, line
+            with click.Context(command, parent, info_name=name) as context:
+                command.make_parser(context).parse_args(arguments)

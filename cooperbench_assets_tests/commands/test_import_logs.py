@@ -308,9 +308,20 @@ def test_the_harness_of_an_adopted_run_is_kept_as_a_guess(docker: Place) -> None
 
 def test_a_model_or_agent_other_than_the_experiments_is_said(docker: Place) -> None:
     docker.add_run("old-solo")
+    docker.add_run("old-solo-seed1", model="m2")
+    done = docker.run("import-logs", "logs", "--experiment", "big", "--adopt", "--run", "solo=old-solo{seed_suffix}")
+    assert done.exit_code == 0
+    assert "old-solo, old-solo-seed1: made by an_agent, and agent: in defs.yaml is mini_swe_agent_v2" in done.stderr
+    assert "old-solo-seed1: made by m2, and model_name: in defs.yaml is a-model" in done.stderr
+
+
+def test_a_dataset_that_is_not_there_yet_does_not_stop_an_adoption(docker: Place) -> None:
+    docker.add_run("old-solo", agent="mini_swe_agent_v2")
+    docker.subset.unlink()
     done = docker.run("import-logs", "logs", "--experiment", "big", "--adopt", "--run", "solo=old-solo")
     assert done.exit_code == 0
-    assert "its agent is an_agent, and agent: in defs.yaml is mini_swe_agent_v2" in done.stderr
+    assert "three.json" in done.stderr
+    assert (docker.project.data / "logs" / "big-solo" / "solo").is_dir()
 
 
 @pytest.mark.parametrize(
