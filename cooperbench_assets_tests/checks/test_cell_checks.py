@@ -1,0 +1,147 @@
+"""The checks of a cell: each on a tree where it holds, and on one where it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cooperbench_assets.benchmark.pairs import Pair
+from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
+from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
+from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
+from cooperbench_assets_tests import trees
+from cooperbench_assets_tests.experiments import bind, fill, tree, view
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.checks.finding import Finding
+
+CHECKS = {check.name: check for check in (*RUN_LOGS_CHECKS, *EVAL_OUTPUTS_CHECKS, *PAIR_RESULTS_CHECKS)}
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> BoundExperiment:
+    return bind(tmp_path)
+
+
+def finding(bound: BoundExperiment, name: str, setting: str) -> Finding:
+    return CHECKS[name].find(view(bound, setting))
+
+
+@pytest.mark.parametrize("setting", ["solo", "coop-comm", "coop-nocomm"])
+@pytest.mark.parametrize("name", CHECKS)
+def test_every_check_passes_on_a_finished_cell(bound: BoundExperiment, name: str, setting: str) -> None:
+    fill(bound, setting)
+    found = finding(bound, name, setting)
+    assert found.passed
+    assert found.offenders == 0
+
+
+def test_a_missing_and_an_unreadable_result_are_named(bound: BoundExperiment) -> None:
+    first, second, *_ = fill(bound, "solo")
+    (tree(bound, "solo").folder(first) / "result.json").unlink()
+    tree(bound, "solo").write(second, "result.json", b'{"repo": ')
+    found = finding(bound, "expected_results", "solo")
+    assert found.description == "2 of 4 results; 2 missing or unreadable"
+    assert found.sample == (first.name, second.name)
+    assert "materialize made --setting solo --seed 0" in found.remedy
+    assert not finding(bound, "expected_rows", "solo").passed
+
+
+def test_a_pair_that_nobody_planned_blocks(bound: BoundExperiment) -> None:
+    fill(bound, "solo")
+    tree(bound, "solo").pair(Pair("other_task", 1, (1, 2)))
+    found = finding(bound, "only_planned_pairs", "solo")
+    assert (found.passed, found.offenders) == (False, 1)
+    assert "other_task/1/f1_f2" in found.sample[0]
+    assert CHECKS["only_planned_pairs"].blocking
+
+
+def test_a_misplaced_pair_blocks_and_its_place_counts_as_missing(bound: BoundExperiment) -> None:
+    first, second, *_ = fill(bound, "solo")
+    tree(bound, "solo").write(first, "result.json", trees.result(second))
+    assert not finding(bound, "only_planned_pairs", "solo").passed
+    assert finding(bound, "expected_results", "solo").sample == (first.name,)
+
+
+def test_a_dead_agent_is_an_infrastructure_failure_until_it_is_accepted(tmp_path: Path) -> None:
+    bound = bind(tmp_path)
+    first, *_ = fill(bound, "solo")
+    dead = trees.agent(status="Error", error="litellm.AuthenticationError: 401 invalid api key")
+    tree(bound, "solo").result(first, agents=[dead])
+    found = finding(bound, "no_agent_infra_error", "solo")
+    assert (found.passed, found.sample) == (False, (f"{first.name} family=auth",))
+    bound = bind(tmp_path, accepted=[{"pair": first.name, "reason": "the key was revoked"}])
+    assert finding(bound, "no_agent_infra_error", "solo").passed
+    assert finding(bound, "no_agent_infra_error", "solo").numbers["infra_error_agent"] == 1
+
+
+def test_a_test_timeout_is_counted_apart(bound: BoundExperiment) -> None:
+    first, *_ = fill(bound, "solo")
+    said = "Command timed out after 600 seconds"
+    tree(bound, "solo").evaluation(first, passed=(False, False), outputs=(said, said))
+    found = finding(bound, "no_eval_infra_error", "solo")
+    assert (found.passed, found.numbers["test_timeouts"]) == (False, 1)
+    assert not finding(bound, "expected_verdicts", "solo").passed
+
+
+def test_two_agents_in_solo_are_noticed(bound: BoundExperiment) -> None:
+    first, *_ = fill(bound, "coop-comm")
+    one = trees.result(first, "coop")
+    one["agents"].pop("agent2")
+    tree(bound, "coop-comm").write(first, "result.json", one)
+    assert finding(bound, "agents_as_set", "coop-comm").sample == (f"{first.name} agents=1",)
+
+
+def test_messages_without_messaging_are_noticed(bound: BoundExperiment) -> None:
+    first, second, *_ = fill(bound, "coop-nocomm")
+    tree(bound, "coop-nocomm").conversation(first, trees.message())
+    (tree(bound, "coop-nocomm").folder(second) / "conversation.json").unlink()
+    found = finding(bound, "messages_as_set", "coop-nocomm")
+    assert found.offenders == 2
+    assert set(found.sample) == {
+        f"{first.name}: 1 messages without messaging",
+        f"{second.name}: no readable conversation.json",
+    }
+
+
+@pytest.mark.parametrize("change", [{"ended_at": "2026-07-16T09:00:00"}, {"agent": trees.agent(cost=-1.0)}])
+def test_times_out_of_order_and_negative_usage_are_noticed(bound: BoundExperiment, change: trees.Json) -> None:
+    first, *_ = fill(bound, "solo")
+    if "agent" in change:
+        change = {**change, "total_cost": -1.0}
+    tree(bound, "solo").result(first, **change)
+    assert finding(bound, "plausible_usage", "solo").offenders == 1
+
+
+def test_a_verdict_older_than_its_result_is_stale(bound: BoundExperiment) -> None:
+    first, *_ = fill(bound, "solo")
+    tree(bound, "solo").evaluation(first, evaluated_at="2026-07-16T10:01:00")
+    assert not finding(bound, "no_stale_verdict", "solo").passed
+    assert finding(bound, "expected_verdicts", "solo").sample == (f"{first.name} outcome=unevaluated",)
+
+
+def test_a_merge_in_solo_and_none_in_coop_are_noticed(bound: BoundExperiment) -> None:
+    first, *_ = fill(bound, "solo")
+    merge = {"status": "clean", "strategy": "naive", "diff": "x"}
+    tree(bound, "solo").write(first, "eval.json", trees.evaluation(first) | {"merge": merge})
+    assert not finding(bound, "merge_recorded", "solo").passed
+    fill(bound, "coop-comm")
+    tree(bound, "coop-comm").evaluation(first, merge=("clean", None))
+    assert not finding(bound, "merge_recorded", "coop-comm").passed
+
+
+def test_a_verdict_that_disagrees_with_its_features_is_noticed(bound: BoundExperiment) -> None:
+    _, second, *_ = fill(bound, "solo")
+    tree(bound, "solo").evaluation(second, passed=(True, False), both_passed=True)
+    assert finding(bound, "verdict_agrees", "solo").offenders == 1
+
+
+def test_offenders_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
+    bound = bind(tmp_path, count=25)
+    bound.run_dir(bound.cells[0]).mkdir(parents=True)
+    found = CHECKS["expected_results"].find(bound.view(bound.cells[0]))
+    assert (found.offenders, len(found.sample)) == (25, 10)

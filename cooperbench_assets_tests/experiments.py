@@ -1,0 +1,57 @@
+"""Experiments on generated log trees, bound to a project of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.project import Project
+from cooperbench_assets.spec import parse_experiment
+from cooperbench_assets_tests import trees
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.checks.finding import CellView
+    from cooperbench_assets.spec import CellSpec
+
+SETTINGS: dict[str, Any] = {
+    "solo": {"mode": "solo", "seeds": [0, 1]},
+    "coop-comm": {"mode": "coop", "seeds": [0]},
+    "coop-nocomm": {"mode": "coop", "messaging": False, "seeds": [0]},
+}
+
+
+def bind(root: Path, count: int = 4, **changes: Any) -> BoundExperiment:
+    """A read-only experiment `made` over `count` pairs, with no log yet; two solo seeds and two coop settings."""
+    trees.write_subset(root / "data" / "dataset" / "subsets" / "some.json", trees.pairs(count))
+    attributes = {"subset": "some", "settings": SETTINGS, "run_name": "{setting}{seed_suffix}", **changes}
+    spec = parse_experiment("made", attributes, root / "defs.yaml")
+    return BoundExperiment("made", spec, Project(root))
+
+
+def cell_spec(bound: BoundExperiment, setting: str, seed: int = 0) -> CellSpec:
+    """One cell of the experiment, planned or not."""
+    return bound.spec.cell(bound.name, setting, seed)
+
+
+def tree(bound: BoundExperiment, setting: str, seed: int = 0) -> trees.Tree:
+    """The log tree of a cell, to be built."""
+    cell = cell_spec(bound, setting, seed)
+    return trees.Tree(bound.run_dir(cell), cell.mode or "solo")
+
+
+def fill(bound: BoundExperiment, setting: str, seed: int = 0) -> tuple[Pair, ...]:
+    """Write a finished tree: every pair with everything, the first one failed."""
+    built = tree(bound, setting, seed)
+    built.config()
+    planned = bound.subset().pairs
+    for n, pair in enumerate(planned):
+        built.pair(pair, passed=(n > 0, True))
+    return planned
+
+
+def view(bound: BoundExperiment, setting: str, seed: int = 0) -> CellView:
+    """A cell as it is read."""
+    return bound.view(cell_spec(bound, setting, seed))
