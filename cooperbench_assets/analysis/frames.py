@@ -155,7 +155,7 @@ def has_verdict() -> pl.Expr:
 
 
 def recorded_pass(verdict: str) -> pl.Expr:
-    """What eval.json says, by `verdict`, of any pair that has one: also of an infra_error, whose verdict is not used."""
+    """What eval.json says, by `verdict`: also of an infra_error, whose verdict is not used."""
     if verdict == "upstream":
         return pl.col("both_passed")
     applied = (pl.col("apply_a") == "applied") & (pl.col("apply_b") == "applied")

@@ -121,9 +121,9 @@ def _counts(pairs: pl.DataFrame) -> pl.DataFrame:
 def _deaths(counts: pl.DataFrame) -> pl.DataFrame:
     """Settings whose agents died, held against the experiment's best setting."""
     share = pl.col("dead") / pl.col("planned")
-    best = pl.struct("share", "setting").min().over("experiment")
     rows = counts.with_columns(share=share).with_columns(
-        least=pl.col("share").min().over("experiment"), best=best.struct.field("setting")
+        least=pl.col("share").min().over("experiment"),
+        best=pl.col("setting").sort_by("share", "setting").first().over("experiment"),
     )
     apart = pl.col("share") - pl.col("least") > DEATHS
     what = pl.format(

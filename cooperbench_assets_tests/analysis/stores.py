@@ -1,4 +1,4 @@
-"""Hand-made and random store frames for the tests of ``analysis``: PAIRS and the tables beside it, filled in plainly."""
+"""Hand-made and random frames of the store for the tests of ``analysis``."""
 
 from __future__ import annotations
 

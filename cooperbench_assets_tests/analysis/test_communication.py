@@ -1,0 +1,162 @@
+"""Labels of messages by rule, what they come to, and what goes with success."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cooperbench_assets.analysis.associations import communication_associations
+from cooperbench_assets.analysis.communication import communication
+from cooperbench_assets.analysis.messages import IMPORTED_LABELS, LABELS, MENTIONS, message_labels
+from cooperbench_assets.store import schema
+from cooperbench_assets_tests.analysis.stores import START, conflict, pair_row, pairs_frame
+
+
+def _talk(*messages: tuple[int, str], task: int = 1, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of MESSAGES from (number of the agent, text), a minute apart."""
+    return [
+        {
+            "experiment": "e", "setting": "coop-comm", "seed": seed, "pair": f"repo/{task}/f1_f2", "repo": "repo",
+            "task_id": task, "feature_a": 1, "feature_b": 2, "position": place, "sender": f"agent{who}",
+            "recipient": f"agent{3 - who}", "feature_id": who, "message": text,
+            "sent_at": START + timedelta(minutes=place + 1),
+        }
+        for place, (who, text) in enumerate(messages)
+    ]  # fmt: skip
+
+
+def _messages(*rows: dict[str, Any]) -> pl.DataFrame:
+    return schema.MESSAGES.frame(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("agent1: I'll add the parser in src/app/core.py", {"plan", "mentions_file"}),
+        ("implementing the cache, will touch only lines 10-20 of it", {"plan", "mentions_line"}),
+        ("Are you touching the same function?", {"question"}),
+        ("Let me know if that clashes with yours.", {"question"}),
+        ("ack, thanks", {"acknowledgement"}),
+        ("agent2: ok, sounds good", {"acknowledgement"}),
+        ("done: added the option, all tests pass", {"update"}),
+        ("see termui.py:120", {"mentions_file", "mentions_line"}),
+        ("the value is 3.5 and the ratio 1:2", set()),
+        ("fetch http://host/x?y=1&z=2 first", set()),
+        ("", set()),
+    ],
+)
+def test_rules_read_a_message(text: str, labels: set[str]) -> None:
+    row = message_labels({"messages": _messages(*_talk((1, text)))})["message_labels"].row(0, named=True)
+    assert {name for name in (*LABELS, *MENTIONS) if row[name]} == labels
+
+
+def test_an_answer_is_the_first_message_after_anothers_question() -> None:
+    talk = _talk((1, "Which file?"), (1, "And which line?"), (2, "core.py"), (2, "more"), (1, "fine"), (2, "Right?"))
+    rows = message_labels({"messages": _messages(*talk)})["message_labels"]
+    assert rows["answer"].to_list() == [False, False, True, False, False, False]
+    assert rows["first_turn"].to_list() == [True, False, True, False, False, False]
+    assert rows["unanswered"].to_list() == [False, False, None, None, None, True]
+
+
+def test_conversations_do_not_answer_each_other() -> None:
+    rows = [*_talk((1, "Which?"), task=1), *_talk((2, "core.py"), task=2), *_talk((2, "core.py"), seed=1)]
+    labels = message_labels({"messages": _messages(*rows)})["message_labels"]
+    assert not labels["answer"].any()
+    assert labels.filter("question")["unanswered"].to_list() == [True]
+
+
+def test_labels_from_elsewhere_stand_in_for_the_rules() -> None:
+    messages = _messages(*_talk((1, "Which?"), (2, "core.py")))
+    own = message_labels({"messages": messages})["message_labels"]
+    judged = own.head(1).with_columns(question=False, plan=True, source=pl.lit("judge"))
+    stray = judged.with_columns(pair=pl.lit("repo/9/f1_f2"))
+    frames = {"messages": messages, IMPORTED_LABELS.name: pl.concat([judged, stray])}
+    rows = message_labels(frames)["message_labels"]
+    assert rows.select("plan", "question", "source").rows() == [(True, False, "judge"), (False, False, "rules")]
+    pairs = pairs_frame(pair_row(setting="coop-comm"))
+    row = communication(frames | {"pairs": pairs})["communication"].row(0, named=True)
+    assert (row["labels"], row["share_plan"], row["questions"]) == ("judge, rules", 0.5, 0)
+
+
+def test_what_messages_come_to_in_a_setting() -> None:
+    talk = [
+        *_talk((1, "I'll edit a.py. Which one do you take?"), (2, "ack"), (1, "done")),
+        *_talk((2, "I will wait?"), task=2),
+    ]
+    pairs = [
+        pair_row(setting="coop-comm", task=1, steps=20),
+        pair_row(setting="coop-comm", task=2, steps=None),
+        pair_row(setting="coop-comm", task=3, steps=12, outcome="fail"),
+        pair_row(setting="coop-comm", task=4, outcome="missing"),
+        pair_row(task=1),
+    ]
+    table = communication({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)})["communication"]
+    assert table["setting"].unique().to_list() == ["coop-comm"]
+    row = table.row(0, named=True)
+    expected = {
+        "seed": None, "pairs": 3, "pairs_with_messages": 2, "agents": 6, "messages": 4, "messages_per_pair": 4 / 3,
+        "messages_per_agent": 4 / 6, "steps": 32, "share_of_steps": 3 / 32, "first_message_minutes": 1.0,
+        "first_message_share": 0.1, "first_message_known": 2, "share_plan": 2 / 4, "share_question": 2 / 4,
+        "share_answer": 1 / 4, "share_update": 1 / 4, "share_acknowledgement": 1 / 4, "share_mentions_file": 1 / 4,
+        "first_turn_plan": 2 / 3, "questions": 2, "questions_unanswered": 1, "share_unanswered": 0.5, "labels": "rules",
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_first_message_outside_the_agents_run_has_no_time() -> None:
+    talk = _talk((1, "hello"))
+    talk[0]["sent_at"] = START - timedelta(hours=2)
+    frames = {"pairs": pairs_frame(pair_row(setting="coop-comm")), "messages": _messages(*talk)}
+    row = communication(frames)["communication"].row(0, named=True)
+    assert (row["first_message_known"], row["first_message_minutes"], row["messages"]) == (0, None, 1)
+
+
+def test_a_setting_without_messages_has_a_row_of_none() -> None:
+    row = communication({"pairs": pairs_frame(pair_row(setting="coop-nocomm"))})["communication"].row(0, named=True)
+    assert (row["messages"], row["messages_per_pair"], row["share_plan"], row["questions"]) == (0, 0.0, None, 0)
+
+
+def _associations(frames: dict[str, pl.DataFrame], stratum: str, outcome: str = "pass") -> dict[str, Any]:
+    table = communication_associations(frames)["communication_associations"]
+    return table.filter(stratum=stratum, outcome=outcome, verdict="strict", trait="any_question").row(0, named=True)
+
+
+def test_a_raw_association_that_difficulty_makes_is_gone_within_pairs() -> None:
+    """On the easy pair everybody passes and asks, on the hard one nobody does: nothing varies within a pair."""
+    pairs = [
+        pair_row(setting="coop-comm", task=t, seed=s, outcome="pass" if t == 1 else "fail")
+        for t in (1, 2)
+        for s in (0, 1)
+    ]
+    talk = [row for s in (0, 1) for row in _talk((1, "Which one?"), seed=s)]
+    frames = {"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}
+    raw, within = _associations(frames, "none"), _associations(frames, "pair")
+    assert (raw["slope"], raw["correlation"], raw["p"]) == pytest.approx((1.0, 1.0, None))
+    assert raw["label"] == "raw: confounded by difficulty"
+    assert (within["slope"], within["informative"], within["strata"]) == (None, 0, 2)
+    assert within["note"] == "no pair in which both vary from seed to seed"
+
+
+def test_an_association_within_pairs_is_counted_across_seeds() -> None:
+    """Three pairs of two seeds; with a question they pass twice and fail once. Σsxy = ½ + ½ - ½, Σsxx·syy = 3/4."""
+    ends = {1: ("pass", "fail"), 2: ("pass", "fail"), 3: ("fail", "pass")}
+    pairs = [
+        pair_row(setting="coop-comm", task=t, seed=s, outcome=end)
+        for t, both in ends.items()
+        for s, end in enumerate(both)
+    ]
+    talk = [row for t in ends for row in _talk((1, "Which one?"), task=t)]
+    row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "pair")
+    assert (row["n"], row["strata"], row["informative"]) == (6, 3, 3)
+    assert (row["slope"], row["correlation"]) == pytest.approx((1 / 3, 1 / 3))
+    assert row["p"] == pytest.approx(0.5637028616507731)  # chi-squared of 1/4 / (3/4) = 1/3
+
+
+def test_conflicts_are_an_outcome_of_their_own() -> None:
+    pairs = [conflict(task=1), pair_row(setting="coop-comm", task=1, seed=1), conflict(task=2, outcome="infra_error")]
+    talk = _talk((1, "Which one?"))
+    row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "pair", "conflict")
+    assert (row["n"], row["slope"]) == pytest.approx((2, 1.0))

@@ -1,0 +1,228 @@
+"""Contrasts of hand-made stores with known answers, and what must not be compared."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from scipy import stats
+
+from cooperbench_assets.analysis.comparability import (
+    NotComparable,
+    require_comparable,
+    require_comparable_experiments,
+)
+from cooperbench_assets.analysis.comparisons import paired_comparison, paired_comparisons, paired_tables
+from cooperbench_assets_tests.analysis.stores import START, outcomes, pairs_frame, provenance
+
+SOLO = {(t, 1): text for t, text in enumerate(["PPP", "PPF", "PFF", "FFF", "PPP", "PPP", "FPI", "III"])}
+COOP = {(t, 1): text for t, text in enumerate(["FFF", "PFF", "PFF", "FFF", "FFP", "PFP", "FFF", "PPP"])}
+
+
+def _store(solo: dict[tuple[int, int], str], coop: dict[tuple[int, int], str], **cells: Any) -> dict[str, pl.DataFrame]:
+    rows = [*outcomes("solo", solo), *outcomes("coop-comm", coop)]
+    made = [{"setting": row["setting"], "seed": row["seed"]} for row in rows]
+    unique = [dict(cell) for cell in {tuple(cell.items()) for cell in made}]
+    return {"pairs": pairs_frame(*rows), "provenance": provenance(*unique)}
+
+
+def _headline(frames: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    rows = paired_comparisons(frames)["paired_comparisons"].filter(
+        (pl.col("verdict") == "strict") & (pl.col("population") == "clean")
+    )
+    assert rows.height == 1
+    return rows.row(0, named=True)
+
+
+def test_the_estimate_is_the_mean_over_common_pairs_of_differences_of_means_over_seeds() -> None:
+    row = _headline(_store(SOLO, COOP))
+    d = [1, 1 / 3, 0, 0, 2 / 3, 1 / 3, 1 / 2]
+    assert (row["pairs"], row["pairs_left_out"], row["tasks"]) == (7, 1, 7)
+    assert row["difference"] == pytest.approx(sum(d) / 7)
+    assert row["rate_a"] - row["rate_b"] == pytest.approx(row["difference"])
+    assert (row["informative_pairs"], row["informative_tasks"]) == (5, 5)
+    expected = stats.ttest_1samp(d, 0).confidence_interval()
+    assert (row["low"], row["high"]) == pytest.approx((max(expected.low, -1), expected.high))
+    assert row["dof"] == pytest.approx(6)
+    assert row["p"] == pytest.approx(2 / 2**5)
+    assert (row["p_holm"], row["contrasts"]) == (row["p"], 1)
+    assert row["headline"]
+
+
+def test_pairs_of_a_task_are_flipped_together() -> None:
+    """Two tasks, sums 2 and 1: 3 is reached by 2 of 4 patterns, where five pairs alone would give 2 of 8."""
+    solo = {(1, 1): "P", (1, 2): "P", (2, 1): "P"}
+    row = _headline(_store(solo, dict.fromkeys(solo, "F")))
+    assert row["p"] == pytest.approx(0.5)
+    assert row["difference"] == pytest.approx(1.0)
+    assert row["interval_note"] == "2 of the 6 tasks that an interval over tasks needs"
+
+
+def test_a_sign_is_called_robust_only_if_non_verdicts_cannot_turn_it() -> None:
+    sure = _headline(_store(dict.fromkeys(SOLO, "PP"), dict.fromkeys(SOLO, "FI")))
+    assert sure["difference_lowest"] == pytest.approx(0.5)
+    assert sure["difference_highest"] == pytest.approx(1.0)
+    assert sure["robust"]
+    assert "robust" in sure["statement"]
+    dead = _headline(_store(dict.fromkeys(SOLO, "P"), {key: "F" if key[0] == 0 else "I" for key in SOLO}))
+    assert dead["difference"] == pytest.approx(1.0)
+    assert dead["difference_lowest"] == pytest.approx(1 / 8)
+    assert dead["robust"]
+    open_ = _headline(
+        _store({key: "P" if key[0] < 2 else "F" for key in SOLO}, {key: "F" if key[0] < 2 else "I" for key in SOLO})
+    )
+    assert open_["difference_lowest"] == pytest.approx((2 - 6) / 8)
+    assert not open_["robust"]
+    assert "robust" not in open_["statement"]
+    assert "not settled" in open_["statement"]
+
+
+def test_relabelling_the_settings_mirrors_the_comparison() -> None:
+    frames = _store(SOLO, COOP)
+    swapped = {"solo": "coop-comm", "coop-comm": "solo"}
+    mirrored = {name: frame.with_columns(pl.col("setting").replace(swapped)) for name, frame in frames.items()}
+    mirrored["provenance"] = mirrored["provenance"].with_columns(mode=pl.col("setting").replace({"coop-comm": "coop"}))
+    row, other = _headline(frames), _headline(mirrored)
+    assert (other["difference"], other["low"], other["high"]) == pytest.approx(
+        (-row["difference"], -row["high"], -row["low"])
+    )
+    assert (other["difference_lowest"], other["p"]) == pytest.approx((-row["difference_highest"], row["p"]))
+    assert (other["rate_a"], other["rate_b"]) == pytest.approx((row["rate_b"], row["rate_a"]))
+
+
+def test_holm_counts_the_contrasts_of_one_outcome_in_one_experiment() -> None:
+    keys = [(t, 1) for t in range(8)]
+    rows = [
+        *outcomes("solo", dict.fromkeys(keys, "P")),
+        *outcomes("coop-comm", {key: "P" if key[0] < 1 else "F" for key in keys}),
+        *outcomes("coop-nocomm", {key: "P" if key[0] < 5 else "F" for key in keys}),
+        *outcomes("solo", {(1, 1): "P"}, "other"),
+        *outcomes("coop-comm", {(1, 1): "F"}, "other"),
+    ]
+    table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"].filter(
+        (pl.col("verdict") == "strict") & (pl.col("population") == "clean") & (pl.col("experiment") == "e")
+    )
+    assert list(zip(table["setting_a"], table["setting_b"], strict=True)) == [
+        ("solo", "coop-comm"), ("solo", "coop-nocomm"), ("coop-comm", "coop-nocomm"),
+    ]  # fmt: skip
+    assert table["p"].to_list() == pytest.approx([2 / 2**7, 2 / 2**3, 2 / 2**4])
+    assert table["p_holm"].to_list() == pytest.approx([3 * 2 / 2**7, 2 / 2**3, 2 * 2 / 2**4])
+    assert table["contrasts"].to_list() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("model", "model differs: m / x"),
+        ("agent_config_sha256", "agent config differs: c / x"),
+        ("harness_version", "harness version differs: 0.0.29 / x"),
+        ("agent", "agent differs: a / x"),
+    ],
+)
+def test_settings_that_differ_are_refused_by_name(column: str, text: str) -> None:
+    frames = _store(SOLO, COOP)
+    other = pl.when(pl.col("setting") == "solo").then(pl.lit("x")).otherwise(column).alias(column)
+    frames["provenance"] = frames["provenance"].with_columns(other)
+    row = _headline(frames)
+    assert row["refused"] == text
+    assert [row[name] for name in ("difference", "low", "p", "p_holm", "robust", "rate_a")] == [None] * 6
+    assert not row["headline"]
+    with pytest.raises(NotComparable, match=text):
+        require_comparable(frames, "e", "solo", "coop-comm")
+    with pytest.raises(NotComparable, match="solo and coop-comm cannot be compared"):
+        paired_comparison(frames, "e", "solo", "coop-comm")
+    tables = paired_tables(frames)["paired_tables"]
+    assert tables["p_mcnemar"].null_count() == tables.height > 0
+
+
+def test_merge_policies_are_compared_among_settings_that_merge() -> None:
+    rows = [*outcomes("coop-comm", COOP), *outcomes("coop-nocomm", COOP), *outcomes("solo", SOLO)]
+    cells = [{"setting": s, "seed": seed} for s in ("coop-comm", "coop-nocomm", "solo") for seed in range(3)]
+    frames = {"pairs": pairs_frame(*rows), "provenance": provenance(*cells)}
+    union = pl.when(pl.col("setting") == "coop-nocomm").then(pl.lit("union")).otherwise("merge_policy")
+    frames["provenance"] = frames["provenance"].with_columns(union.alias("merge_policy"))
+    table = paired_comparisons(frames)["paired_comparisons"].filter(pl.col("population") == "clean")
+    refused = dict(zip(zip(table["setting_a"], table["setting_b"], strict=True), table["refused"], strict=True))
+    assert refused == {
+        ("solo", "coop-comm"): None,
+        ("solo", "coop-nocomm"): None,
+        ("coop-comm", "coop-nocomm"): "merge policy differs: agent1_alone / union",
+    }
+    assert set(table["contrasts"]) == {2}
+
+
+def test_a_fingerprinted_harness_range_is_no_difference() -> None:
+    frames = _store(SOLO, COOP)
+    solo = pl.col("setting") == "solo"
+    frames["provenance"] = frames["provenance"].with_columns(
+        harness_version=pl.when(solo).then(pl.lit(None, pl.String)).otherwise(pl.lit("0.0.19+")),
+        harness_version_source=pl.when(solo).then(pl.lit("unknown")).otherwise(pl.lit("fingerprinted")),
+    )
+    assert _headline(frames)["refused"] is None
+
+
+def test_an_unknown_setting_is_named_with_those_that_are_there() -> None:
+    with pytest.raises(NotComparable, match="no cell of setting 'team'; it has: solo, coop-comm"):
+        require_comparable(_store(SOLO, COOP), "e", "solo", "team")
+
+
+def test_one_contrast_can_be_asked_for_in_either_order() -> None:
+    frames = _store(SOLO, COOP)
+    assert paired_comparison(frames, "e", "coop-comm", "solo").height == 4
+
+
+def test_experiments_of_other_models_stand_side_by_side_and_of_other_subsets_do_not() -> None:
+    one = _store(SOLO, COOP)["provenance"]
+    other = one.with_columns(experiment=pl.lit("f"), model=pl.lit("another"))
+    require_comparable_experiments({"provenance": pl.concat([one, other])}, ["e", "f"])
+    other = other.with_columns(subset_sha256=pl.lit("t"))
+    with pytest.raises(NotComparable, match="e, f cannot be set side by side, subset differs: s / t"):
+        require_comparable_experiments({"provenance": pl.concat([one, other])}, ["e", "f"])
+
+
+def test_settings_that_ran_at_other_times_are_warned_about() -> None:
+    frames = _store(SOLO, COOP)
+    assert _headline(frames)["caution"] is None
+    late = START + timedelta(hours=5)
+    at = pl.when(pl.col("setting") == "solo").then(late).otherwise("started_at")
+    frames["pairs"] = frames["pairs"].with_columns(started_at=at, ended_at=at + pl.duration(minutes=10))
+    assert "do not overlap (4.8 h apart)" in _headline(frames)["caution"]
+
+
+def test_the_fourfold_table_by_seed_and_by_majority() -> None:
+    solo = {(1, 1): "PPF", (2, 1): "PPP", (3, 1): "FFF", (4, 1): "PII", (5, 1): "PFP"}
+    coop = {(1, 1): "FPP", (2, 1): "FFF", (3, 1): "FFF", (4, 1): "FFF", (5, 1): "FFP"}
+    table = paired_tables(_store(solo, coop))["paired_tables"].filter(
+        (pl.col("verdict") == "strict") & (pl.col("population") == "clean")
+    )
+    counts = table.select("basis", "seed", "pairs", "both", "only_a", "only_b", "neither").rows()
+    assert counts == [
+        ("seed", 0, 5, 0, 4, 0, 1),
+        ("seed", 1, 4, 1, 1, 0, 2),
+        ("seed", 2, 4, 1, 1, 1, 1),
+        ("majority", None, 4, 1, 2, 0, 1),  # task 4 is open: one pass, two seeds without a verdict
+    ]
+    expected = [stats.binomtest(b, b + c).pvalue for _, _, _, _, b, c, _ in counts]
+    assert table["p_mcnemar"].to_list() == pytest.approx(expected)
+    assert set(table["label"]) == {"these pairs only: pairs of one task are taken as independent"}
+
+
+def test_there_is_no_majority_over_an_even_number_of_seeds_or_over_different_numbers() -> None:
+    even = paired_tables(_store({(1, 1): "PF"}, {(1, 1): "FF"}))["paired_tables"]
+    unequal = paired_tables(_store({(1, 1): "PFP"}, {(1, 1): "F"}))["paired_tables"]
+    assert set(even["basis"]) == set(unequal["basis"]) == {"seed"}
+
+
+def test_settings_without_a_common_verdict_give_a_sentence() -> None:
+    row = _headline(_store({(1, 1): "P"}, {(1, 1): "I"}))
+    assert (row["pairs"], row["difference"], row["p"], row["robust"]) == (0, None, None, False)
+    assert row["statement"] == "solo and coop-comm: no pair was judged in both"
+    assert row["why_not"] == "no pair was judged in both settings"
+
+
+def test_one_setting_has_nothing_to_be_compared_with() -> None:
+    frames = {"pairs": pairs_frame(*outcomes("solo", SOLO))}
+    assert paired_comparisons(frames)["paired_comparisons"].is_empty()
+    assert paired_tables(frames)["paired_tables"].is_empty()
