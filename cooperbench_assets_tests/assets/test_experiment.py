@@ -10,11 +10,11 @@ import pytest
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.assets.results_store import publish_experiment
+from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.launch import CELL_ASSETS
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.read import query
-from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.experiments import SETTINGS, bind, fill, tree
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def test_pairs_that_nobody_planned_stop_what_is_downstream(
     bound: BoundExperiment, instance: dg.DagsterInstance
 ) -> None:
     fill(bound, "solo")
-    tree(bound, "solo").pair(trees.Pair("other_task", 1, (1, 2)))
+    tree(bound, "solo").pair(Pair("other_task", 1, (1, 2)))
     result = run(bound, instance)
     assert not result.success
     assert "only_planned_pairs" in failed_checks(result)

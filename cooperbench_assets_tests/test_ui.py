@@ -1,0 +1,76 @@
+"""What a person sees: the real `dagster dev`, in a real browser, on results that the command line made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from cooperbench_assets_tests import trees
+from cooperbench_assets_tests.experiments import SETTINGS, bind, fill, tree
+from cooperbench_assets_tests.projects import environment, make_project
+from cooperbench_assets_tests.ui import browser, dagster_dev
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.project import Project
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+LOADED_MILLISECONDS = 60_000
+EXPERIMENT = {"subset": "some", "run_name": "{setting}{seed_suffix}", "settings": SETTINGS}
+
+
+def command(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cooperbench_assets.cli", *arguments],
+        cwd=project.root,
+        env=environment(project),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def metadata_value(page: Page, name: str) -> str:
+    row = page.locator("tr", has=page.get_by_text(name, exact=True)).first
+    return row.locator("td").nth(1).inner_text()
+
+
+def test_a_person_finds_the_figures_the_partitions_and_the_checks(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", {"made": EXPERIMENT})
+    bound = bind(project.root)
+    for cell in bound.cells:
+        first, *_ = fill(bound, cell.cell.setting, cell.cell.seed)
+    dead = trees.agent(status="Error", error="litellm.RateLimitError: 429 too many requests")
+    tree(bound, "solo", 1).result(first, agents=[dead])
+    done = command(project, "materialize", "made")
+    assert done.returncode == 0, done.stderr
+    assert "solo seed 1: 3 pass, 1 infra_error" in done.stdout
+
+    with dagster_dev(project) as address, browser() as page:
+        expect.set_options(timeout=LOADED_MILLISECONDS)
+        page.goto(f"{address}/assets/made/pair_results?view=partitions&partition=1%7Csolo")
+        expect(page.get_by_text("Materialized (4)")).to_be_visible()
+        expect(page.get_by_text("Missing (2)")).to_be_visible()
+        expect(page.get_by_role("heading", name="1|solo").or_(page.get_by_text("1|solo")).first).to_be_visible()
+        expect(page.get_by_text("pairs_that_need_attention")).to_be_visible()
+        assert [metadata_value(page, name) for name in ("results", "pass", "fail", "infra_error")] == [
+            "4",
+            "3",
+            "0",
+            "1",
+        ]
+
+        page.goto(f"{address}/assets/made/run_logs?view=checks&checkDetail=no_agent_infra_error")
+        expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
+        page.get_by_role("tab", name="Partitions").last.click()
+        expect(page.get_by_text("Failed (1)", exact=True)).to_be_visible()
+        expect(page.get_by_text("Passed (3)", exact=True)).to_be_visible()
+
+        page.goto(f"{address}/assets/made/results_store?view=checks&checkDetail=equals_partition_tables")
+        expect(page.get_by_text("rows equal to the partition tables")).to_be_visible()
