@@ -37,6 +37,9 @@ NEWEST_PYTHON: Final = (3, 13)
 LARGEST_IMAGE_GB: Final = 16.5
 """Size of the largest task image of lite; below that much free disk an image cannot be pulled."""
 
+DEMO_AGENTS: Final = "cooperbench_assets.demo.agents"
+"""An experiment with these agents has a dataset that a command makes."""
+
 State = Literal["ok", "problem", "absent"]
 
 
@@ -125,6 +128,8 @@ class Examination:
         try:
             subset = bound.subset()
         except MissingInputError as error:
+            if DEMO_AGENTS in spec.external_agents:
+                return Look(need.subject, "absent", "made by `cooperbench-assets demo`", need.prevents, (name,))
             return need.missing(str(error).removeprefix(f"{name}: "))
         detail = f"{subset.name}: {len(subset.pairs)} pairs in {len(subset.tasks)} tasks"
         absent = [task.folder for task in subset.tasks if not (bound.dataset / task.folder).is_dir()]

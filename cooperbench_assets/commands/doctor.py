@@ -63,7 +63,8 @@ def show(looks: Sequence[Look]) -> None:
     click.echo("")
     for state in ("problem", "absent"):
         for one in (one for one in looks if one.state == state):
-            who = f" (needed by {', '.join(one.needed_by)})" if one.needed_by else ""
+            own = one.needed_by and one.subject.startswith(f"{one.needed_by[0]}:")
+            who = f" (needed by {', '.join(one.needed_by)})" if one.needed_by and not own else ""
             click.echo(f"{state}: {one.subject}: prevents {one.prevents}{who}")
     problems = sum(look.state == "problem" for look in looks)
     click.echo(count(problems, "problem") if problems else "No problem for the experiments that are configured.")

@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -43,18 +42,18 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def new_table(*columns: str, title: str | None = None) -> Table:
+def new_table(*columns: str, gap: int = 2) -> Table:
     """An empty table; a column whose name ends with ``>`` holds numbers, set to the right."""
-    table = Table(
-        box=box.SIMPLE_HEAD if sys.stdout.isatty() else None,
-        title=title,
-        title_justify="left",
-        pad_edge=False,
-        header_style="bold",
-    )
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold underline")
     for column in columns:
         table.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left")
     return table
+
+
+def natural_width(renderable: RenderableType) -> int:
+    """Columns that a renderable takes if nothing of it is wrapped or cut."""
+    wide = Console(width=PIPED_WIDTH)
+    return wide.measure(renderable).maximum
 
 
 def emit(renderable: RenderableType) -> None:

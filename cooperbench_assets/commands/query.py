@@ -13,15 +13,28 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import click
 
 from cooperbench_assets.commands.context import find_project
-from cooperbench_assets.commands.output import UNKNOWN, count, emit, emit_json, new_table, rows_to
+from cooperbench_assets.commands.output import (
+    UNKNOWN,
+    console,
+    count,
+    emit,
+    emit_json,
+    natural_width,
+    new_table,
+    rows_to,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import polars as pl
+    from rich.table import Table
 
 ROWS_SHOWN: Final = 100
 """Rows that a table shows; CSV and JSON give all."""
+
+RECORDS_SHOWN: Final = 20
+"""Rows that are shown below one another."""
 
 CELL_SHOWN: Final = 80
 """Characters of a text that a table shows."""
@@ -86,18 +99,30 @@ def ask(database: Path, sql: str) -> pl.DataFrame:
 
 
 def show(answer: pl.DataFrame) -> None:
-    """The first rows as a table, and how many there are."""
+    """The first rows, and how many there are; below one another where a terminal is too narrow for a table."""
     if not answer.columns:
         click.echo("Done; nothing to show.")
         return
+    table = _table(answer)
+    if (target := console()).is_terminal and natural_width(table) > target.width:
+        shown = RECORDS_SHOWN
+        for row in answer.head(shown).iter_rows():
+            record = new_table("", "")
+            record.show_header = False
+            emit(rows_to(record, zip(answer.columns, map(_shown, row), strict=True)))
+            click.echo()
+    else:
+        shown = ROWS_SHOWN
+        emit(table)
+    rows = count(answer.height, "row")
+    click.echo(f"({rows}, the first {shown} shown; --format csv gives all)" if answer.height > shown else f"({rows})")
+
+
+def _table(answer: pl.DataFrame) -> Table:
     numbers = [dtype.is_numeric() for dtype in answer.dtypes]
     names = [name + ">" * is_number for name, is_number in zip(answer.columns, numbers, strict=True)]
-    emit(rows_to(new_table(*names), [[_shown(value) for value in row] for row in answer.head(ROWS_SHOWN).iter_rows()]))
-    rows = count(answer.height, "row")
-    if answer.height > ROWS_SHOWN:
-        click.echo(f"({rows}, the first {ROWS_SHOWN} shown; --format csv gives all)")
-    else:
-        click.echo(f"({rows})")
+    rows = ([_shown(value) for value in row] for row in answer.head(ROWS_SHOWN).iter_rows())
+    return rows_to(new_table(*names), rows)
 
 
 def _shown(value: object) -> str:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.text import Text
 
 from cooperbench_assets.commands.context import choose, find_project, load_experiments
-from cooperbench_assets.commands.output import OUTCOME_STYLES, dollars, emit, emit_json, new_table, note, number
+from cooperbench_assets.commands.output import (
+    OUTCOME_STYLES,
+    console,
+    dollars,
+    emit,
+    emit_json,
+    new_table,
+    note,
+    number,
+)
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rich.table import Table
+
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import ExperimentSpec
+
+WIDE: Final = 90
+"""Columns from which the table has room for two blanks between its columns."""
 
 _COUNTS: Final = ("results", "evals", "pass", "fail", "infra_error", "unevaluated", "missing")
 _SQL: Final = f"""
@@ -60,9 +75,10 @@ def status(experiment: str | None, as_json: bool) -> None:
     expected              pairs of the subset
     results, evals        pairs with a readable result and verdict
     pass, fail            by upstream's verdict
-    infra_error           infrastructure failed, not the agents: neither pass nor fail
-    unevaluated, missing  no verdict; nothing readable
-    checks_failed         asset checks of the cell that did not pass
+    infra(_error)         infrastructure failed, not the agents: neither pass nor fail
+    uneval(uated)         no verdict
+    missing               nothing readable
+    checks(_failed)       asset checks of the cell that did not pass
     """
     project = find_project()
     experiments = load_experiments(project.defs)
@@ -133,15 +149,24 @@ def _expected(project: Project, name: str, spec: ExperimentSpec) -> int | None:
 
 
 def show(rows: Sequence[CellStatus]) -> None:
-    """The cells as a table."""
+    """The cells as one table an experiment."""
+    gap = 2 if console().width >= WIDE else 1
+    for n, (experiment, cells) in enumerate(groupby(rows, key=lambda row: row.cell.experiment)):
+        if n:
+            click.echo()
+        emit(Text(experiment, style="bold"))
+        emit(_table(cells, gap))
+
+
+def _table(rows: Iterable[CellStatus], gap: int) -> Table:
     table = new_table(
-        *("experiment", "setting", "seed>", "results>", "evals>", "pass>", "fail>", "infra_error>"),
-        *("unevaluated>", "missing>", "cost USD>", "checks failed>", ""),
+        *("setting", "seed>", "results>", "evals>", "pass>", "fail>", "infra>", "uneval>", "missing>", "cost USD>"),
+        *("checks>", ""),
+        gap=gap,
     )
     for row in rows:
         values = row.as_dict()
         table.add_row(
-            Text(row.cell.experiment),
             Text(row.cell.setting),
             Text(str(row.cell.seed)),
             _of_expected(values["results"], row.expected),
@@ -151,7 +176,7 @@ def show(rows: Sequence[CellStatus]) -> None:
             number(values["checks_failed"], "red"),
             Text("" if row.planned else "not planned", style="yellow"),
         )
-    emit(table)
+    return table
 
 
 def _of_expected(found: int | None, expected: int | None) -> Text:
@@ -161,16 +186,11 @@ def _of_expected(found: int | None, expected: int | None) -> Text:
     return Text(f"{found}/{expected}", style="" if found == expected else "yellow")
 
 
-def hint(rows: Iterable[CellStatus]) -> None:
+def hint(rows: Sequence[CellStatus]) -> None:
     """What to do about cells that are not in the store, and where failed checks are explained."""
-    waiting = sorted({row.cell.experiment for row in rows if row.stored is None})
-    for experiment in waiting:
-        note(f"Cells of {experiment} with – are not in the store yet: cooperbench-assets materialize {experiment}")
     if not rows:
         note("No experiment yet. Import runs with: cooperbench-assets import-logs --help")
+    for experiment in dict.fromkeys(row.cell.experiment for row in rows if row.stored is None):
+        note(f"{experiment}: cells with – are not in the store yet: cooperbench-assets materialize {experiment}")
     if any(row.as_dict()["checks_failed"] for row in rows):
-        note(
-            "Failed checks: cooperbench-assets query "
-            '"SELECT experiment, setting, seed, asset, check_name, description, remedy FROM check_results '
-            'WHERE NOT passed"'
-        )
+        note('Failed checks: cooperbench-assets query "FROM check_results WHERE NOT passed"')

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +23,7 @@ from cooperbench_assets.commands.output import count, number, some
 from cooperbench_assets.project import ROOT_VARIABLE
 from cooperbench_assets.spec import ExperimentError
 from cooperbench_assets_tests.commands.place import CHECKOUT
+from cooperbench_assets_tests.commands.store import read_into_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,13 +148,62 @@ def test_the_project_is_found_from_a_folder_below_it(place: Place, monkeypatch: 
 
 def test_a_pipe_gets_plain_columns_however_wide(place: Place) -> None:
     place.add_run("s_1")
-    long = "experiment-with-a-very-long-name-" * 5
-    place.run("import-logs", "logs", "--experiment", long, "--subset", "three.json", "--run", "solo=s_{seed}")
+    long = "a-setting-with-a-very-long-name-" * 5
+    place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--run", f"{long}=s_{{seed}}")
     done = run_process("status")
     assert long in done.stdout
     assert "\x1b" not in done.stdout
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
-    assert len({line.index("solo" if "solo" in line else "setting") for line in done.stdout.splitlines()}) == 1
+    name, header, row = done.stdout.splitlines()
+    assert name == "mine"
+    assert header.index("results") + len("results") == row.index("–") + 1
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_gets_every_figure_of_a_status_in_colour(place: Place, columns: int) -> None:
+    place.add_run("talk", "coop", messages=1)
+    place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--run", "coop-nocomm=talk")
+    read_into_store(place.project, "mine")
+    shown = on_a_terminal(columns, "status")
+    assert "\x1b[" in shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "…" not in plain
+    row = next(line for line in plain.splitlines() if line.startswith("coop-nocomm"))
+    assert row.split() == ["coop-nocomm", "0", "3/3", "3/3", "3", "0", "0", "0", "0", "0.75", "–"]
+
+
+def test_an_answer_too_wide_for_the_terminal_is_shown_below_one_another(place: Place) -> None:
+    place.add_run("s_1")
+    place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--run", "solo=s_{seed}")
+    read_into_store(place.project, "mine")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(80, "query", "FROM cells"))
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["experiment", "mine"] in lines
+    assert ["pass_rate_planned", "1"] in lines
+    assert "(1 row)" in shown
+
+
+def on_a_terminal(columns: int, *arguments: str) -> str:
+    """What a command writes on a terminal of this width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    hidden = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "CI")}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cooperbench_assets.cli", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**hidden, "TERM": "xterm-256color"},
+    )
+    os.close(theirs)
+    written = b""
+    # A terminal whose last writer is gone answers with an error, not with an end.
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 65536):
+            written += part
+    os.close(ours)
+    assert child.wait() == 0, written
+    return written.decode()
 
 
 def test_small_words_are_right() -> None:
