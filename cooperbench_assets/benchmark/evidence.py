@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.benchmark.failures import Failure
 
+T = TypeVar("T")
+
 EVIDENCE_LIMIT = 2000
 """Characters of evidence that are kept."""
 
@@ -40,7 +42,7 @@ GRADED = frozenset({"Submitted", "LimitsExceeded", "CostLimitExceeded"})
 LIMITS = frozenset({"LimitsExceeded", "CostLimitExceeded"})
 """Statuses of an agent that used up its steps or its money: its patch is graded."""
 
-_NO_TEXT = (b"", b"null")
+_NO_TEXT = (b"", b"null", b'""')
 _TAIL = 1 << 16
 _LONGEST_TAIL = 1 << 23
 _LARGEST_TRAJECTORY = 1 << 27
@@ -126,7 +128,7 @@ _Found = tuple["Failure", str, str]
 
 
 def _from_result(record: AgentRecord) -> _Found | None:
-    text = text_of(record.error) or (record.status if record.status not in (None, "Error") else None)
+    text = text_of(record.error or None) or (record.status if record.status not in (None, "Error") else None)
     failure = failures.classify(text)
     return None if failure is None or text is None else (failure, text, "result.json")
 
@@ -177,13 +179,18 @@ def _ending_in(tail: bytes, source: str) -> _Ending | None:
     for line in reversed(tail.splitlines()):
         if b'"result"' not in line and b'"turn.' not in line and b'"error"' not in line:
             continue
-        try:
-            event = STREAM_EVENT.decode(line)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            continue
-        if event.type in ("result", "turn.failed", "turn.completed", "error"):
+        event = _decoded(line, STREAM_EVENT)
+        if event is not None and event.type in ("result", "turn.failed", "turn.completed", "error"):
             return _ending(event, source)
     return None
+
+
+def _decoded(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """A record out of a file that is no one document; None where these bytes hold none."""
+    try:
+        return decode(raw.decode("utf-8", "replace").encode(), decoder)
+    except BadFileError:
+        return None
 
 
 def _ending(event: StreamEvent, source: str) -> _Ending:
@@ -221,13 +228,15 @@ def _from_trajectory(folder: str, names: Container[str], name: str, feature: int
 def _last_words(trajectory: TrajectoryRecord, file: str) -> _Found | None:
     """The failure that the last messages of a trajectory tell of."""
     for raw in reversed(trajectory.messages[-3:]):
-        try:
-            message = TRAJECTORY_MESSAGE.decode(raw)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            continue
-        text = _words(message)
+        message = _decoded(bytes(raw), TRAJECTORY_MESSAGE)
+        text = None if message is None else _words(message)
         failure = failures.classify(text)
-        if failure is not None and text and (message.role == "exit" or failure.family != "unknown"):
+        if (
+            message is not None
+            and failure is not None
+            and text
+            and (message.role == "exit" or failure.family != "unknown")
+        ):
             return failure, text, file
     return None
 
@@ -255,7 +264,8 @@ def struck(record: FeatureRecord, disk_full: bool) -> Sign | None:
     raw = memoryview(record.test_output)
     if raw in _NO_TEXT:
         raw = memoryview(record.output)
-    if not disk_full and record.exit_code not in failures.TELLING_EXIT_CODES and not failures.may_be_struck(raw):
+    told = disk_full or record.exit_code in failures.TELLING_EXIT_CODES
+    if not told and (raw in _NO_TEXT or not failures.may_be_struck(raw)):
         return None
     output = _output(bytes(raw))
     failure = failures.classify_output(output, record.exit_code)

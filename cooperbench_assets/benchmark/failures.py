@@ -146,7 +146,7 @@ _RULES: tuple[_Rule, ...] = (
         r"Error response from daemon",
     ),
     _rule("test_timeout", r"Command timed out after [\d.]+ s", r"^Timeout after \d+s"),
-    _rule("redis", r"\bError 111 connecting\b", r"\b[Rr]edis\b", r"redis\.exceptions"),
+    _rule("redis", r"\bError -?\d+ connecting to\b", r"\b[Rr]edis\b", r"redis\.exceptions"),
     _rule(
         "agent_error",
         r"ContextWindowExceeded|context_length_exceeded|[Cc]ontext (?:length|window)[^\n]{0,40}exceeded",

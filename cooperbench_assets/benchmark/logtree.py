@@ -116,6 +116,11 @@ def _entries(path: str) -> list[tuple[str, bool]]:
         return sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
 
 
+def _plain_first(places: list[str], name: str) -> list[str]:
+    """Places in order, one that is written like `name` before all others."""
+    return places if len(places) == 1 else sorted(places, key=lambda place: (not place.endswith(name), place))
+
+
 class _Walk:
     """One reading of one run folder."""
 
@@ -144,6 +149,8 @@ class _Walk:
         if bases:
             reading.layout = "legacy" if bases[0].count("/") == 0 else "modes"
         self._read_run_files(reading, files)
+        if reading.mode is None and reading.config is not None and reading.config.setting in MODES:
+            reading.mode = reading.config.setting
         self._tell_duplicates()
         reading.quarantine = self.sink.quarantine
         reading.files_read, reading.bytes_read = self.sink.files_read, self.sink.bytes_read
@@ -210,7 +217,7 @@ class _Walk:
                         found.setdefault(pair, []).append(f"{base}/{task}/{folder}")
         mode = None if bases and bases[0].count("/") == 0 and self.mode is None else self.mode
         for pair, places in found.items():
-            place, *others = sorted(places, key=lambda path: (not path.endswith(pair.name), path))
+            place, *others = _plain_first(places, pair.name)
             self.pairs[pair] = read_pair(self.sink, pair, place, mode)
             for other in others:
                 self.sink.set_aside(
@@ -285,7 +292,7 @@ class _Walk:
         """Give each pair the error that only the run's evaluation summary kept."""
         for entry in [] if summary is None else summary.results:
             match = _RUN_KEY.fullmatch(entry.run or "")
-            if match is None or not (text := text_of(entry.error)):
+            if match is None or not (text := text_of(entry.error or None)):
                 continue
             low, high = sorted((int(match[3]), int(match[4])))
             reading = self.pairs.get(Pair(match[1], int(match[2]), (low, high))) if low < high else None

@@ -9,6 +9,7 @@ an error → pass → conflict → a patch that did not apply → tests that wer
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 from cooperbench_assets.benchmark import attempts as tries
 from cooperbench_assets.benchmark.evidence import EVIDENCE_LIMIT, LIMITS
 from cooperbench_assets.benchmark.failures import UNKNOWN, classify, infra
+from cooperbench_assets.benchmark.records import parse_time
 
 if TYPE_CHECKING:
     from cooperbench_assets.benchmark.attempts import Attempt
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["pass", "fail", "infra_error", "unevaluated", "missing"]
 Reason = Literal["tests", "conflict", "not_applied", "agent_error", "agent_timeout", "test_timeout"]
+
+_SLACK = timedelta(seconds=2)
+"""How far the clocks of a try's record and of its files may be apart."""
 
 _ONE_TREE = ("clean", "identical")
 """Merge statuses in which what was tested is the work of both agents."""
@@ -137,7 +142,7 @@ def is_stale(reading: PairReading) -> bool:
     """Whether the verdict is of an earlier result.
 
     The patch that the last evaluation was recorded to judge decides where it is known; else the times do. A try
-    that broke need not have left the verdict that lies there, so it can only say that the verdict is not good.
+    that broke need not have left the verdict that lies there: then it can only say that the verdict is not good.
     """
     evaluation = reading.evaluation
     if evaluation is None or reading.result is None:
@@ -147,11 +152,21 @@ def is_stale(reading: PairReading) -> bool:
     if attempt is not None:
         if not _of_present_patch(reading, attempt):
             return True
-        if attempt.outcome == "completed" and attempt.record.patch_sha256 and reading.patch_sha256:
+        if attempt.record.patch_sha256 and reading.patch_sha256 and _left_by(attempt, evaluation):
             return False
     if evaluation.evaluated_at is None or reading.ended_at is None:
         return False
     return evaluation.evaluated_at < reading.ended_at
+
+
+def _left_by(attempt: Attempt, evaluation: Evaluation) -> bool:
+    """Whether a verdict is the one that a try wrote: a completed one did, a broken one if the times say so."""
+    if attempt.outcome == "completed":
+        return True
+    start, end = parse_time(attempt.record.started_at), parse_time(attempt.record.ended_at)
+    if start is None or end is None or evaluation.evaluated_at is None:
+        return False
+    return start - _SLACK <= evaluation.evaluated_at <= end + _SLACK
 
 
 def _without_evaluation(reading: PairReading) -> Outcome:

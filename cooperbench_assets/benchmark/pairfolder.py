@@ -265,6 +265,8 @@ def _of_mode(sink: Sink, reading: PairReading, relative: str, record: ResultReco
 def _in_place(sink: Sink, reading: PairReading, relative: str, record: ResultRecord | EvalRecord) -> bool:
     """Whether a file speaks of the pair whose folder it lies in; else it goes into quarantine."""
     pair, features = reading.pair, record.features
+    if features == list(pair.features) and record.repo == pair.repo and record.task_id == pair.task_id:
+        return True
     if features is not None and (len(features) != 2 or features[0] == features[1]):
         sink.set_aside(
             relative,
@@ -312,7 +314,7 @@ def _read_evaluation(sink: Sink, reading: PairReading) -> None:
         merge_diff_empty=None if merge is None else merge.diff_empty,
         apply_a=None if applied is None else applied.agent1,
         apply_b=None if applied is None else applied.agent2,
-        error=text_of(record.error) or None,
+        error=text_of(record.error or None),
         evaluated_at=parse_time(record.evaluated_at),
     )
 

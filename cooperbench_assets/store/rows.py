@@ -20,6 +20,7 @@ from cooperbench_assets.benchmark.records import parse_time, text_of
 from cooperbench_assets.store.schema import (
     AGENTS,
     ATTEMPTS,
+    CELL_TABLES,
     MESSAGES,
     PAIRS,
     PROVENANCE,
@@ -80,32 +81,27 @@ def cell_frames(
         A frame for each table of ``schema.CELL_TABLES``, by name, with exactly its columns.
     """
     base = _relative(reading.run_dir, logs_root)
-    pairs: list[Row] = []
-    agents: list[Row] = []
-    messages: list[Row] = []
-    attempts: list[Row] = []
+    rows: dict[str, list[Row]] = {table.name: [] for table in CELL_TABLES}
     for pair in subset.pairs:
-        found = reading.pairs.get(pair)
-        key = _pair_key(pair)
-        pairs.append(
-            {**key, **_pair_row(pair, found, judge(found), base, reading.mode), "accepted": pair.name in accepted}
-        )
-        if found is not None:
-            agents += [{**key, **_agent_row(agent, found)} for agent in found.agents]
-            messages += [{**key, **row} for row in _message_rows(found)]
-            attempts += [{**key, **row} for row in _attempt_rows(found, base)]
-    quarantine = [*_quarantine_rows(reading, base), *_extra_rows(reading, subset, base)]
-    provenance = _provenance_row(reading, subset, base, run_name, execution, messaging, git)
-    provenance |= {"planned": planned, "read_at": read_at}
-    tables = (
-        (PAIRS, pairs),
-        (AGENTS, agents),
-        (MESSAGES, messages),
-        (ATTEMPTS, attempts),
-        (QUARANTINE, quarantine),
-        (PROVENANCE, [provenance]),
-    )
-    return {table.name: _frame(table, cell, rows) for table, rows in tables}
+        _add_pair(rows, pair, reading, base, pair.name in accepted)
+    rows[QUARANTINE.name] = [*_quarantine_rows(reading, base), *_extra_rows(reading, subset, base)]
+    provenance = _provenance_row(reading, subset, base, execution, messaging, git)
+    own = {"planned": planned, "run_name": run_name or base.rpartition("/")[2], "read_at": read_at}
+    rows[PROVENANCE.name] = [provenance | own]
+    return {table.name: _frame(table, cell, rows[table.name]) for table in CELL_TABLES}
+
+
+def _add_pair(rows: dict[str, list[Row]], pair: Pair, reading: RunReading, base: str, accepted: bool) -> None:
+    """Add the rows of one planned pair to those of every table."""
+    found = reading.pairs.get(pair)
+    key = _pair_key(pair)
+    own = _pair_row(pair, found, judge(found), base, reading.mode)
+    rows[PAIRS.name].append({**key, **own, "accepted": accepted})
+    if found is None:
+        return
+    rows[AGENTS.name] += [{**key, **_agent_row(agent, found)} for agent in found.agents]
+    rows[MESSAGES.name] += [{**key, **row} for row in _message_rows(found)]
+    rows[ATTEMPTS.name] += [{**key, **row} for row in _attempt_rows(found, base)]
 
 
 def _frame(table: Table, cell: Cell, rows: Sequence[Row]) -> pl.DataFrame:
@@ -264,7 +260,7 @@ def _feature_columns(name: str, feature: FeatureVerdict | None) -> Row:
 def _agent_row(agent: AgentEnd, reading: PairReading) -> Row:
     failure = agent.failure
     failed = failure is not None and failure.kind == "infra"
-    error = text_of(agent.record.error)
+    error = text_of(agent.record.error or None)
     patch = None
     if len(reading.patches) == 1:
         patch = reading.patches[0]
@@ -366,7 +362,6 @@ def _provenance_row(
     reading: RunReading,
     subset: Subset,
     base: str,
-    run_name: str | None,
     execution: str | None,
     messaging: bool | None,
     git: bool | None,
@@ -376,7 +371,6 @@ def _provenance_row(
     messages = facts.messaging if facts.messaging is not None else messaging
     return {
         "expected_pairs": len(subset.pairs),
-        "run_name": run_name or base.rpartition("/")[2],
         "path": base,
         "mode": reading.mode,
         "messaging": None if reading.mode == "solo" else messages,

@@ -75,7 +75,9 @@ def test_a_run_folder_without_pairs_is_read(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "logs" / "a-run")
     tree.config()
     reading = read_run(tree.run_dir)
-    assert (reading.exists, reading.mode, reading.pairs, reading.quarantine) == (True, None, {}, [])
+    assert (reading.exists, reading.mode, reading.pairs, reading.quarantine) == (True, "solo", {}, [])
+    (tree.run_dir / "config.json").unlink()
+    assert read_run(tree.run_dir).mode is None
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -158,7 +160,10 @@ def test_times_without_a_zone_are_utc_and_others_are_converted(solo: Tree) -> No
     assert (first.started_at, first.ended_at) == (moment("2026-07-16T10:00:00"), moment("2026-07-16T10:05:00"))
 
 
-@pytest.mark.parametrize("value", ["yesterday", "", "2026-13-40T00:00:00", None, 1e300, float("nan"), True, [], -1e18])
+@pytest.mark.parametrize(
+    "value",
+    ["yesterday", "", "2026-13-40T00:00:00", "0001-01-01T00:00:00+14:00", None, 1e300, float("nan"), True, [], -1e18],
+)
 def test_a_time_that_is_none_is_not_known(value: object) -> None:
     assert parse_time(value) is None
 

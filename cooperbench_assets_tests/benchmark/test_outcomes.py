@@ -223,6 +223,13 @@ def test_submitted_over_a_stream_that_ended_in_an_api_error_is_suspect(coop: Tre
     assert (found.outcome, found.reason, found.suspect) == ("fail", "tests", True)
 
 
+def test_odd_bytes_in_a_stream_do_not_hide_its_end(solo: Tree) -> None:
+    solo.result(ONE, agents=[agent(status="Error")])
+    line = json.dumps(DIED | {"result": "API Error: 401 # \udc80"}).encode().replace(b"#", b"\xff")
+    solo.write(ONE, "solo_stream.jsonl", line)
+    assert (outcome(solo).family, outcome(solo).evidence) == ("auth", "API Error: 401 \ufffd \ufffd")
+
+
 def test_an_error_in_the_middle_of_a_stream_is_not_suspect(solo: Tree) -> None:
     solo.result(ONE)
     solo.evaluation(ONE)
@@ -403,6 +410,13 @@ def test_both_features_struck_is_infrastructure(solo: Tree) -> None:
     assert outcome(solo).outcome == "infra_error"
 
 
+@pytest.mark.parametrize("nothing", [None, "", False, {}, []])
+def test_an_error_that_says_nothing_is_none(solo: Tree, nothing: object) -> None:
+    solo.result(ONE, agents=[agent(error=nothing)])
+    solo.evaluation(ONE, error=nothing)
+    assert outcome(solo).outcome == "pass"
+
+
 def test_a_verdict_that_holds_an_error_is_infrastructure(coop: Tree) -> None:
     coop.pair(ONE)
     error = '409 Client Error for http+docker://localhost/v1.45/exec: Conflict ("container a1 is not running")'
@@ -511,7 +525,7 @@ def test_a_verdict_recorded_to_be_of_the_present_patch_is_good_whatever_its_time
 
 def test_a_stale_verdict_with_a_broken_later_try_is_infrastructure(solo: Tree) -> None:
     solo.pair(ONE)
-    solo.evaluation(ONE, evaluated_at="2026-07-16T09:00:00")
+    solo.evaluation(ONE, evaluated_at="2026-07-16T08:00:00")
     solo.attempt(
         ONE,
         "eval",
@@ -524,6 +538,15 @@ def test_a_stale_verdict_with_a_broken_later_try_is_infrastructure(solo: Tree) -
     )
     found = outcome(solo)
     assert (found.outcome, found.stage, found.family, found.stale) == ("infra_error", "eval", "engine", True)
+
+
+def test_a_struck_verdict_is_good_where_its_try_is_recorded_whatever_the_results_clock(solo: Tree) -> None:
+    sha = struck_by_a_timeout(solo)
+    solo.result(ONE, ended_at="2026-07-16T12:00:00")  # local time, ahead of UTC
+    at = {"started_at": "2026-07-16T10:55:00+00:00", "ended_at": "2026-07-16T11:00:01+00:00"}
+    record(solo, 1, sha)
+    record(solo, 2, sha, **at)
+    assert (outcome(solo).reason, outcome(solo).stale) == ("test_timeout", False)
 
 
 def test_a_broken_evaluation_that_left_no_file_is_known_from_its_record(solo: Tree) -> None:
