@@ -113,7 +113,14 @@ def read_run(
 def _entries(path: str) -> list[tuple[str, bool]]:
     """Names in a folder, sorted, and whether each is a folder; hidden ones are nobody's."""
     with os.scandir(path) as found:
-        return sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
+        return sorted((entry.name, _is_dir(entry)) for entry in found if not entry.name.startswith("."))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _plain_first(places: list[str], name: str) -> list[str]:
@@ -177,7 +184,7 @@ class _Walk:
             self.mode = (filled or modes)[0]
         bases = [f"{self.mode}/{name}" for name in self._repos(self.mode)] if self.mode in modes else []
         for name in folders:
-            if name == self.mode:
+            if name == self.mode or (name in modes and not self._list(name)):
                 continue
             if not modes and self._is_repo(name):
                 bases.append(name)

@@ -101,7 +101,28 @@ def test_the_other_mode_of_a_mixed_run_is_set_aside_when_one_is_meant(tmp_path: 
 def test_an_empty_folder_of_another_mode_confuses_nobody(solo: Tree) -> None:
     solo.pair(ONE)
     (solo.run_dir / "coop").mkdir()
-    assert read_run(solo.run_dir).mode == "solo"
+    reading = read_run(solo.run_dir)
+    assert (reading.mode, reading.quarantine) == ("solo", [])
+
+
+@pytest.mark.parametrize("place", [".", "solo", "solo/sprout_task", "solo/sprout_task/7"])
+def test_a_link_that_leads_to_itself_hides_nothing(solo: Tree, place: str) -> None:
+    solo.pair(ONE)
+    (solo.run_dir / place / "f2_f3").symlink_to("f2_f3")
+    reading = read_run(solo.run_dir)
+    assert (set(reading.pairs), reading.quarantine) == ({ONE}, [])
+
+
+@pytest.mark.parametrize("mode", ["solo", "coop"])
+def test_an_older_tree_whose_mode_is_told_sets_aside_what_is_of_another(tmp_path: Path, mode: str) -> None:
+    run_dir = tmp_path / "logs" / "mixed"
+    Tree(run_dir, "solo", legacy=True).pair(ONE)
+    Tree(run_dir, "coop", legacy=True).pair(TWO)
+    reading = read_run(run_dir, mode)
+    told, other = (ONE, TWO) if mode == "solo" else (TWO, ONE)
+    assert reading.pairs[told].result is not None
+    assert reading.pairs[other].result is None
+    assert (only(reading).kind, only(reading).pair) == ("misplaced", other)
 
 
 def test_a_folder_of_no_setting_is_set_aside_and_the_rest_is_read(solo: Tree) -> None:
