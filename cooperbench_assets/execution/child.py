@@ -27,7 +27,7 @@ from cooperbench_assets.execution import harness
 from cooperbench_assets.execution.infrastructure import InfrastructureError, from_exception
 from cooperbench_assets.execution.processes import MARK, adopt_orphans, die_with_parent, mark_of, process_identity
 from cooperbench_assets.execution.protocol import ChildRequest
-from cooperbench_assets.execution.sandboxes import OWN_BACKENDS, open_backend
+from cooperbench_assets.execution.sandboxes import WITHOUT_CONTAINERS, open_backend
 
 REPORT = "child.json"
 """File in the staging folder that says how a child ended, for a parent that was not there to hear it."""
@@ -225,7 +225,7 @@ def _check_agents(request: ChildRequest) -> None:
     known = harness.agents()
     if request.agent not in known:
         problem = f"agent {request.agent!r} is unknown to harness {harness.version()}; it knows {', '.join(known)}"
-    elif request.backend in OWN_BACKENDS and harness.is_upstreams_own(request.agent):
+    elif request.backend in WITHOUT_CONTAINERS and harness.is_upstreams_own(request.agent):
         problem = (
             f"agent {request.agent!r} works in containers, which execution: {request.backend} has none of; "
             f"use docker, modal or gcp"

@@ -32,7 +32,7 @@ _MODULES = (
     "cooperbench.eval.evaluate",
     "cooperbench.eval.sandbox",
 )
-_UPSTREAM_BACKENDS = ("docker", "modal", "gcp")
+_UPSTREAM_BACKENDS = ("modal", "gcp")
 
 
 class HarnessImportError(RuntimeError):

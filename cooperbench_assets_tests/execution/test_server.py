@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -273,17 +274,17 @@ def test_a_sandbox_that_cannot_be_made_leaves_its_reason(runs: Runs, toy: Toy, t
     assert read(Path(request.staging, child_module.REPORT))["error"] == end.error
 
 
-def test_backends_of_upstream_stay_upstream_s(runs: Runs) -> None:
+def test_an_execution_is_served_by_our_sandbox_where_there_is_one_and_by_upstream_s_elsewhere(runs: Runs) -> None:
     request = runs.request()
     runs.end(request)
-    # No engine answers there: the text is that of the docker client which upstream's own backend uses.
-    evaluation = replace(
-        request, key="e", stage="eval", backend="docker", environment={"DOCKER_HOST": "tcp://127.0.0.1:1"}
-    )
-    end = runs.end(evaluation)
-    assert end.error is not None
-    assert "DockerException" in end.error
-    assert end.isolation == "docker"
+    # Neither has anything to talk to here, so each says in its own words what it missed.
+    nowhere = {"DOCKER_HOST": "tcp://127.0.0.1:1", "MODAL_TOKEN_ID": "", "HOME": request.staging}
+    for backend, said in (("docker", r"^\[infra:engine\] "), ("gcp", "project_id required")):
+        changed = replace(request, key=backend, stage="eval", backend=backend, environment=nowhere)
+        end = runs.end(changed)
+        assert end.error is not None
+        assert re.search(said, end.error), end.error
+        assert end.isolation == backend
 
 
 def test_a_harness_without_a_mode_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,11 @@ from cooperbench_assets.execution.sandboxes.base import Backend, SandboxOptions
 if TYPE_CHECKING:
     from cooperbench_assets.execution.protocol import ChildRequest
 
-OWN_BACKENDS = ("process",)
+OWN_BACKENDS = ("process", "docker")
 """Executions whose evaluations run in a sandbox of ours; upstream's own backends serve the others."""
+
+WITHOUT_CONTAINERS = ("process",)
+"""Executions that have no container for an agent to work in."""
 
 
 def open_backend(request: ChildRequest, slot_fd: int | None = None) -> Backend | None:
@@ -27,4 +30,8 @@ def open_backend(request: ChildRequest, slot_fd: int | None = None) -> Backend |
         from cooperbench_assets.execution.sandboxes.process import ProcessBackend
 
         return ProcessBackend.for_request(request, SandboxOptions.read(request.sandbox), slot_fd)
+    if request.backend == "docker":
+        from cooperbench_assets.execution.docker.sandbox import DockerBackend
+
+        return DockerBackend.for_request(request)
     return None
