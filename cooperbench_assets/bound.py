@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
 from cooperbench_assets.checks.finding import CellView
+from cooperbench_assets.demo import DEMO_AGENT, build_dataset
 from cooperbench_assets.store.rows import cell_frames
 
 if TYPE_CHECKING:
@@ -61,11 +62,13 @@ class BoundExperiment:
         return frozenset(cell.cell for cell in self.cells)
 
     def subset(self) -> Subset:
-        """The experiment's subset, read anew.
+        """The experiment's subset, read anew. The built-in benchmark makes its dataset where it is missing.
 
         Raises:
             MissingInputError: if there is none; the message lists those that are there.
         """
+        if self.spec.agent == DEMO_AGENT:
+            build_dataset(self.dataset)
         named = self.spec.subset
         try:
             path = find_subset(str(self.project.resolve(named)) if named.endswith(".json") else named, self.dataset)

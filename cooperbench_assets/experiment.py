@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import dagster as dg
 
+from cooperbench_assets.assets.analysis import build_analysis_assets
 from cooperbench_assets.assets.cells import build_cell_assets
 from cooperbench_assets.assets.keys import partitions_of
 from cooperbench_assets.assets.results_store import build_results_store
@@ -63,5 +64,6 @@ def experiment_definitions(bound: BoundExperiment) -> dg.Definitions:
                 build_subset_asset(bound),
                 *build_cell_assets(bound, partitions),
                 build_results_store(bound),
+                build_analysis_assets(bound),
             ]
         )

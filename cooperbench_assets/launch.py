@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.execution import owes
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.bound import BoundExperiment
@@ -109,8 +110,8 @@ class Launcher:
         return owes(self.bound, cell)
 
     def run_store(self) -> Ran:
-        """Materialise results_store."""
-        return self._run(["results_store"])
+        """Materialise results_store and every analysis of it."""
+        return self._run(["results_store", *(analysis.name for analysis in ANALYSES)])
 
     def _run(self, assets: Sequence[str], cell: Cell | None = None, ops: Mapping[str, Any] | None = None) -> Ran:
         job = self._definitions.resolve_implicit_global_asset_job_def()

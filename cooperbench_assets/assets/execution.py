@@ -16,6 +16,7 @@ from pydantic import Field
 
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.demo import DEMO_AGENT, eval_environment
 from cooperbench_assets.execution.attempts import write_atomically
 from cooperbench_assets.execution.cell import plan_stage, run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits
@@ -91,8 +92,24 @@ def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
         environment=dict(spec.environment),
         secrets=tuple(spec.secrets),
         redis_url=spec.redis_url,
+        sandbox=_sandbox(bound, cell, subset),
         siblings=tuple(bound.run_dir(other) for other in bound.cells if other.cell != cell.cell),
     )
+
+
+def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str, Any]:
+    """What the sandbox of an evaluation is told; the built-in benchmark has infrastructure of its own that fails."""
+    if bound.spec.agent != DEMO_AGENT:
+        return {}
+    assert cell.mode is not None
+    environment = eval_environment(
+        [pair.name for pair in subset.pairs],
+        mode=cell.mode,
+        messaging=cell.messaging,
+        seed=cell.cell.seed,
+        agent_config=bound.spec.agent_config,
+    )
+    return {"environment": environment}
 
 
 def _agent_config_file(bound: BoundExperiment, cell: CellSpec) -> Path | None:

@@ -38,10 +38,8 @@ def demo() -> None:
     out = console()
     out.print("The agents of this experiment are scripted: its figures say nothing about any model.")
 
-    from cooperbench_assets.demo.dataset import build_dataset
-    from cooperbench_assets.launch import Launcher
+    from cooperbench_assets.launch import Launcher  # imports Dagster: seconds that --help need not cost
 
-    build_dataset(project.resolve(spec.dataset))
     with Launcher(project, EXPERIMENT, spec) as launcher:
         failures = _run_until_nothing_helps(launcher, chosen_cells(EXPERIMENT, spec), out)
         store = launcher.run_store()
