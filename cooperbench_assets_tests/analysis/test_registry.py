@@ -1,0 +1,103 @@
+"""The list of analyses: its tables can be published, it says what it needs, and it is fast."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from cooperbench_assets.analysis.frames import POPULATIONS, VERDICTS
+from cooperbench_assets.analysis.messages import IMPORTED_LABELS
+from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
+from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES, run_all, run_analysis
+from cooperbench_assets.store import schema
+from cooperbench_assets.store.types import sql_type
+from cooperbench_assets_tests.analysis.stores import random_frames
+
+
+def test_names_of_tables_and_analyses_are_distinct_and_described() -> None:
+    names = [table.name for table in (*RESULT_TABLES, *schema.CORE_TABLES)]
+    assert len(set(names)) == len(names)
+    assert len({analysis.name for analysis in ANALYSES}) == len(ANALYSES)
+    assert all(analysis.description.endswith(".") for analysis in ANALYSES)
+    for table in RESULT_TABLES:
+        assert table.description
+        assert table.columns[0].name == "experiment"
+        assert table.key == ("experiment",)
+        assert all(column.description for column in table.columns)
+        assert len({column.name for column in table.columns}) == len(table.columns)
+
+
+def test_every_table_fits_a_duckdb_file(tmp_path: Path) -> None:
+    results = run_all(random_frames(1200, pairs=20, tasks=7))
+    with duckdb.connect(str(tmp_path / "results.duckdb")) as connection:
+        for table in RESULT_TABLES:
+            columns = ", ".join(f'"{column.name}" {sql_type(column.dtype)}' for column in table.columns)
+            connection.execute(f'CREATE TABLE "{table.name}" ({columns})')
+            results[table.name].write_parquet(tmp_path / "t.parquet")
+            connection.execute(f"INSERT INTO \"{table.name}\" SELECT * FROM read_parquet('{tmp_path}/t.parquet')")
+            counted = connection.execute(f'SELECT count(*) FROM "{table.name}"').fetchone()
+            assert counted == (results[table.name].height,)
+
+
+def test_an_analysis_needs_what_it_says_and_no_more() -> None:
+    """Given only the tables it names, each gives what it gives with all of them."""
+    frames = random_frames(1200, pairs=20, tasks=7)
+    whole = run_all(frames)
+    for analysis in ANALYSES:
+        alone = analysis.function({name: frames[name] for name in analysis.needs if name in frames})
+        assert list(alone) == [table.name for table in analysis.tables]
+        for name, frame in alone.items():
+            assert frame.equals(whole[name]), name
+    known = {table.name for table in (*schema.CORE_TABLES, PATCH_OVERLAPS, IMPORTED_LABELS)}
+    assert {name for analysis in ANALYSES for name in analysis.needs} <= known
+
+
+def test_an_older_result_table_among_the_frames_is_not_taken_for_input() -> None:
+    frames = random_frames(600, pairs=10, tasks=7)
+    stale = {"message_labels": run_all(frames)["message_labels"].with_columns(plan=pl.lit(True))}
+    assert run_all(frames | stale)["communication"].equals(run_all(frames)["communication"])
+
+
+def test_the_strict_verdict_and_the_clean_population_come_first() -> None:
+    results = run_all(random_frames(600, pairs=10, tasks=7))
+    for table in RESULT_TABLES:
+        frame = results[table.name]
+        for column, values in (("verdict", VERDICTS), ("population", POPULATIONS)):
+            if column in frame.columns and frame.height:
+                assert frame[column][0] == values[0]
+
+
+def test_the_room_knows_neither_dagster_nor_sql_nor_the_report() -> None:
+    room = Path(sys.modules[run_analysis.__module__].__file__ or "").parent
+    for file in room.glob("*.py"):
+        text = file.read_text()
+        for word in ("import dagster", "import duckdb", "cooperbench_assets.report", "cooperbench_assets.execution"):
+            assert word not in text, f"{file.name}: {word}"
+
+
+_MEASURE = """
+import resource, time
+from cooperbench_assets.analysis.registry import run_all
+from cooperbench_assets_tests.analysis.stores import random_frames
+frames = random_frames(200_000, {experiments})
+start = time.process_time(), time.perf_counter()
+run_all(frames)
+largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.process_time() - start[0], time.perf_counter() - start[1], largest)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiments", [1, 133])
+def test_two_hundred_thousand_pairs_take_seconds_and_less_than_two_gigabytes(experiments: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE.format(experiments=experiments)], capture_output=True, text=True, check=True
+    )
+    cpu, _, kilobytes = map(float, done.stdout.split())
+    assert cpu < 40  # of all threads; on an idle machine of two cores about 4 s of wall time
+    assert kilobytes < 2e6
