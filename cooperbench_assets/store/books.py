@@ -76,7 +76,9 @@ def enter(connection: DuckDBPyConnection, entries: Iterable[Entry]) -> None:
     if rows:
         columns = [list(column) for column in zip(*rows, strict=True)]
         connection.execute(
-            "INSERT INTO published SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)", columns
+            "INSERT INTO published (unit, content_sha256, key, rows, published_at) "
+            "SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)",
+            columns,
         )
 
 

@@ -122,7 +122,9 @@ def _views_over(tables: Collection[str]) -> list[View]:
 
 
 def _drop_views(connection: DuckDBPyConnection) -> None:
-    names = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    names = connection.execute(
+        "SELECT view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()"
+    ).fetchall()
     for (name,) in names:
         connection.execute(f"DROP VIEW {identifier(name)}")
 
@@ -154,4 +156,4 @@ def _declare(connection: DuckDBPyConnection, table: Declaration) -> None:
         connection.execute(f"COMMENT ON COLUMN {name}.{identifier(column.name)} IS {literal(column.comment)}")
     connection.execute("DELETE FROM declarations WHERE table_name = ?", [table.name])
     text = msgspec.json.encode(table).decode()
-    connection.execute("INSERT INTO declarations VALUES (?, ?)", [table.name, text])
+    connection.execute("INSERT INTO declarations (table_name, declaration) VALUES (?, ?)", [table.name, text])

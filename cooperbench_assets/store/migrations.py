@@ -19,8 +19,6 @@ from cooperbench_assets.store.errors import StoreTooNewError
 from cooperbench_assets.store.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from duckdb import DuckDBPyConnection
 
 
@@ -69,39 +67,39 @@ BOOKS = ("schema_migrations", "store_info", "declarations", "published")
 def version_of(connection: DuckDBPyConnection) -> int:
     """Version of an open file's layout; 0 for one without books. Not for use in a transaction: it may fail it."""
     try:
-        row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+        rows = connection.execute("SELECT max(version) FROM schema_migrations").fetchall()
     except duckdb.CatalogException:
         return 0
-    return int(row[0]) if row and row[0] is not None else 0
+    return int(rows[0][0] or 0)
 
 
 def info(connection: DuckDBPyConnection, name: str) -> str | None:
     """What the store noted in an open file under a name."""
-    row = connection.execute("SELECT value FROM store_info WHERE name = ?", [name]).fetchone()
-    return None if row is None else str(row[0])
+    rows = connection.execute("SELECT value FROM store_info WHERE name = ?", [name]).fetchall()
+    return str(rows[0][0]) if rows else None
 
 
 def note(connection: DuckDBPyConnection, name: str, value: str) -> None:
     """Note something in an open file, in place of what was noted under that name."""
     connection.execute("DELETE FROM store_info WHERE name = ?", [name])
-    connection.execute("INSERT INTO store_info VALUES (?, ?)", [name, value])
+    connection.execute("INSERT INTO store_info (name, value) VALUES (?, ?)", [name, value])
 
 
-def check_version(version: int, *, newest: int = SCHEMA_VERSION) -> None:
+def check_version(version: int) -> None:
     """Refuse a file of a later version than this code.
 
     Raises:
         StoreTooNewError: if it is one.
     """
-    if version > newest:
+    if version > SCHEMA_VERSION:
         raise StoreTooNewError(
-            f"the results store has layout {version}, and this cooperbench-assets knows up to {newest}: "
+            f"the results store has layout {version}, and this cooperbench-assets knows up to {SCHEMA_VERSION}: "
             "update cooperbench-assets, or move the file away and publish again (it is made anew from Parquet)"
         )
 
 
-def migrate(connection: DuckDBPyConnection, present: int, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:
-    """Bring an open file of layout `present` up to the last of `migrations`, in the caller's transaction.
+def migrate(connection: DuckDBPyConnection, present: int) -> list[str]:
+    """Bring an open file of layout `present` up to `SCHEMA_VERSION`, in the caller's transaction.
 
     Returns:
         names of the migrations that were applied.
@@ -109,13 +107,13 @@ def migrate(connection: DuckDBPyConnection, present: int, migrations: Sequence[M
     Raises:
         StoreTooNewError: if the file is of a later version.
     """
-    check_version(present, newest=migrations[-1].version)
-    due = [migration for migration in migrations if migration.version > present]
+    check_version(present)
+    due = [migration for migration in MIGRATIONS if migration.version > present]
     for migration in due:
         for statement in migration.statements:
             connection.execute(statement)
         connection.execute(
-            "INSERT INTO schema_migrations VALUES (?, ?, ?)",
+            "INSERT INTO schema_migrations (version, name, applied_at) VALUES (?, ?, ?)",
             [migration.version, migration.name, datetime.now(UTC).replace(tzinfo=None)],
         )
     return [migration.name for migration in due]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import duckdb
+import msgspec
 
 from cooperbench_assets.stops import reach
 from cooperbench_assets.store import planned as memory
@@ -108,6 +109,9 @@ class _Job:
     file_time: int = field(default_factory=lambda: time.time_ns() // 1000)
     """What the new file's time of last change will be, microseconds."""
 
+    keep_old: bool = False
+    """Whether the present file is not ours, or not as we left it, and is kept under another name."""
+
     @property
     def database(self) -> Path:
         return self.workplace.database
@@ -154,7 +158,7 @@ def publish(
         StoreError: if the file is no results store, or the new one does not hold what it should.
     """
     with _job(database, tables, declared, planned, timeout) as job:
-        return _update(job) if database.exists() else _anew(job, "there was no file")
+        return _update(job) if job.database.exists() else _anew(job, "there was no file")
 
 
 def rebuild(
@@ -179,7 +183,7 @@ def _job(
     database: Path, tables: Path, declared: Sequence[Table], planned: Plans | None, timeout: float
 ) -> Iterator[_Job]:
     """Alone with the database file: know what is asked of it, and see foreign logs moved away."""
-    workplace = Workplace(database)
+    workplace = Workplace.of(database)
     as_sql = declarations(declared)
     with workplace.locked(timeout):
         reach("publish:locked")
@@ -205,6 +209,7 @@ def _update(job: _Job) -> Published:
     except StoreTooNewError as error:
         raise StoreTooNewError(f"{job.database}: {error}") from None
     except (StoreError, duckdb.Error) as error:
+        job.keep_old = True
         return _anew(job, str(error), before=build)
     else:
         _put_in_place(job, build)
@@ -236,8 +241,9 @@ def _check_ours(connection: DuckDBPyConnection, changed_at: int) -> int:
     if version == 0:
         raise StoreError("it was no results store")
     check_version(version)
-    if info(connection, _FILE_TIME) != str(changed_at):
-        raise StoreError("it was changed, or copied without its time, since it was published")
+    noted = int(info(connection, _FILE_TIME) or 0)
+    if changed_at not in (noted, noted // 1_000_000 * 1_000_000):  # archives keep whole seconds
+        raise StoreError("it was changed since it was published, or copied without its time")
     return version
 
 
@@ -249,7 +255,7 @@ def _anew(job: _Job, reason: str, before: Path | None = None) -> Published:
             earlier = _attach(job, connection, before)
             done = _transact(job, connection, lambda: fill(connection, job.asked, job.declared, earlier))
         reach("publish:filled")
-        if before is not None and (aside := job.workplace.set_aside(whole=True)):
+        if job.keep_old and (aside := job.workplace.set_aside(whole=True)):
             job.warnings.append(aside)
         reach("publish:file-set-aside")
         _put_in_place(job, build)
@@ -270,7 +276,7 @@ def _attach(job: _Job, connection: DuckDBPyConnection, before: Path | None) -> B
     try:
         connection.execute(f"ATTACH {literal(str(before))} AS before (READ_ONLY)")
         return read_before(connection, "before")
-    except duckdb.Error as error:
+    except (duckdb.Error, msgspec.DecodeError) as error:
         job.warnings.append(f"nothing could be carried over from the earlier file ({error})")
         return NOTHING_BEFORE
 

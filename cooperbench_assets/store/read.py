@@ -92,14 +92,14 @@ def _private(database: Path, *, link: bool) -> Iterator[Path]:
     Raises:
         OSError: if no link can be made.
     """
-    parent = Workplace(database).folder if link else None
+    parent = Workplace.of(database).folder if link else None
     if parent is not None:
         parent.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=SNAPSHOT_PREFIX, dir=parent))
     path = folder / database.name
     try:
         if link:
-            path.hardlink_to(database)
+            path.hardlink_to(database.resolve())
         else:
             copy(database, path)
         yield path

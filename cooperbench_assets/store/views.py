@@ -7,6 +7,7 @@ denominator is NULL too.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ class View:
 
 def fingerprint(views: Sequence[View]) -> str:
     """Hash of all that makes these views."""
-    return hashlib.sha256(repr(views).encode()).hexdigest()
+    made = [(view.name, view.description, view.sql, [column.description for column in view.columns]) for view in views]
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
 
 def _columns(prefix: str, *rows: tuple[str, str, str] | tuple[str, str]) -> tuple[ViewColumn, ...]:

@@ -53,6 +53,11 @@ class Workplace:
 
     database: Path
 
+    @classmethod
+    def of(cls, database: Path) -> Workplace:
+        """The workplace of a database; where `database` is a symbolic link, of the file that it leads to."""
+        return cls(database.resolve())
+
     @property
     def folder(self) -> Path:
         """``.results.duckdb/`` beside ``results.duckdb``: on the same file system, so that renames are at once."""

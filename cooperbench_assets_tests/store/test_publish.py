@@ -1,0 +1,452 @@
+from __future__ import annotations
+
+import os
+import random
+import stat
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from cooperbench_assets.store import read
+from cooperbench_assets.store.errors import StoreError, StoreLockedError
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.publish import rebuild
+from cooperbench_assets.store.schema import CORE_TABLES, PAIRS, Column, Table
+from cooperbench_assets.store.units import POINTER, analysis_unit, cell_unit, check_unit
+from cooperbench_assets.store.workplace import Workplace
+from cooperbench_assets_tests.store.frames import START, cell_frames, check_frame
+from cooperbench_assets_tests.store.stores import COOP, OTHER, SOLO, SUMMARY, Store
+
+
+def test_a_first_publish_holds_every_row_of_every_table(store: Store) -> None:
+    store.write(*SOLO, COOP, OTHER)
+    checked = check_unit("demo", "pair_results", COOP)
+    frames = check_frame(COOP, experiment="demo", asset="pair_results", passed={"count": True, "times": False})
+    write_unit(store.tables, checked, frames, declared=CORE_TABLES)
+    done = store.publish()
+    assert (done.replaced, done.rebuilt) == (True, "there was no file")
+    assert len(done.changed) == 6
+    assert (done.dropped, done.unreadable, done.outdated, done.undeclared, done.warnings) == ((), {}, (), (), ())
+    units = [*map(cell_unit, [*SOLO, COOP, OTHER]), checked]
+    expected = store.expected(*units)
+    contents = store.contents()
+    assert {name: contents[name] for name in expected} == expected
+    assert done.rows == {name: len(rows) for name, rows in expected.items()}
+    assert stat.S_IMODE(store.database.stat().st_mode) == 0o444
+    assert store.leftovers() == []
+
+
+def test_columns_come_back_in_the_types_of_the_schema(store: Store) -> None:
+    store.write(COOP)
+    frames = check_frame(None, experiment="demo", asset="results_store", passed={"same pairs": False})
+    write_unit(store.tables, check_unit("demo", "results_store"), frames, declared=CORE_TABLES)
+    store.publish()
+    for table in CORE_TABLES:
+        assert store.table(table.name).schema == table.schema
+    assert store.table("check_results").equals(frames["check_results"])
+    types = dict(read.query(store.database, "DESCRIBE check_results").select("column_name", "column_type").rows())
+    assert (types["sample"], types["checked_at"], types["seed"]) == ("VARCHAR[]", "TIMESTAMP", "INTEGER")
+
+
+def test_every_table_view_and_column_says_what_it_means(store: Store) -> None:
+    store.write(COOP)
+    store.publish()
+    connection = duckdb.connect(str(store.database), read_only=True)
+    with connection:
+        comments = dict(connection.execute("SELECT table_name, comment FROM duckdb_tables()").fetchall())
+        views = connection.execute("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").fetchall()
+        columns = connection.execute(
+            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+        ).fetchall()
+    for table in CORE_TABLES:
+        assert comments[table.name] == table.description
+    assert {name for name, comment in views if comment} == {"outcomes", "cells", "costs"}
+    by_column = {(table, column): comment for table, column, comment in columns}
+    assert (by_column["pairs", "outcome"] == PAIRS.schema and False) or by_column["pairs", "outcome"].startswith("pass")
+    described = {*(table.name for table in CORE_TABLES), "outcomes", "cells", "costs"}
+    assert [key for key, comment in by_column.items() if key[0] in described and not comment] == []
+
+
+def test_publishing_again_touches_nothing_and_says_so(store: Store) -> None:
+    store.write(*SOLO)
+    first = store.publish()
+    before = store.database.stat()
+    second = store.publish()
+    assert (second.replaced, second.changed, second.content) == (False, (), first.content)
+    assert second.rows == first.rows
+    after = store.database.stat()
+    assert os.path.samestat(before, after)
+    assert before.st_mtime_ns == after.st_mtime_ns
+    assert store.leftovers() == []
+
+
+def test_one_changed_value_changes_one_unit(store: Store) -> None:
+    store.write(*SOLO, COOP)
+    first = store.publish()
+    frames = cell_frames(COOP)
+    frames["pairs"] = frames["pairs"].with_columns(
+        cost_usd=pl.when(pl.int_range(pl.len()) == 4).then(99.5).otherwise("cost_usd")
+    )
+    write_unit(store.tables, cell_unit(COOP), frames, declared=CORE_TABLES)
+    done = store.publish()
+    assert done.changed == ("demo/cells/coop-comm/0",)
+    assert (done.rebuilt, done.replaced) == (None, True)
+    assert done.content != first.content
+    assert store.holds(*SOLO, COOP)
+    assert 99.5 in store.table("pairs")["cost_usd"].to_list()
+    store.write(COOP)
+    assert store.publish().content == first.content
+
+
+def test_another_time_of_reading_alone_changes_nothing(store: Store) -> None:
+    store.write(COOP, read_at=START)
+    store.publish()
+    store.write(COOP, read_at=START.replace(year=2027))
+    assert not store.publish().replaced
+
+
+def test_a_cell_with_fewer_rows_leaves_none_behind(store: Store) -> None:
+    write_unit(store.tables, cell_unit(COOP), cell_frames(COOP, 20), declared=CORE_TABLES)
+    store.publish()
+    write_unit(store.tables, cell_unit(COOP), cell_frames(COOP, 5), declared=CORE_TABLES)
+    assert store.publish().rows["pairs"] == 5
+    write_unit(store.tables, cell_unit(COOP), {}, declared=CORE_TABLES)
+    assert set(store.publish().rows.values()) == {0}
+
+
+def test_a_dropped_cell_leaves_with_its_checks_and_returns_when_it_is_planned_again(store: Store) -> None:
+    store.write(*SOLO, OTHER)
+    for cell in (SOLO[0], SOLO[1], None):
+        frames = check_frame(cell, experiment="demo", asset="pair_results", passed={"count": True})
+        write_unit(store.tables, check_unit("demo", "pair_results", cell), frames, declared=CORE_TABLES)
+    store.publish(planned={"demo": SOLO})
+    done = store.publish(planned={"demo": SOLO[1:]})
+    assert done.dropped == ("demo/cells/solo/0", "demo/checks/pair_results/cells/solo/0")
+    assert store.holds(*SOLO[1:], OTHER)
+    assert store.table("check_results")["seed"].to_list() == [None, 1]
+    assert not store.publish().replaced, "the plan is remembered"
+    assert rebuild(store.database, store.tables).content == done.content
+    assert len(store.publish(planned={"demo": SOLO}).changed) == 2
+    assert store.holds(*SOLO, OTHER)
+
+
+def test_an_experiment_without_cells_leaves_as_a_whole(store: Store) -> None:
+    store.write(*SOLO, OTHER)
+    store.write_summary("demo", 0.5)
+    store.publish(declared=[*CORE_TABLES, SUMMARY])
+    done = store.publish(declared=[*CORE_TABLES, SUMMARY], planned={"demo": []})
+    assert len(done.dropped) == 4
+    assert store.holds(OTHER)
+    assert store.table("summary").height == 0
+
+
+def unreadable_pointer(folder: Path) -> None:
+    (folder / POINTER).write_text("{")
+
+
+def no_pointer(folder: Path) -> None:
+    (folder / POINTER).unlink()
+
+
+def cut_table(folder: Path) -> None:
+    for table in folder.glob("@*/agents.parquet"):
+        table.write_bytes(table.read_bytes()[:100])
+
+
+def no_content(folder: Path) -> None:
+    for path in folder.glob("@*"):
+        path.rename(folder.parent / "gone")
+
+
+def no_folder(folder: Path) -> None:
+    folder.rename(folder.parents[2] / ".gone")
+
+
+@pytest.mark.parametrize("damage", [unreadable_pointer, no_pointer, cut_table, no_content, no_folder])
+def test_a_cell_that_cannot_be_read_keeps_its_rows_and_is_named(store: Store, damage: object) -> None:
+    assert callable(damage)
+    store.write(*SOLO)
+    first = store.publish(planned={"demo": SOLO})
+    before = store.contents()
+    store.write(SOLO[0], SOLO[1], draw=1)
+    damage(cell_unit(SOLO[1]).folder(store.tables))
+    done = store.publish(planned={"demo": SOLO})
+    assert done.changed == ("demo/cells/solo/0",)
+    assert list(done.unreadable) == ["demo/cells/solo/1"]
+    assert done.dropped == ()
+    assert [row for row in before["agents"] if "'solo', 1," in row] == [
+        row for row in store.contents()["agents"] if "'solo', 1," in row
+    ]
+    assert done.rows == first.rows
+    store.write(SOLO[1], draw=1)
+    assert store.publish().changed == ("demo/cells/solo/1",)
+    assert store.holds(*SOLO)
+
+
+def test_a_missing_tables_folder_takes_nothing_out(store: Store) -> None:
+    store.write(*SOLO)
+    first = store.publish()
+    store.tables.rename(store.root / "unmounted")
+    done = store.publish()
+    assert not done.replaced
+    assert len(done.unreadable) == 3
+    assert done.content == first.content
+
+
+def test_a_rebuilt_store_equals_the_published_one(store: Store) -> None:
+    draw = random.Random(7)
+    declared = [*CORE_TABLES, SUMMARY]
+    for step in range(15):
+        cell = draw.choice([*SOLO, COOP, OTHER])
+        store.write(cell, draw=step)
+        frames = check_frame(
+            cell, experiment=cell.experiment, asset="pair_results", passed={"count": draw.random() < 0.5}
+        )
+        unit = check_unit(cell.experiment, "pair_results", cell)
+        write_unit(store.tables, unit, frames, declared=CORE_TABLES)
+        if draw.random() < 0.3:
+            store.write_summary(cell.experiment, step / 10)
+        planned = {"demo": draw.sample([*SOLO, COOP], 3)} if draw.random() < 0.3 else None
+        done = store.publish(declared=declared, planned=planned)
+        assert done.rebuilt is None or step == 0
+    published = store.contents()
+    again = rebuild(store.database, store.tables, declared=declared)
+    assert store.contents() == published
+    assert again.content == done.content
+    assert not store.publish(declared=declared).replaced
+
+
+def test_a_file_does_not_grow_with_the_number_of_publishes(store: Store) -> None:
+    store.write(*SOLO)
+    sizes = []
+    for step in range(24):
+        store.write(COOP, draw=step)
+        store.publish()
+        sizes.append(store.database.stat().st_size)
+    assert max(sizes[12:]) <= max(sizes[:12])
+
+
+def test_a_reader_keeps_what_it_sees_and_the_next_one_sees_the_new(store: Store) -> None:
+    store.write(COOP)
+    store.publish()
+    old = read.connect(store.database)
+    store.write(*SOLO)
+    store.publish()
+    new = read.connect(store.database)
+    counts = [c.execute("SELECT count(*) FROM provenance").fetchall()[0][0] for c in (old, new)]
+    old.close()
+    new.close()
+    assert counts == [1, 4]
+
+
+def test_two_publishers_take_turns_and_the_one_that_waited_too_long_names_the_other(store: Store) -> None:
+    store.write(COOP)
+    with Workplace.of(store.database).locked(1), pytest.raises(StoreLockedError) as error:
+        store.publish(timeout=0.05)
+    assert f"process {os.getpid()} on " in str(error.value)
+    assert "waited 0 s. Try again" in str(error.value)
+    assert store.publish().replaced
+
+
+def test_tables_of_an_analysis_are_published_beside_the_cells(store: Store) -> None:
+    declared = [*CORE_TABLES, SUMMARY]
+    store.write(COOP)
+    store.write_summary("demo", 0.25)
+    store.write_summary("other", None)
+    store.publish(declared=declared)
+    assert store.table("summary", "demo").rows() == [("demo", "solo", 0.25, ["a", "b"])]
+    store.write_summary("demo", 0.75)
+    done = store.publish(declared=declared)
+    assert done.changed == ("demo/analysis/summary",)
+    assert store.table("summary")["rate"].to_list() == [0.75, None]
+
+
+def test_a_table_declared_before_need_not_be_declared_again(store: Store) -> None:
+    store.write_summary("demo", 0.25)
+    assert store.publish().undeclared == ("demo/analysis/summary",)
+    assert "summary" not in store.contents()
+    store.publish(declared=[*CORE_TABLES, SUMMARY])
+    store.write_summary("demo", 0.5)
+    assert store.publish().changed == ("demo/analysis/summary",)
+    assert store.table("summary")["rate"].to_list() == [0.5]
+
+
+WIDER = Table(
+    "summary",
+    "One row for every setting",
+    (
+        Column("experiment", pl.String, "Name of the experiment"),
+        Column("n", pl.Int64, "How many"),
+        Column("rate", pl.String, "Share that passed, in words"),
+        Column("setting", pl.String, "Setting"),
+    ),
+    key=("experiment",),
+)
+
+
+def test_a_table_whose_columns_change_is_made_anew_from_parquet(store: Store) -> None:
+    store.write(COOP)
+    for experiment in ("demo", "other", "third"):
+        store.write_summary(experiment, 0.25)
+    store.publish(declared=[*CORE_TABLES, SUMMARY])
+    frame = WIDER.frame([{"experiment": "demo", "n": 4, "rate": "half", "setting": "solo"}])
+    write_unit(store.tables, analysis_unit("demo", "summary"), {"summary": frame}, declared=[WIDER])
+    no_pointer(analysis_unit("third", "summary").folder(store.tables))
+    done = store.publish(declared=[*CORE_TABLES, WIDER])
+    assert store.table("summary").schema == WIDER.schema
+    assert store.table("summary").rows() == [
+        ("demo", 4, "half", "solo"),
+        ("other", None, "0.25", "solo"),
+        ("third", None, "0.25", "solo"),
+    ]
+    assert done.outdated == ("other/analysis/summary",)
+    assert list(done.unreadable) == ["third/analysis/summary"]
+    assert done.rebuilt is None
+    assert store.holds(COOP)
+    store.publish(declared=[*CORE_TABLES, WIDER])
+    store.write_summary("third", 0.25)
+    assert "third/analysis/summary" in store.publish(declared=[*CORE_TABLES, WIDER]).changed
+
+
+def test_a_better_description_changes_the_comment_alone(store: Store) -> None:
+    store.write_summary("demo", 0.25)
+    store.publish(declared=[SUMMARY])
+    columns = (*SUMMARY.columns[:2], Column("rate", pl.Float64, "It's a share"), SUMMARY.columns[3])
+    better = Table("summary", "The user's summary", columns, key=("experiment",))
+    done = store.publish(declared=[better])
+    assert (done.replaced, done.changed) == (True, ())
+    found = read.query(
+        store.database, "SELECT comment FROM duckdb_columns() WHERE table_name = 'summary' AND column_name = 'rate'"
+    )
+    assert found.rows() == [("It's a share",)]
+    assert store.table("summary").height == 1
+
+
+@pytest.mark.parametrize("name", ["cells", "published", "pairs"])
+def test_a_table_may_not_take_the_name_of_another(store: Store, name: str) -> None:
+    taken = Table(name, "Mine", SUMMARY.columns, key=("experiment",))
+    with pytest.raises(ValueError, match="already has a table or view"):
+        store.publish(declared=[*CORE_TABLES, taken])
+
+
+def test_the_store_may_be_reached_by_a_symbolic_link(store: Store, tmp_path: Path) -> None:
+    store.write(COOP)
+    elsewhere = tmp_path / "disk"
+    elsewhere.mkdir()
+    store.database.symlink_to(elsewhere / "results.duckdb")
+    store.publish()
+    assert store.database.is_symlink()
+    assert store.holds(COOP)
+    assert (elsewhere / ".results.duckdb" / "lock").exists()
+
+
+def test_a_disk_error_leaves_the_old_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(COOP)
+    store.publish()
+    before = store.contents()
+    store.write(*SOLO)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "build")
+
+    monkeypatch.setattr("cooperbench_assets.store.publish.sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.publish()
+    assert store.contents() == before
+    assert store.leftovers() == []
+    monkeypatch.undo()
+    assert len(store.publish().changed) == 3
+
+
+def test_the_views_count_what_the_tables_hold(store: Store) -> None:
+    store.write(COOP, expected_pairs=12)
+    frames = check_frame(
+        COOP, experiment="demo", asset="pair_results", passed={"count": True, "times": False, "cost": False}
+    )
+    write_unit(store.tables, check_unit("demo", "pair_results", COOP), frames, declared=CORE_TABLES)
+    store.publish()
+    pairs = cell_frames(COOP)["pairs"]
+    (cell,) = store.table("cells").rows(named=True)
+    counts = dict(pairs["outcome"].value_counts().iter_rows())
+    for outcome in ("pass", "fail", "infra_error", "unevaluated", "missing"):
+        assert cell[outcome] == counts.get(outcome, 0)
+    assert (cell["expected"], cell["checks"], cell["checks_failed"]) == (12, 3, 2)
+    assert cell["results"] == pairs["has_result"].sum()
+    assert cell["cost_usd"] == pytest.approx(pairs["cost_usd"].sum())
+    assert cell["pass_rate_planned"] == pytest.approx(counts["pass"] / 12)
+    assert cell["pass_rate_clean"] == pytest.approx(counts["pass"] / (counts["pass"] + counts["fail"]))
+    outcomes = store.table("outcomes")
+    assert outcomes.height == 10
+    assert outcomes["model"].unique().to_list() == cell_frames(COOP)["provenance"]["model"].to_list()
+    assert sorted(map(str, outcomes["result_model"])) == sorted(map(str, pairs["model"]))
+
+
+def test_a_sum_over_nothing_known_is_unknown_and_a_rate_of_nothing_is_no_number(store: Store) -> None:
+    frames = cell_frames(COOP)
+    for name in ("pairs", "attempts", "agents"):
+        frames[name] = frames[name].with_columns(cost_usd=pl.lit(None, pl.Float64))
+    frames["pairs"] = frames["pairs"].with_columns(
+        outcome=pl.lit("missing"), has_result=False, has_eval=False, input_tokens=pl.lit(None, pl.Int64)
+    )
+    write_unit(store.tables, cell_unit(COOP), frames, declared=CORE_TABLES)
+    store.publish()
+    (cell,) = store.table("cells").rows(named=True)
+    (cost,) = store.table("costs").rows(named=True)
+    assert (cell["cost_usd"], cell["pass_rate_clean"], cell["pass_rate_planned"]) == (None, None, 0.0)
+    assert (cost["cost_usd"], cost["input_tokens"], cost["cost_lost_usd"]) == (None, None, None)
+
+
+def test_costs_tell_money_of_record_from_all_money_and_from_money_that_bought_nothing(store: Store) -> None:
+    frames = cell_frames(COOP, 3)
+    names = frames["pairs"]["pair"].to_list()
+    frames["pairs"] = frames["pairs"].with_columns(
+        outcome=pl.Series(["pass", "infra_error", "fail"]),
+        stage=pl.Series([None, "agent", None], dtype=pl.String),
+        has_result=True,
+        cost_usd=pl.Series([1.0, 2.0, None]),
+    )
+    tries = [
+        (names[0], "agent", 1, "infra_error", 0.25, True),
+        (names[0], "agent", 2, "interrupted", None, False),
+        (names[0], "agent", 3, "completed", 1.0, False),
+        (names[0], "eval", 1, "infra_error", 50.0, False),
+    ]
+    template = frames["attempts"].head(1)
+    frames["attempts"] = pl.concat(
+        template.with_columns(
+            pair=pl.lit(pair),
+            stage=pl.lit(stage),
+            n=pl.lit(n, pl.Int32),
+            outcome=pl.lit(outcome),
+            cost_usd=pl.lit(cost, pl.Float64),
+            cost_estimated=estimated,
+        )
+        for pair, stage, n, outcome, cost, estimated in tries
+    )
+    write_unit(store.tables, cell_unit(COOP), frames, declared=CORE_TABLES)
+    store.publish()
+    (cost,) = store.table("costs").rows(named=True)
+    assert cost["cost_usd"] == pytest.approx(3.0)
+    assert cost["cost_all_usd"] == pytest.approx(1.25 + 2.0)
+    assert cost["cost_lost_usd"] == pytest.approx(0.25 + 2.0)
+    assert cost["cost_per_pass_usd"] == pytest.approx(3.25)
+    assert (cost["cost_unknown"], cost["tries_cost_unknown"], cost["tries_cost_estimated"]) == (1, 1, 1)
+
+
+def test_a_store_that_would_not_hold_what_the_pointers_say_is_never_put_in_place(store: Store) -> None:
+    store.write(COOP)
+    store.publish()
+    before = store.contents()
+    store.write(*SOLO)
+    pointer = cell_unit(SOLO[1]).folder(store.tables) / POINTER
+    pointer.write_text(pointer.read_text().replace('"rows": 10', '"rows": 11', 1))
+    with pytest.raises(StoreError, match="rows"):
+        store.publish()
+    assert store.contents() == before
+    assert store.leftovers() == []
+    pointer.unlink()
+    store.write(SOLO[1])
+    store.publish()
+    assert store.holds(*SOLO, COOP)
