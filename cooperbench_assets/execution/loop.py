@@ -162,14 +162,17 @@ class Loop:
             messaging=job.messaging,
             git=job.git,
             redis_url=self.redis_url,
-            environment=self._names(made),
+            environment={**self._names(made), "COOPERBENCH_ASSETS_DATASET": str(self.job.dataset)},
             sandbox=self._sandbox(made),
         )
 
     def _names(self, made: Try) -> dict[str, str]:
-        """Variables that tell agents and test programs which try they are part of."""
+        """Variables that tell agents and test programs which try they are part of.
+
+        Where the dataset lies is for agents' harness alone: test programs run code that agents wrote, and the
+        dataset holds the solutions.
+        """
         return {
-            "COOPERBENCH_ASSETS_DATASET": str(self.job.dataset),
             "COOPERBENCH_ASSETS_PAIR": made.pair.name,
             "COOPERBENCH_ASSETS_SEED": str(self.job.seed),
             "COOPERBENCH_ASSETS_ATTEMPT": str(made.attempt.n),
