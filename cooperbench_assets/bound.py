@@ -69,6 +69,16 @@ class BoundExperiment:
         """
         if self.spec.agent == DEMO_AGENT:
             build_dataset(self.dataset)
+        return self.subset_at_hand()
+
+    def subset_at_hand(self) -> Subset:
+        """The experiment's subset if it is there; nothing is made.
+
+        Raises:
+            MissingInputError: if there is none; the message lists those that are there.
+        """
+        if self.spec.agent == DEMO_AGENT and not self.dataset.is_dir():
+            raise MissingInputError(f"{self.name}: its dataset is made when it is first materialised")
         named = self.spec.subset
         try:
             path = find_subset(str(self.project.resolve(named)) if named.endswith(".json") else named, self.dataset)

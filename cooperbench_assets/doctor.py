@@ -37,9 +37,6 @@ NEWEST_PYTHON: Final = (3, 13)
 LARGEST_IMAGE_GB: Final = 16.5
 """Size of the largest task image of lite; below that much free disk an image cannot be pulled."""
 
-DEMO_AGENTS: Final = "cooperbench_assets.demo.agents"
-"""An experiment with these agents has a dataset that a command makes."""
-
 State = Literal["ok", "problem", "absent"]
 
 
@@ -122,15 +119,17 @@ class Examination:
 
     def _subset(self, name: str, spec: ExperimentSpec) -> Look:
         from cooperbench_assets.bound import BoundExperiment, MissingInputError
+        from cooperbench_assets.demo import DEMO_AGENT
 
         need = Need(f"{name}: subset and dataset", "everything of this experiment", (name,))
         bound = BoundExperiment(name, spec, self.project)
         try:
-            subset = bound.subset()
+            subset = bound.subset_at_hand()
         except MissingInputError as error:
-            if DEMO_AGENTS in spec.external_agents:
-                return Look(need.subject, "absent", "made by `cooperbench-assets demo`", need.prevents, (name,))
-            return need.missing(str(error).removeprefix(f"{name}: "))
+            told = str(error).removeprefix(f"{name}: ")
+            if spec.agent == DEMO_AGENT:
+                return Look(need.subject, "absent", told, None, (name,))
+            return need.missing(told)
         detail = f"{subset.name}: {len(subset.pairs)} pairs in {len(subset.tasks)} tasks"
         absent = [task.folder for task in subset.tasks if not (bound.dataset / task.folder).is_dir()]
         if absent and spec.execution != "none":

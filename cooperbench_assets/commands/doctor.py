@@ -62,7 +62,7 @@ def show(looks: Sequence[Look]) -> None:
     emit(table)
     click.echo("")
     for state in ("problem", "absent"):
-        for one in (one for one in looks if one.state == state):
+        for one in (one for one in looks if one.state == state and one.prevents):
             own = one.needed_by and one.subject.startswith(f"{one.needed_by[0]}:")
             who = f" (needed by {', '.join(one.needed_by)})" if one.needed_by and not own else ""
             click.echo(f"{state}: {one.subject}: prevents {one.prevents}{who}")

@@ -219,7 +219,7 @@ def _subset_of(project: Project, experiment: str, spec: ExperimentSpec) -> Subse
     from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
     try:
-        return BoundExperiment(experiment, spec, project).subset()
+        return BoundExperiment(experiment, spec, project).subset_at_hand()
     except MissingInputError as error:
         note(str(error))
         return None

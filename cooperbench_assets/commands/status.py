@@ -142,7 +142,7 @@ def _expected(project: Project, name: str, spec: ExperimentSpec) -> int | None:
     from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
     try:
-        return len(BoundExperiment(name, spec, project).subset().pairs)
+        return len(BoundExperiment(name, spec, project).subset_at_hand().pairs)
     except MissingInputError as error:
         note(f"{error}")
         return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import yaml
 from cooperbench_assets import doctor
 from cooperbench_assets.doctor import Look, Need, examine
 from cooperbench_assets.spec import load_experiments
+from cooperbench_assets_tests.commands.store import read_into_store
 from cooperbench_assets_tests.services import missing, need_program
 
 if TYPE_CHECKING:
@@ -242,3 +244,63 @@ def test_the_environment_has_what_the_ui_reads_from_dotenv(place: Place, monkeyp
     found = environment(place.project)
     assert (found["A_KEY"], found["B_KEY"], found.get("C_KEY")) == ("written", "exported", None)
     assert "A_KEY" not in os.environ
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_the_command_exits_1_only_if_a_configured_experiment_lacks_something(place: Place) -> None:
+    healthy = place.run("doctor")
+    assert healthy.exit_code == 0, healthy.output
+    assert "No problem for the experiments that are configured." in healthy.stdout
+    assert "absent: Docker engine: prevents execution: docker" in healthy.stdout
+    looks_at(place.project, mine=executing())
+    ill = place.run("doctor")
+    assert ill.exit_code == 1
+    assert "problem: Docker engine: prevents execution: docker (needed by mine)" in ill.stdout
+    assert ill.stdout.splitlines()[-1] == "2 problems"
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_json_says_the_same_and_no_value_of_a_key(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks_at(place.project, mine=executing(secrets=["A_KEY", "B_KEY"]))
+    monkeypatch.setenv("A_KEY", "s3cret-value")
+    monkeypatch.delenv("B_KEY", raising=False)
+    done = place.run("doctor", "--json")
+    assert done.exit_code == 1
+    said = json.loads(done.stdout)
+    assert said["ok"] is False
+    assert {tuple(look) for look in said["looks"]} == {("subject", "state", "detail", "prevents", "needed_by")}
+    states = {look["subject"]: look["state"] for look in said["looks"]}
+    assert (states["mine: A_KEY"], states["mine: B_KEY"]) == ("ok", "problem")
+    assert "s3cret" not in done.output
+
+
+def test_an_experiment_that_does_not_load_is_one_problem_among_the_looks(place: Place) -> None:
+    (place.project.defs / "broken").mkdir()
+    (place.project.defs / "broken" / "defs.yaml").write_text(
+        "type: cooperbench_assets.experiment.Experiment\nattributes: {subset: lite}\n"
+    )
+    done = place.run("doctor", "--json")
+    assert done.exit_code == 1
+    looks = {look["subject"]: look for look in json.loads(done.stdout)["looks"]}
+    assert "settings" in looks["experiments"]["detail"]
+    assert looks["git"]["state"] == "ok"
+
+
+def test_the_demos_dataset_makes_itself_and_its_absence_is_no_problem(place: Place) -> None:
+    demo = executing(execution="process", agent="scripted", external_agents=["cooperbench_assets.demo.agents"])
+    look = looks_at(place.project, demo={**demo, "subset": "lite"})["demo: subset and dataset"]
+    assert (look.state, look.detail) == ("absent", "its dataset is made when it is first materialised")
+    assert not (place.project.data / "dataset").exists()
+    assert "prevents" not in "".join(line for line in place.run("doctor").stdout.splitlines() if "demo: subset" in line)
+
+
+def test_a_results_store_is_shown_with_its_layout_and_one_that_is_none_is_a_problem(place: Place) -> None:
+    place.add_run("s_1")
+    place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--run", "solo=s_{seed}")
+    read_into_store(place.project, "mine")
+    look = doctor.look_at_store(place.project.database)
+    assert look.state == "ok"
+    assert look.detail.startswith("results.duckdb, layout 1, ")
+    place.project.database.unlink()
+    place.project.database.write_text("no database")
+    assert doctor.look_at_store(place.project.database).state == "problem"
