@@ -195,7 +195,7 @@ def _estimates(differences: pl.DataFrame) -> pl.DataFrame:
     known = differences.filter(common).with_columns(one=pl.lit(1))
     intervals = clustered_mean(known, CONTRAST, total="d", count="one", limits=(-1.0, 1.0)).drop("n", "mean")
     rows = rows.join(intervals, on=CONTRAST, how="left").with_columns(pl.col("tasks").fill_null(0))
-    signs = [pl.col(name).sign() for name in ("difference", "difference_lowest", "difference_highest")]
+    signs = [pl.col(name).round(12).sign() for name in ("difference", "difference_lowest", "difference_highest")]
     same = (signs[0] == signs[1]) & (signs[0] == signs[2]) & (signs[0] != 0)
     return rows.with_columns(robust=same.fill_null(False))
 

@@ -153,29 +153,25 @@ def _with_rates(points: pl.DataFrame) -> pl.DataFrame:
     Pooled over held-out seeds, a pair of another setting counts once for each; as its task is what is clustered
     by, that does not narrow the interval.
     """
-    by = [*SCORE, "setting", "place", "method", "held_out"]
-    each = points.filter(pl.col("held_out").is_not_null()).group_by(*by, "bucket").agg(
-        pairs=pl.len().cast(pl.Int64), tasks=pl.col("task").n_unique().cast(pl.Int64),
+    by = [*SCORE, "setting", "place", "method"]
+    points = points.with_columns(middle=(pl.col("bucket") + 0.5) / BUCKETS)
+    each = points.filter(pl.col("held_out").is_not_null()).group_by(*by, "held_out", "bucket", x="middle").agg(
+        pairs=pl.len().cast(pl.Int64), tasks=pl.col("task").n_unique().cast(pl.Int64), scale=pl.lit("bucket"),
         passes=pl.col("k").sum(), n=pl.col("n").sum(), interval_note=pl.lit("given over all held-out seeds"),
     )  # fmt: skip
-    each = each.with_columns(scale=pl.lit("bucket"), x=_middle(), rate=pl.col("passes") / pl.col("n"))
-    by_task = points.group_by(*by[:-1], "bucket", "level", "difficulty", "task").agg(pl.col("k", "n").sum(), "pair")
-    levels = by_task.with_columns(scale=pl.lit("level"), x=pl.col("difficulty"), bucket=pl.lit(None, pl.Int32))
-    buckets = by_task.with_columns(scale=pl.lit("bucket"), x=_middle(), level=pl.lit(None, pl.String))
-    return pl.concat([*(_pooled(scale, by[:-1]) for scale in (levels, buckets)), each], how="diagonal")
+    each = each.with_columns(rate=pl.col("passes") / pl.col("n"))
+    levels = _pooled(points, [*by, "level", "difficulty"]).rename({"difficulty": "x"})
+    buckets = _pooled(points, [*by, "bucket", "middle"]).rename({"middle": "x"})
+    scales = [levels.with_columns(scale=pl.lit("level")), buckets.with_columns(scale=pl.lit("bucket"))]
+    return pl.concat([*scales, each], how="diagonal")
 
 
-def _middle() -> pl.Expr:
-    return (pl.col("bucket") + 0.5) / BUCKETS
-
-
-def _pooled(by_task: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    key = [*by, "scale", "x"]
-    sums = by_task.group_by(*key, "level", "bucket").agg(
-        pairs=pl.col("pair").explode(empty_as_null=False).n_unique().cast(pl.Int64), passes=pl.col("k").sum()
-    )
+def _pooled(points: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """Points of one scale over all held-out seeds. A pair belongs to one task, so pairs of tasks add up."""
+    by_task = points.group_by(*key, "task").agg(pl.col("k", "n").sum(), pairs=pl.col("pair").n_unique().cast(pl.Int64))
+    sums = by_task.group_by(key).agg(pl.col("pairs").sum(), passes=pl.col("k").sum())
     rates = clustered_mean(by_task, key, total="k").rename({"mean": "rate"})
-    return sums.join(rates, on=key).with_columns(held_out=pl.lit(None, pl.Int32))
+    return sums.join(rates, on=key)
 
 
 def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

@@ -35,6 +35,10 @@ SCORE = ("experiment", "verdict", "population")
 TASK = pl.format("{}/{}", "repo", "task_id").alias("task")
 """The task of a pair, as ``repo/task_id``: what results are clustered by."""
 
+_REST = 1e-14
+"""Less than this is what subtracting equal numbers leaves."""
+
+_P_VALUES = ("p", "p_holm", "p_mcnemar")
 _GOLD = r"(^|[^a-z])gold([^a-z]|$)"
 
 
@@ -66,17 +70,21 @@ def result_table(name: str, description: str, *groups: Iterable[Column]) -> Tabl
 def conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` with exactly the columns of `table`, NaN and infinities as NULL.
 
-    Numbers are cut to 12 significant digits: sums over threads differ in the last ones from run to run, and
-    the same store must give the same table.
+    Numbers are cut to 12 significant digits, and to 0 below 1e-14, but for p values: sums over threads differ in
+    their last digits from run to run, and the same store must give the same table.
 
     Raises:
         polars.exceptions.ColumnNotFoundError: if a column of the table is not in the frame.
     """
-    floats = [column.name for column in table.columns if column.dtype == pl.Float64]
     cast = frame.select(pl.col(name).cast(dtype) for name, dtype in table.schema.items())
-    return cast.with_columns(
-        pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(12)).alias(name) for name in floats
-    )
+    floats = [column.name for column in table.columns if column.dtype == pl.Float64]
+    return cast.with_columns(_settled(name) for name in floats)
+
+
+def _settled(name: str) -> pl.Expr:
+    value = pl.col(name)
+    rest = value.abs() < _REST if name not in _P_VALUES else pl.lit(False)
+    return pl.when(rest).then(0.0).when(value.is_finite()).then(value.round_sig_figs(12)).alias(name)
 
 
 def table_of(frames: Frames, table: Table) -> pl.DataFrame:

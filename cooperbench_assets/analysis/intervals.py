@@ -84,18 +84,23 @@ def clustered_mean(
         ``interval_note``, a sentence where there is no interval.
     """
     clusters = frame.group_by(*by, cluster).agg(pl.col(total).sum().alias("s"), pl.col(count).sum().alias("m"))
-    clusters = clusters.filter(pl.col("m") > 0).sort(*by, cluster)
-    n, w = pl.col("m").sum().over(by), pl.col("m") / pl.col("m").sum().over(by)
-    mean = pl.col("s").sum().over(by) / n
-    terms = clusters.with_columns(v=(pl.col("s") - pl.col("m") * mean) ** 2 / (1 - w) / n**2, a=w**2, b=w**2 / (1 - w))
+    clusters = clusters.filter(pl.col("m") > 0)
+    sums = clusters.group_by(by).agg(n=pl.col("m").sum(), mean=pl.col("s").sum() / pl.col("m").sum())
+    sums = sums.with_row_index("group")
+    w = pl.col("m") / pl.col("n")
+    terms = clusters.join(sums, on=by, nulls_equal=True).select(
+        "group",
+        v=(pl.col("s") - pl.col("m") * pl.col("mean")) ** 2 / (1 - w) / pl.col("n") ** 2,
+        a=w**2,
+        b=w**2 / (1 - w),
+    )
     b = pl.col("b")
-    groups = terms.group_by(by, maintain_order=True).agg(
-        n=pl.col("m").sum().cast(pl.Int64),
+    parts = terms.group_by("group").agg(
         tasks=pl.len().cast(pl.Int64),
-        mean=pl.col("s").sum() / pl.col("m").sum(),
         variance=pl.col("v").sum(),
         dof=1 / (pl.col("a").sum() + b.sum() ** 2 - (b**2).sum()),
     )
+    groups = sums.join(parts, on="group").drop("group").with_columns(pl.col("n").cast(pl.Int64))
     return _with_t_interval(groups, limits)
 
 

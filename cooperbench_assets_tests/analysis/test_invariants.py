@@ -93,6 +93,16 @@ def test_comparisons_keep_their_estimate_between_the_extremes(rows: list[dict[st
     assert table.filter(pl.col("robust") != same).is_empty()
 
 
+def test_a_difference_that_cancels_out_is_nothing_and_has_no_sign() -> None:
+    """Thirds that add up to 0 in numbers leave a rest in floating point."""
+    rows = outcomes("solo", {(1, 1): "PFF", (2, 1): "PPF", (3, 1): "FFF", (4, 1): "PFF"})
+    rows += outcomes("coop-comm", {(1, 1): "FFF", (2, 1): "PFF", (3, 1): "PPF", (4, 1): "PFF"})
+    table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"]
+    assert set(table["difference"]) == {0.0}
+    assert not table["robust"].any()
+    assert set(table["p"]) == {1.0}
+
+
 @settings(max_examples=10, deadline=None)
 @given(stores(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(rows: list[dict[str, Any]], random: Any) -> None:
