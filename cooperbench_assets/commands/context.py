@@ -11,13 +11,27 @@ from typing import TYPE_CHECKING
 import click
 from dotenv import dotenv_values
 
-from cooperbench_assets.project import Project, find_project
+from cooperbench_assets import project as projects
+from cooperbench_assets.project import Project
 from cooperbench_assets.spec import ExperimentSpec, load_experiments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Project", "choose", "environment", "find_project", "load_experiments"]
+__all__ = ["Project", "choose", "find_project", "load_experiments"]
+
+
+def find_project() -> Project:
+    """The project; from here on, what its .env sets is set in this process too, as the Dagster UI does it.
+
+    Raises:
+        ProjectError: if there is none.
+    """
+    project = projects.find_project()
+    for name, value in dotenv_values(project.root / ".env").items():
+        if value is not None:
+            os.environ.setdefault(name, value)
+    return project
 
 
 def choose(experiments: Mapping[str, ExperimentSpec], name: str | None) -> dict[str, ExperimentSpec]:
@@ -32,9 +46,3 @@ def choose(experiments: Mapping[str, ExperimentSpec], name: str | None) -> dict[
         there = f"there are: {', '.join(experiments)}" if experiments else "there is none yet"
         raise click.BadParameter(f"no experiment {name!r} ({there})", param_hint="EXPERIMENT")
     return {name: experiments[name]}
-
-
-def environment(project: Project) -> dict[str, str]:
-    """Variables as they are here, and those of the project's .env that are not set: as the Dagster UI has them."""
-    written = {name: value for name, value in dotenv_values(project.root / ".env").items() if value is not None}
-    return {**written, **os.environ}

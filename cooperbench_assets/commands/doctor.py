@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +10,7 @@ import click
 from rich.text import Text
 
 from cooperbench_assets.cli import NOT_IN_ORDER
-from cooperbench_assets.commands.context import environment, find_project, load_experiments
+from cooperbench_assets.commands.context import find_project, load_experiments
 from cooperbench_assets.commands.output import count, emit, emit_json, new_table, rows_to
 from cooperbench_assets.doctor import Look, examine
 from cooperbench_assets.spec import ExperimentError
@@ -51,8 +52,8 @@ def look(project: Project) -> list[Look]:
         experiments = load_experiments(project.defs)
     except ExperimentError as error:
         broken = Look("experiments", "problem", str(error), "loading the definitions: the UI and materialize")
-        return [*examine(project, {}, environment(project)), broken]
-    return examine(project, experiments, environment(project))
+        return [*examine(project, {}, os.environ), broken]
+    return examine(project, experiments, os.environ)
 
 
 def show(looks: Sequence[Look]) -> None:

@@ -236,14 +236,16 @@ def test_a_docker_engine_that_runs_is_found_with_its_disk() -> None:
     assert "free" in disk.detail
 
 
-def test_the_environment_has_what_the_ui_reads_from_dotenv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cooperbench_assets.commands.context import environment
-
-    (place.project.root / ".env").write_text("A_KEY=written\nB_KEY=written\n# C_KEY=no\n")
-    monkeypatch.setenv("B_KEY", "exported")
-    found = environment(place.project)
-    assert (found["A_KEY"], found["B_KEY"], found.get("C_KEY")) == ("written", "exported", None)
-    assert "A_KEY" not in os.environ
+def test_a_key_in_the_projects_dotenv_is_set_as_it_is_for_the_ui(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.project.root / ".env").write_text("A_KEY=written\n# B_KEY=no\nC_KEY=written\n")
+    for name in ("A_KEY", "B_KEY"):
+        monkeypatch.setenv(name, "restored after the test")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("C_KEY", "exported")
+    looks_at(place.project, mine=executing(secrets=["A_KEY", "B_KEY"]))
+    states = {look["subject"]: look["state"] for look in json.loads(place.run("doctor", "--json").stdout)["looks"]}
+    assert (states["mine: A_KEY"], states["mine: B_KEY"]) == ("ok", "problem")
+    assert (os.environ["A_KEY"], os.environ["C_KEY"]) == ("written", "exported")
 
 
 @pytest.mark.usefixtures("no_engine")
