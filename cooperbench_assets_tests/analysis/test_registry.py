@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import duckdb
 import polars as pl
 import pytest
 
@@ -14,8 +13,10 @@ from cooperbench_assets.analysis.frames import POPULATIONS, VERDICTS
 from cooperbench_assets.analysis.messages import IMPORTED_LABELS
 from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
 from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES, run_all, run_analysis
-from cooperbench_assets.store import schema
-from cooperbench_assets.store.types import sql_type
+from cooperbench_assets.store import read, schema
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.publish import publish
+from cooperbench_assets.store.units import analysis_unit
 from cooperbench_assets_tests.analysis.stores import random_frames
 
 
@@ -32,16 +33,18 @@ def test_names_of_tables_and_analyses_are_distinct_and_described() -> None:
         assert len({column.name for column in table.columns}) == len(table.columns)
 
 
-def test_every_table_fits_a_duckdb_file(tmp_path: Path) -> None:
-    results = run_all(random_frames(1200, pairs=20, tasks=7))
-    with duckdb.connect(str(tmp_path / "results.duckdb")) as connection:
+def test_every_table_is_published_and_read_back_as_it_was(tmp_path: Path) -> None:
+    results = run_all(random_frames(1800, 2, pairs=20, tasks=7))
+    for experiment in ("e0", "e1"):
         for table in RESULT_TABLES:
-            columns = ", ".join(f'"{column.name}" {sql_type(column.dtype)}' for column in table.columns)
-            connection.execute(f'CREATE TABLE "{table.name}" ({columns})')
-            results[table.name].write_parquet(tmp_path / "t.parquet")
-            connection.execute(f"INSERT INTO \"{table.name}\" SELECT * FROM read_parquet('{tmp_path}/t.parquet')")
-            counted = connection.execute(f'SELECT count(*) FROM "{table.name}"').fetchone()
-            assert counted == (results[table.name].height,)
+            frame = results[table.name].filter(experiment=experiment)
+            unit = analysis_unit(experiment, table.name)
+            write_unit(tmp_path / "tables", unit, {table.name: frame}, declared=RESULT_TABLES)
+    published = publish(tmp_path / "r.duckdb", tmp_path / "tables", declared=(*schema.CORE_TABLES, *RESULT_TABLES))
+    assert {name: published.rows[name] for name in results} == {name: frame.height for name, frame in results.items()}
+    for name, frame in results.items():
+        back = read.table(tmp_path / "r.duckdb", name, "e1")
+        assert back.sort(pl.all()).equals(frame.filter(experiment="e1").sort(pl.all())), name
 
 
 def test_an_analysis_needs_what_it_says_and_no_more() -> None:
