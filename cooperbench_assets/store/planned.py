@@ -6,11 +6,11 @@ plan, and a rebuild, leave out what an experiment has dropped, though its Parque
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from cooperbench_assets.stops import reach
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import StoreError
 from cooperbench_assets.store.files import make_folders, sync, write_synced
@@ -32,17 +32,23 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def remember(tables: Path, plans: Plans) -> None:
-    """Keep the plans of these experiments; others stay as they are."""
+    """Keep the plans of these experiments; others stay as they are. For one process at a time."""
     for experiment, cells in plans.items():
         path = tables / quote(experiment) / FILE
         data = msgspec.json.encode(_File(experiment, sorted((cell.setting, cell.seed) for cell in cells)))
-        if _bytes(path) == data:
-            continue
-        make_folders(path.parent)
-        fresh = path.with_name(f".{FILE}.{secrets.token_hex(4)}")
-        write_synced(fresh, data)
-        fresh.replace(path)
-        sync(path.parent)
+        if _bytes(path) != data:
+            _replace(path, data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    make_folders(path.parent)
+    fresh = path.with_name(f".{FILE}")
+    fresh.unlink(missing_ok=True)
+    write_synced(fresh, data)
+    reach("publish:plan-written")
+    fresh.replace(path)
+    reach("publish:plan-renamed")
+    sync(path.parent)
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -42,10 +42,10 @@ def quote(text: str) -> str:
     turns it back.
 
     Raises:
-        ValueError: if `text` is empty, no valid Unicode, or longer than 200 bytes when quoted.
+        ValueError: if `text` is empty, no valid Unicode, has a NUL, or is longer than 200 bytes when quoted.
     """
-    if not text:
-        raise ValueError("an empty name cannot be a folder of the partition tables")
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r} cannot name a folder of the partition tables; rename it")
     try:
         parts = [_quote_character(character) for character in text]
     except UnicodeEncodeError:

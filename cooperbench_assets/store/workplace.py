@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from filelock import FileLock, Timeout
 
+from cooperbench_assets.stops import reach
 from cooperbench_assets.store.errors import StoreLockedError
 from cooperbench_assets.store.files import make_folders
 
@@ -127,6 +128,7 @@ class Workplace:
         kept = self.database.with_name(f"{self.database.name}.set-aside-{stamp}")
         if self.database.exists():
             os.link(self.database, kept)
+            reach("publish:old-linked")
         for suffix in logs:
             with suppress(FileNotFoundError):  # its writer ended just now
                 self._beside(suffix).replace(kept.with_name(kept.name + suffix))

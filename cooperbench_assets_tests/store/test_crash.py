@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CELL = Cell("race", "solo", 0)
 SOURCES = sorted(Path(cooperbench_assets.store.__file__).parent.glob("*.py"))
 STOPS = sorted({stop for path in SOURCES for stop in re.findall(r"reach\(\"(.+?)\"\)", path.read_text())})
-AFTER_A_FOREIGN_CHANGE = {"publish:filled", "publish:file-set-aside"}
+AFTER_A_FOREIGN_CHANGE = {"publish:filled", "publish:old-linked", "publish:file-set-aside"}
 BEFORE_THE_POINTER = {"write:folder-made", "write:table-written", "write:tables-written", "write:synced"}
 
 

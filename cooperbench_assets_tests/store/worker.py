@@ -62,9 +62,10 @@ def write(root: Path, cell: Cell, generation: int) -> None:
 
 
 def write_and_publish(root: Path, setting: str, generation: str) -> None:
-    """Write one generation of the cell of a setting, and publish."""
+    """Write one generation of the cell of a setting, and publish, with a plan of as many cells."""
     write(root, Cell("race", setting, 0), int(generation))
-    publish(root / "results.duckdb", root / "tables")
+    plan = [Cell("race", setting, seed) for seed in range(int(generation) + 1)]
+    publish(root / "results.duckdb", root / "tables", planned={"race": plan})
 
 
 def write_for_ever(root: Path, setting: str, start: str) -> None:
