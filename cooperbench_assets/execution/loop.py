@@ -113,11 +113,15 @@ class Loop:
             slot = self.pool.acquire(self.cap)
             if slot is None:
                 return
+            step = self.pending[0]
             try:
-                self._launch(self.pending.popleft(), slot)
-            except BaseException:
+                self._launch(step, slot)
+            except BaseException as error:
                 slot.close()
+                if isinstance(error, HarnessError) and not self.server.alive:
+                    return  # `_wait` hears of what ran, and starts the server anew.
                 raise
+            self.pending.popleft()
 
     def _may_go_on(self) -> bool:
         if self.stopped is None and self.stage == "agent" and (reason := self.budget.stop_reason()) is not None:
@@ -138,7 +142,9 @@ class Loop:
         try:
             return self.server.launch(self._request(made), slot.fd)
         except BaseException as error:
-            # Nothing was started: the try is on record, and must not stay there without an end.
+            if not isinstance(error, HarnessError):
+                self.server.close()  # Interrupted halfway: a child may run of which nothing was heard.
+            # The try is on record, and must not stay there without an end.
             made.said = f"[infra:interrupted] no child could be started: {error}"
             self._take_in(settle(made, "interrupted"), made)
             raise
@@ -275,6 +281,7 @@ class Loop:
                 one.how = "interrupted" if one.how == "ended" else one.how
             with contextlib.suppress(HarnessError):
                 self.server.kill([one.child for one in self.running.values()], KILL_GRACE_SECONDS)
+            self.server.close()
             for one in list(self.running.values()):
                 # What cannot be recorded now (a full disk) is put right at the next start.
                 with contextlib.suppress(OSError):

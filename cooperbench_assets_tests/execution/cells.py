@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ AGENTS = "cooperbench_assets_tests.execution.core_agents"
 
 PAIRS = tuple(Pair(REPO, TASK, two) for two in ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)))
 """The last one conflicts: both features change one line."""
+
+PLENTY = Limits(concurrency=3, eval_concurrency=3, test_timeout_seconds=20)
+LASTING = replace(PLENTY, agent_attempts=20, eval_attempts=20)
+"""For cells that are killed over and over."""
 
 
 def cell(
@@ -54,7 +59,7 @@ def cell(
         "agent": "core",
         "execution": "process",
         "agent_config": config,
-        "limits": limits or Limits(concurrency=3, eval_concurrency=3, test_timeout_seconds=20),
+        "limits": limits or PLENTY,
         "external_agents": (AGENTS,),
         "environment": {"TOY_TASK": str(toy.task), "PYTHONPATH": str(ROOT)},
         "state": state,

@@ -7,6 +7,8 @@ after the last one listed, and where a pair is not listed, the agent does the ri
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,18 @@ class CoreAgent:
 
     def _hang(self, argument: str) -> Any:
         """Never say a word."""
+        time.sleep(600)
+
+    def _hold(self, argument: str) -> Any:
+        """Wait as long as a file is there, and do the right thing then."""
+        while Path(argument).exists():
+            time.sleep(0.02)
+        return self._gold("")
+
+    def _leave(self, argument: str) -> Any:
+        """Start a program in a session of its own, and wait for ever."""
+        sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+        Path("sleeper.json").write_text(str(sleeper.pid))
         time.sleep(600)
 
     def _work(self, argument: str) -> Any:

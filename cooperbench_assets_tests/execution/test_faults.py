@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_a_harness_that_is_not_installed_is_one_error_with_its_remedy(core_toy: 
     ],
 )
 def test_what_every_pair_needs_and_is_not_there_is_one_clear_error(
-    core_toy: Toy, tmp_path: Path, change: dict[str, object], words: str
+    core_toy: Toy, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     job = cell(core_toy, tmp_path, **change)
     with pytest.raises(LaunchError, match=words):
