@@ -151,14 +151,18 @@ def _settle(
     enter(connection, [*taken.values(), *carried.values()])
     gone = {unit: f"{asked.tables / unit} is gone" for unit in kept.keys() - asked.found.keys()}
     entries = (*{**kept, **carried, **taken}.values(),)
+    rows = loading.totals_of(entries, declared)
+    anything = bool(taken or dropped or carried)
+    if anything:
+        loading.check(connection, loaded.entries, rows)
     return Exchanged(
-        anything=bool(taken or dropped or carried),
+        anything=anything,
         changed=tuple(sorted(taken)),
         dropped=tuple(sorted(dropped)),
         unreadable=dict(sorted({**gone, **asked.unreadable, **loaded.problems}.items())),
         outdated=tuple(loaded.outdated),
         undeclared=tuple(sorted(undeclared)),
-        rows=loading.check(connection, loaded.entries, entries, declared),
+        rows=rows,
         entries=entries,
     )
 

@@ -203,28 +203,27 @@ def carry(
     return carried
 
 
-def check(
-    connection: DuckDBPyConnection, fresh: Sequence[Entry], books: Iterable[Entry], declared: Iterable[str]
-) -> dict[str, int]:
-    """Compare row counts with the books: of every fresh unit, and of every table in all.
-
-    Returns:
-        rows by table.
-
-    Raises:
-        StoreError: if they differ.
-    """
+def totals_of(books: Iterable[Entry], declared: Iterable[str]) -> dict[str, int]:
+    """Rows by table, as the books say."""
     totals = dict.fromkeys(sorted(declared), 0)
     for entry in books:
         for table, rows in entry.rows.items():
             totals[table] += rows
+    return totals
+
+
+def check(connection: DuckDBPyConnection, fresh: Sequence[Entry], totals: Mapping[str, int]) -> None:
+    """Compare row counts with the books: of every fresh unit, and of every table in all.
+
+    Raises:
+        StoreError: if they differ.
+    """
     counts = ", ".join(f"(SELECT count(*) FROM {identifier(table)})" for table in totals)  # noqa: S608 - quoted
     found = connection.execute(f"SELECT {counts or 0}").fetchall()[0]
     for (table, rows), there in zip(totals.items(), found, strict=bool(totals)):
         if there != rows:
             raise StoreError(f"table {table} holds {there} rows, and its units {rows}")
     _check_units(connection, fresh)
-    return totals
 
 
 def _check_units(connection: DuckDBPyConnection, fresh: Sequence[Entry]) -> None:

@@ -18,7 +18,6 @@ import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,9 +32,13 @@ from cooperbench_assets.store.units import CONTENT_MARK, POINTER, Record, TableR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 TIMES_TO_LOOK_AGAIN = 100
 """How often a reader follows a pointer to a folder that is gone by then, before it gives up."""
+
+
+_RECORD = msgspec.json.Decoder(Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ def load_record(folder: Path) -> Record:
     """
     path = folder / POINTER
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=Record)
+        record = _RECORD.decode(path.read_bytes())
     except FileNotFoundError:
         raise
     except (OSError, msgspec.DecodeError) as error:
@@ -292,33 +295,34 @@ def list_units(tables: Path) -> list[Listed]:
     """
     found: list[Listed] = []
     for experiment in _folders(tables):
-        for kind in _folders(experiment):
-            _list_below(tables, kind, found)
+        for kind in _folders(tables / experiment):
+            _list_below(tables, f"{experiment}/{kind}", found)
     return sorted(found, key=lambda listed: listed.name)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, but for content folders and hidden ones."""
     try:
         with os.scandir(folder) as entries:
-            return [Path(entry) for entry in entries if entry.name[0] not in (CONTENT_MARK, ".") and entry.is_dir()]
+            return [entry.name for entry in entries if entry.name[0] not in (CONTENT_MARK, ".") and entry.is_dir()]
     except OSError:
         return []
 
 
-def _list_below(tables: Path, folder: Path, found: list[Listed]) -> None:
-    name = folder.relative_to(tables).as_posix()
+def _list_below(tables: Path, name: str, found: list[Listed]) -> None:
     try:
-        record = load_record(folder)
+        record = load_record(tables / name)
     except FileNotFoundError:
-        for below in _folders(folder):
-            _list_below(tables, below, found)
+        for below in _folders(tables / name):
+            _list_below(tables, f"{name}/{below}", found)
     except UnitError as error:
         found.append(Listed(name, None, str(error)))
     else:
-        found.append(_listed(name, folder, record))
+        found.append(_listed(tables, name, record))
 
 
-def _listed(name: str, folder: Path, record: Record) -> Listed:
+def _listed(tables: Path, name: str, record: Record) -> Listed:
     if record.unit == name:
         return Listed(name, record)
-    return Listed(name, None, f"{folder} holds {record.unit}: it was moved or copied; move it back or delete it")
+    problem = f"{tables / name} holds {record.unit}: it was moved or copied; move it back or delete it"
+    return Listed(name, None, problem)
