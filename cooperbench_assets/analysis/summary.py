@@ -135,7 +135,8 @@ def setting_summary(frames: Frames) -> dict[str, pl.DataFrame]:
         _refusals(cells), on=["experiment", "level", "setting", "seed"], how="left", nulls_equal=True
     )
     no_verdict = pl.when(pl.col("clean") == 0).then(pl.lit("no clean verdict"))
-    rows = rows.with_columns(why_not=joined_reasons(pl.col("why_not"), no_verdict))
+    beside = pl.when(pl.col("verdict") != "strict").then(pl.lit("stands beside the strict verdict"))
+    rows = rows.with_columns(why_not=joined_reasons(beside, pl.col("why_not"), no_verdict))
     rows = rows.with_columns(headline=pl.col("why_not").is_null())
     order = pl.col("level").replace_strict({"experiment": 0, "setting": 1, "cell": 2}, return_dtype=pl.Int8)
     rows = rows.sort("experiment", order, "place", "seed", "verdict", nulls_last=True)

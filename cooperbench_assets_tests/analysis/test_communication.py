@@ -160,3 +160,16 @@ def test_conflicts_are_an_outcome_of_their_own() -> None:
     talk = _talk((1, "Which one?"))
     row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "pair", "conflict")
     assert (row["n"], row["slope"]) == pytest.approx((2, 1.0))
+
+
+def test_within_tasks_a_pair_is_one_row_however_many_seeds_it_has() -> None:
+    """Seeds of a pair repeat one another: four rows of two pairs are two means, and no evidence."""
+    pairs = [
+        pair_row(setting="coop-comm", task=1, features=(n, n + 1), seed=s, outcome="pass" if n == 1 else "fail")
+        for n in (1, 2)
+        for s in (0, 1)
+    ]
+    talk = [row for s in (0, 1) for row in _talk((1, "Which one?"), seed=s)]
+    row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "task")
+    assert (row["n"], row["strata"], row["slope"]) == pytest.approx((2, 1, 1.0))
+    assert row["p"] == pytest.approx(0.31731050786291415)  # chi-squared of 1

@@ -226,3 +226,9 @@ def test_one_setting_has_nothing_to_be_compared_with() -> None:
     frames = {"pairs": pairs_frame(*outcomes("solo", SOLO))}
     assert paired_comparisons(frames)["paired_comparisons"].is_empty()
     assert paired_tables(frames)["paired_tables"].is_empty()
+
+
+def test_a_gold_baseline_is_compared_with_nothing() -> None:
+    rows = [*outcomes("gold-solo", SOLO), *outcomes("solo", SOLO), *outcomes("coop-comm", COOP)]
+    table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"]
+    assert table.select("setting_a", "setting_b").unique().rows() == [("solo", "coop-comm")]

@@ -85,3 +85,10 @@ def test_unplanned_cells_are_only_in_their_own_rows() -> None:
     tables = outcome_funnel({"pairs": pairs_frame(*rows), "provenance": cells})
     planned = tables["outcome_funnel"].filter(stage="planned", verdict="strict")
     assert planned.select("seed", "pairs").rows() == [(None, 1), (0, 1), (1, 1)]
+
+
+def test_a_pair_that_passed_came_through_every_stage_whatever_its_files_say() -> None:
+    """An agent with an empty patch, whose partner did the work of both."""
+    stages, losses = _funnel([pair_row(**COOP, patches=1, apply_b="skipped")], "upstream")
+    assert set(stages["pairs"]) == {1}
+    assert losses.is_empty()

@@ -69,3 +69,9 @@ def test_gold_of_another_experiment_counts() -> None:
     gold = pair_row("baseline", "gold-solo", 1)
     table = pair_grid({"pairs": pairs_frame(*rows, gold)})["gold_sensitivity"].filter(STRICT)
     assert table.select("experiment", "gold_passes").rows() == [("e", 1)]
+
+
+def test_one_timeout_is_not_a_repeated_one() -> None:
+    rows = [pair_row(seed=0, outcome="fail", reason="test_timeout"), pair_row(seed=1)]
+    row = pair_grid({"pairs": pairs_frame(*rows)})["pair_summary"].filter(STRICT).row(0, named=True)
+    assert (row["test_timeouts"], row["repeated_timeouts"]) == (1, False)

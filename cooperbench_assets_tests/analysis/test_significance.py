@@ -124,3 +124,8 @@ def test_nothing_varies() -> None:
     found = _correlation([("a", 1.0, 0.0), ("a", 1.0, 1.0), ("b", 0.0, 1.0), ("b", 1.0, 1.0)])
     assert (found["slope"], found["correlation"], found["p"]) == (None, None, None)
     assert (found["strata"], found["informative"]) == (2, 0)
+
+
+def test_a_drawn_p_value_is_never_nothing() -> None:
+    ((p, _),) = sign_flip([np.ones(60)])
+    assert p == pytest.approx(1 / 100_001)

@@ -81,6 +81,8 @@ def test_the_strict_verdict_stands_first_and_upstreams_beside_it() -> None:
     assert table["passes"].to_list() == [1, 2]
     assert table["fail_conflict"].to_list() == [1, 0]
     assert table["evaluated_passes"].to_list() == [1, 2]
+    assert table["headline"].to_list() == [True, False]
+    assert table["why_not"].to_list() == [None, "stands beside the strict verdict"]
 
 
 def test_a_truncated_cell_is_refused_a_headline_and_so_is_its_setting() -> None:
