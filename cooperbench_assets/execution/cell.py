@@ -147,7 +147,7 @@ class _Launch:
 
     def run(self) -> StageReport:
         job = self.job
-        states = read_states(job)
+        states = read_states(job, self.swept.attempts)
         history = read_history([(job.run_dir, job.mode), *((run, None) for run in job.siblings)])
         plan = _plan(self.stage, job, states, self.options, history)
         budget = Budget(job, states)
@@ -218,7 +218,8 @@ class _Launch:
         }
         present = provenance.describe(job, harness, slots)
         has_results = any(state.has_result for state in states.values())
-        launch = provenance.begin(job, self.stage, self.name, present, campaign, has_results=has_results)
+        whole = self.options.pairs is None and self.options.at_most is None
+        launch = provenance.begin(job, self.stage, self.name, present, campaign, has_results=has_results, whole=whole)
         summary.write_config(job, self._cap())
         return launch
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cooperbench_assets.execution import staging
 from cooperbench_assets.execution.client import HarnessError
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.job import STAGING
 from cooperbench_assets.execution.protocol import ChildRequest
 from cooperbench_assets.execution.tries import begin, record_process, settle
 
@@ -85,6 +86,7 @@ class Loop:
     over_budget: bool = False
     isolations: set[str] = field(default_factory=set)
     _restarts: int = 0
+    _janitor: staging.Janitor = field(default_factory=staging.Janitor)
 
     def run(self, steps: Iterable[Step]) -> None:
         """Run the steps in their order.
@@ -106,6 +108,10 @@ class Loop:
         except BaseException:
             self._abort()
             raise
+        finally:
+            self._janitor.close()
+            with contextlib.suppress(OSError):  # What could not be settled stays for the next start.
+                (self.job.run_dir / STAGING).rmdir()
 
     def _fill(self) -> None:
         """Launch while there is a pair, room, and no reason to stop."""
@@ -147,6 +153,7 @@ class Loop:
             # The try is on record, and must not stay there without an end.
             made.said = f"[infra:interrupted] no child could be started: {error}"
             self._take_in(settle(made, "interrupted"), made)
+            self._janitor.discard(made.place)
             raise
 
     def _request(self, made: Try) -> ChildRequest:
@@ -235,6 +242,7 @@ class Loop:
             _note_end(running.made, child.ended)
             how = running.how if alive or running.how != "ended" else "interrupted"
             self._take_in(settle(running.made, how, self.budget.estimate), running.made)
+            self._janitor.discard(running.made.place)
         finally:
             running.slot.close()
 
@@ -286,7 +294,6 @@ class Loop:
                 # What cannot be recorded now (a full disk) is put right at the next start.
                 with contextlib.suppress(OSError):
                     self._settle(one.child, alive=True)
-            self.meter.say(at_once=True)
 
 
 def _note_end(made: Try, end: ChildEnd) -> None:

@@ -6,8 +6,9 @@ taking its files over (``promotion``).
 
 from __future__ import annotations
 
-import contextlib
+import queue
 import shutil
+import threading
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,11 +83,30 @@ def keep_evidence(place: Staged, folder: Path, stage: Stage) -> None:
             file.rename(target)
 
 
-def discard(place: Staged) -> None:
-    """Remove a staging folder, and the one above it when it was the last."""
-    shutil.rmtree(place.root, ignore_errors=True)
-    with contextlib.suppress(OSError):  # Other tries are there.
-        place.root.parent.rmdir()
+class Janitor:
+    """Removes staging folders in a thread of its own: on a disk, that is mostly waiting."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def discard(self, place: Staged) -> None:
+        """Remove a staging folder soon."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="janitor", daemon=True)
+            self._thread.start()
+        self._queue.put(place.root)
+
+    def close(self) -> None:
+        """Wait until all is removed."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (root := self._queue.get()) is not None:
+            shutil.rmtree(root, ignore_errors=True)
 
 
 def last_words(place: Staged) -> str:
@@ -180,7 +200,7 @@ def write_timed_out_verdict(job: CellJob, pair: Pair, place: Staged, text: str) 
 
 
 def clear(run_dir: Path) -> None:
-    """Remove every staging folder of a run."""
+    """Remove every staging folder of a run; none of its tries may be unsettled."""
     shutil.rmtree(run_dir / STAGING, ignore_errors=True)
 
 

@@ -88,10 +88,14 @@ class PairState:
         return self.outcome in ("pass", "fail")
 
 
-def read_states(job: CellJob) -> dict[Pair, PairState]:
+def read_states(job: CellJob, tries: Mapping[Pair, Sequence[Attempt]] | None = None) -> dict[Pair, PairState]:
     """Every planned pair of a cell as it stands on disk.
 
     A try without an end counts as interrupted: this is called under the cell's lock, when its process is gone.
+
+    Args:
+        job: The cell.
+        tries: Every recorded try, if they have been read already.
 
     Raises:
         LaunchError: if the run folder cannot be read as one run, or is of the older layout without mode folders.
@@ -105,7 +109,7 @@ def read_states(job: CellJob) -> dict[Pair, PairState]:
             f"{job.label}: {job.run_dir} is of the older layout, without a folder {job.mode}; "
             f"move its repositories' folders into {job.run_dir / job.mode}, or give the cell another run_name"
         )
-    tries = scan_attempts(job.run_dir, job.mode)
+    tries = scan_attempts(job.run_dir, job.mode) if tries is None else tries
     torn = _torn(run.quarantine)
     return {
         pair: make_state(pair, run.pairs.get(pair), tries.get(pair, ()), torn.get(pair, {}))

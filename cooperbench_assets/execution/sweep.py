@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 class Swept:
     """What was put right."""
 
+    attempts: dict[Pair, list[Attempt]] = field(default_factory=dict)
+    """Every recorded try of the run, as it stands now."""
+
     reaped: int = 0
     """Processes of dead launches that were ended."""
 
@@ -42,9 +45,13 @@ class Swept:
 
 def sweep(job: CellJob) -> Swept:
     """Put a cell right; called under its lock, so whatever runs there has lost its launch."""
-    swept = Swept()
     attempts = scan_attempts(job.run_dir, job.mode)
-    if (job.run_dir / STAGING).is_dir():
+    swept = Swept(attempts)
+    # A launch removes its staging folder last: without one, and with an end in every record, nothing is amiss.
+    staged = (job.run_dir / STAGING).is_dir()
+    if not staged and all(one.ended_at is not None for tries in attempts.values() for one in tries):
+        return swept
+    if staged:
         swept.reaped = _reap(job, attempts)
     estimate = _estimate(attempts)
     for pair, tries in attempts.items():

@@ -160,6 +160,8 @@ def _zoned(moment: datetime | None) -> str | None:
 def settle(made: Try, how: How, estimate: float | None = None) -> Settled:
     """Bring what a try's child left into the tree, and complete the try's record.
 
+    Nothing in its staging folder is needed afterwards.
+
     Args:
         made: The try; its child is gone.
         how: How the child went.
@@ -306,7 +308,6 @@ def _promote(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
 
 
 def _settled(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
-    staging.discard(made.place)
     state = read_state(made.job, made.pair, (*made.before, attempt))
     failed = None if attempt.outcome == "completed" else attempt.family or "unknown"
     return Settled(attempt, state, replied, failed)
