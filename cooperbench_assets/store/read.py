@@ -7,6 +7,7 @@ that this process has open, though it has been replaced, and replay a write-ahea
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -79,10 +80,16 @@ def _open(database: Path) -> DuckDBPyConnection:
     """Open a link to the file; a copy where somebody has it locked for writing, or no link can be made."""
     try:
         with _private(database, link=True) as path:
-            return duckdb.connect(str(path), read_only=True, config=dict(_CONFIG))
+            return _connect(path)
     except (OSError, duckdb.IOException):
         with _private(database, link=False) as path:
-            return duckdb.connect(str(path), read_only=True, config=dict(_CONFIG))
+            return _connect(path)
+
+
+def _connect(path: Path) -> DuckDBPyConnection:
+    # Large sorts spill; beside the file they could not, because its private folder is gone by then.
+    spill = Path(tempfile.gettempdir()) / f"cooperbench-assets-{secrets.token_hex(4)}"
+    return duckdb.connect(str(path), read_only=True, config={**_CONFIG, "temp_directory": str(spill)})
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from datetime import date, datetime
@@ -158,6 +159,17 @@ def test_threads_read_at_once(shared: Store) -> None:
 def test_reading_leaves_nothing_behind(shared: Store) -> None:
     shared.table("pairs")
     assert shared.leftovers() == []
+
+
+def test_a_query_larger_than_memory_spills_and_leaves_nothing(
+    shared: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(read, "_CONFIG", {**read._CONFIG, "memory_limit": "60MB"})
+    large = "CREATE TEMP TABLE x AS SELECT md5(i::VARCHAR) AS s FROM range(2000000) t(i) ORDER BY s"
+    found = read.query(shared.database, f"{large}; SELECT count(*) FROM x")
+    assert found.rows() == [(2_000_000,)]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_read_from_a_copy(shared: Store, monkeypatch: pytest.MonkeyPatch) -> None:
