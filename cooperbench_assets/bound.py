@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS, overlaps_of
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
 from cooperbench_assets.checks.finding import CellView
@@ -18,9 +19,10 @@ from cooperbench_assets.demo import DEMO_AGENT, build_dataset
 from cooperbench_assets.store.rows import cell_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from cooperbench_assets.benchmark.logtree import RunReading
     from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
@@ -118,4 +120,24 @@ class BoundExperiment:
             execution=self.spec.execution,
             read_at=datetime.now(UTC).replace(tzinfo=None),
         )
+        frames[PATCH_OVERLAPS.name] = overlaps_of(_kept_patches(cell.cell, subset, reading))
         return CellView(cell, subset, accepted, self.spec.execution != "none", reading, frames)
+
+
+def _kept_patches(cell: Cell, subset: Subset, reading: RunReading) -> Iterator[tuple[dict[str, object], str, str]]:
+    """The two patches of every planned pair that still has both: key of the pair, first, second."""
+    key = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed}
+    for pair in subset.pairs:
+        found = reading.pairs.get(pair)
+        if reading.mode == "solo" or found is None or found.result is None:
+            continue
+        texts = [_text(found.folder / f"agent{feature}.patch") for feature in pair.features]
+        if texts[0] is not None and texts[1] is not None:
+            yield {**key, "pair": pair.name}, texts[0], texts[1]
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None

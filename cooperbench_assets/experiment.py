@@ -16,6 +16,7 @@ from cooperbench_assets.assets.cells import build_cell_assets
 from cooperbench_assets.assets.keys import partitions_of
 from cooperbench_assets.assets.results_store import build_results_store
 from cooperbench_assets.assets.subset import build_subset_asset
+from cooperbench_assets.automation.definitions import automation_definitions
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import ExperimentError, ExperimentSpec
@@ -53,13 +54,13 @@ class Experiment(dg.Component):
 
 
 def experiment_definitions(bound: BoundExperiment) -> dg.Definitions:
-    """Assets and checks of one experiment."""
+    """Assets, checks, sensors, schedules and jobs of one experiment."""
     with warnings.catch_warnings():
         # Partitioned checks and components are new in Dagster 1.13; their behaviour is tested here.
         warnings.simplefilter("ignore", category=dg.PreviewWarning)
         warnings.simplefilter("ignore", category=dg.BetaWarning)
         partitions = partitions_of(bound.spec)
-        return dg.Definitions(
+        assets = dg.Definitions(
             assets=[
                 build_subset_asset(bound),
                 *build_cell_assets(bound, partitions),
@@ -67,3 +68,4 @@ def experiment_definitions(bound: BoundExperiment) -> dg.Definitions:
                 build_analysis_assets(bound),
             ]
         )
+        return dg.Definitions.merge(assets, automation_definitions(bound, partitions))

@@ -30,6 +30,9 @@ COMPONENT = "cooperbench_assets.experiment.Experiment"
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What an experiment's name and a setting's label may look like: they become folders and partition keys."""
 
+CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly)|[\d*/,\-]+( [\d*/,\-A-Za-z]+){4}")
+"""What a cron expression looks like; whether its numbers make sense, Dagster says when it loads."""
+
 NEEDS_ENGINE = frozenset({"mini_swe_agent_v2", "swe_agent", "openhands_sdk", "claude_code", "codex"})
 """Agents that come with the harness; each works in a container or a remote sandbox."""
 
@@ -106,6 +109,26 @@ class Accepted(_Strict):
     """Only in this seed; everywhere if not given."""
 
 
+class Retry(_Strict):
+    """How patiently the retry sensor tries again."""
+
+    backoff_minutes: float = Field(default=5, ge=0)
+    """Pause before the second try; it doubles with each further one, up to six hours."""
+
+    every_seconds: int = Field(default=30, ge=1)
+    """How often the sensor looks."""
+
+
+class Alerts(_Strict):
+    """Where alerts go beside the log."""
+
+    webhook_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds a webhook's address (Slack's format). Never the address."""
+
+    base_url: str = Field(default="http://127.0.0.1:3000", pattern=r"^https?://[^\s]+$")
+    """Address of the Dagster UI that links in alerts lead to."""
+
+
 class Harness(_Strict):
     """An existing harness in another virtual environment."""
 
@@ -161,9 +184,17 @@ class ExperimentSpec(_Strict):
     redis_url: str | None = None
     """Redis for messages; an embedded one is started where this is not given."""
 
+    nightly: str | None = None
+    """Cron expression (UTC) of a schedule that backfills what is missing, incomplete or stale; none if not given."""
+
+    retry: Retry = Retry()
+    alerts: Alerts = Alerts()
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = [*self._setting_problems(), *self._execution_problems(), *self._accepted_problems()]
+        if self.nightly is not None and not CRON.fullmatch(self.nightly):
+            problems.append(f"nightly: {self.nightly!r} is no cron expression of five fields, such as '0 2 * * *'")
         if problems:
             raise ValueError("; ".join(problems))
         return self

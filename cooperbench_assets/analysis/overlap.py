@@ -37,7 +37,7 @@ PATCH_OVERLAPS = Table(
         ),
     ),
 )
-"""An input of ``merge_conflicts``. Nothing in the store makes it yet: the rates given overlap wait for it."""
+"""An input of ``merge_conflicts``; a cell writes it beside its other tables."""
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _GIT = re.compile(r'diff --git "?a/(.*?)"? "?b/(.*?)"?')

@@ -13,12 +13,12 @@ import polars as pl
 
 from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES, Analysis, run_analysis
 from cooperbench_assets.assets.describe import column_schema, table_value
-from cooperbench_assets.assets.keys import asset_key, group_name, op_name
+from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
+from cooperbench_assets.assets.tables import STORE_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.store.partition import Written, write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.read import snapshot
-from cooperbench_assets.store.schema import CORE_TABLES
 from cooperbench_assets.store.units import analysis_unit
 
 PREVIEW = 30
@@ -39,6 +39,7 @@ def build_analysis_assets(bound: BoundExperiment) -> dg.AssetsDefinition:
                 kinds={"polars", "duckdb"},
                 group_name=group_name(bound.name),
                 metadata={"dagster/column_schema": column_schema(analysis.tables[0])},
+                automation_condition=FOLLOWS,
                 tags={"experiment": bound.name},
             )
             for analysis in ANALYSES
@@ -48,7 +49,7 @@ def build_analysis_assets(bound: BoundExperiment) -> dg.AssetsDefinition:
     def analysis_assets() -> Iterator[dg.MaterializeResult[Any]]:
         results = run_analyses(bound)
         written = {name: write_result(bound, name, frame) for name, frame in results.items()}
-        publish(bound.project.database, bound.project.tables, declared=(*CORE_TABLES, *RESULT_TABLES))
+        publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
         for analysis in ANALYSES:
             yield dg.MaterializeResult(asset_key=keys[analysis.name], metadata=_metadata(analysis, results, written))
 

@@ -5,25 +5,29 @@ run (``execution``), read (``benchmark``) or written (``store``).
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from cooperbench_assets.assets.describe import cell_metadata, column_schema
-from cooperbench_assets.assets.execution import LaunchConfig, run_stage
-from cooperbench_assets.assets.keys import asset_key, cell_of, group_name, op_name
+from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of, run_stage
+from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, group_name, op_name
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
-from cooperbench_assets.checks.finding import CellView, Check, Finding
+from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD, CellView, Check, Finding
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
+from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import write_unit
-from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS, PAIRS
+from cooperbench_assets.store.schema import CHECK_RESULTS, PAIRS
 from cooperbench_assets.store.units import cell_unit, check_unit
 
 Metadata = Mapping[str, Any]
@@ -62,7 +66,7 @@ def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefi
             kinds={"parquet", "polars"},
             deps=["run_logs", "eval_outputs"],
             checks=PAIR_RESULTS_CHECKS,
-            work=lambda _context, cell, _config: _write_tables(bound, cell),
+            work=lambda context, cell, _config: _write_tables(context, bound, cell),
             metadata={"dagster/column_schema": column_schema(PAIRS)},
         ),
     ]
@@ -114,6 +118,7 @@ def _cell_asset(
                 "or launch it with the run config unplanned: true"
             )
             return
+        context.instance.add_run_tags(context.run.run_id, {HOST_TAG: socket.gethostname()})
         view, extra = work(context, spec, config)
         findings = [(check, check.find(view)) for check in checks]
         _keep_findings(bound, cell, name, findings)
@@ -152,10 +157,33 @@ def _keep_findings(
     )
 
 
-def _write_tables(bound: BoundExperiment, spec: CellSpec) -> tuple[CellView, Metadata]:
+def left_behind(bound: BoundExperiment, cell: CellSpec) -> dict[str, str]:
+    """Pairs of a cell that no retry will touch, with the reason: their tries are used up, or a person is needed.
+
+    Raises:
+        LaunchError: if the cell cannot be planned: the dataset is missing, say.
+    """
+    if bound.spec.execution == "none":
+        return {}
+    reasons: dict[str, str] = {}
+    for asset in STAGES:
+        for step in plan_of(bound, cell, asset, LaunchConfig(automatic=True)).having("blocked"):
+            if step.reason.startswith(BLOCKED_FOR_GOOD):
+                reasons[step.pair.name] = step.reason
+    return reasons
+
+
+def _write_tables(
+    context: dg.AssetExecutionContext, bound: BoundExperiment, spec: CellSpec
+) -> tuple[CellView, Metadata]:
     """Write a cell's partition tables; the same content again changes nothing, and says so."""
     view = bound.view(spec)
-    written = write_unit(bound.project.tables, cell_unit(spec.cell), view.frames, declared=CELL_TABLES)
+    try:
+        view = replace(view, left_behind=left_behind(bound, spec))
+    except LaunchError as error:
+        context.log.warning(f"what is owed cannot be told: {error}")
+        view = replace(view, left_behind=None)
+    written = write_unit(bound.project.tables, cell_unit(spec.cell), view.frames, declared=CELL_UNIT_TABLES)
     return view, {
         "dagster/row_count": view.pairs.height,
         "content_sha256": written.content_sha256,

@@ -62,8 +62,16 @@ class LaunchConfig(dg.Config):
         )
 
 
-def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
-    """The job of a cell of an experiment that runs pairs itself."""
+def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset, *, write_config: bool = True) -> CellJob:
+    """The job of a cell of an experiment that runs pairs itself.
+
+    Args:
+        bound: The experiment.
+        cell: The cell.
+        subset: The experiment's subset.
+        write_config: Put the effective agent config into the run folder. Who only plans leaves it alone: the cell
+            may be running with another one.
+    """
     spec = bound.spec
     assert spec.execution != "none"
     assert spec.agent is not None
@@ -84,7 +92,7 @@ def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
         execution=spec.execution,
         messaging=cell.messaging and cell.mode != "solo",
         git=cell.git and cell.mode != "solo",
-        agent_config=_agent_config_file(bound, cell),
+        agent_config=_agent_config_file(bound, cell, write=write_config),
         limits=Limits(**limits.model_dump()),
         accepted=spec.accepted_in(cell.cell),
         harness_python=bound.project.resolve(spec.harness.python) if spec.harness else None,
@@ -112,11 +120,13 @@ def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str
     return {"environment": environment}
 
 
-def _agent_config_file(bound: BoundExperiment, cell: CellSpec) -> Path | None:
-    """Write the effective agent config into the run folder; None where the experiment gives none."""
+def _agent_config_file(bound: BoundExperiment, cell: CellSpec, *, write: bool) -> Path | None:
+    """The effective agent config in the run folder; None where the experiment gives none."""
     if bound.spec.agent_config is None:
         return None
     file = bound.run_dir(cell) / AGENT_CONFIG
+    if not write:
+        return file
     content = yaml.safe_dump(bound.spec.agent_config, sort_keys=True, allow_unicode=True).encode()
     if not file.is_file() or file.read_bytes() != content:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +140,7 @@ STAGES: Mapping[str, Stage] = {"run_logs": "agent", "eval_outputs": "eval"}
 
 def plan_of(bound: BoundExperiment, cell: CellSpec, asset: str, config: LaunchConfig) -> Plan:
     """What a launch of run_logs or eval_outputs would do with each pair, and why. Nothing is run."""
-    return plan_stage(STAGES[asset], job_of(bound, cell, bound.subset()), config.options())
+    return plan_stage(STAGES[asset], job_of(bound, cell, bound.subset(), write_config=False), config.options())
 
 
 def owes(bound: BoundExperiment, cell: CellSpec) -> bool:

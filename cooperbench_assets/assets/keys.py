@@ -12,6 +12,12 @@ from cooperbench_assets.store.cells import Cell
 if TYPE_CHECKING:
     from cooperbench_assets.spec import ExperimentSpec
 
+FOLLOWS = dg.AutomationCondition.any_deps_updated()
+"""Condition of what lies downstream of the cells. `eager()` would wait for every cell that nobody plans."""
+
+HOST_TAG = "cooperbench-assets/host"
+"""Tag of a run of a cell: the machine it works on, which alone can tell whether its process is alive."""
+
 
 def asset_key(experiment: str, asset: str) -> dg.AssetKey:
     """The key of an experiment's asset: ``<experiment>/<asset>``."""

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 
 from cooperbench_assets.assets.describe import published_metadata
-from cooperbench_assets.assets.keys import asset_key, group_name, op_name
+from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
@@ -16,7 +17,7 @@ from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import list_units, read_unit, write_unit
 from cooperbench_assets.store.publish import Published, publish
 from cooperbench_assets.store.read import table
-from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS
+from cooperbench_assets.store.schema import CHECK_RESULTS
 from cooperbench_assets.store.units import cell_of, cell_unit, check_unit
 
 
@@ -34,6 +35,7 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
                 kinds={"duckdb"},
                 group_name=group_name(bound.name),
                 metadata={"dagster/relation_identifier": "results.main.pairs"},
+                automation_condition=FOLLOWS,
                 tags={"experiment": bound.name},
             )
         ],
@@ -90,7 +92,12 @@ def kept_cells(bound: BoundExperiment) -> dict[Cell, bool]:
 
 def publish_experiment(bound: BoundExperiment) -> Published:
     """Publish what changed of an experiment; what it dropped leaves the store."""
-    return publish(bound.project.database, bound.project.tables, planned={bound.name: set(kept_cells(bound))})
+    return publish(
+        bound.project.database,
+        bound.project.tables,
+        declared=STORE_TABLES,
+        planned={bound.name: set(kept_cells(bound))},
+    )
 
 
 def store_view(bound: BoundExperiment) -> StoreView:
@@ -101,6 +108,6 @@ def store_view(bound: BoundExperiment) -> StoreView:
     return StoreView(
         bound.name,
         tuple(sorted(bound.planned)),
-        {declared.name: table(bound.project.database, declared.name, bound.name) for declared in CELL_TABLES},
+        {declared.name: table(bound.project.database, declared.name, bound.name) for declared in CELL_UNIT_TABLES},
         {cell: read_unit(bound.project.tables, unit) for cell, unit in written.items()},
     )

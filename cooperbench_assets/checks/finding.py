@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SAMPLE = 10
 """Offenders that a finding names; the rest are counted."""
 
+BLOCKED_FOR_GOOD = ("tries exhausted", "waits for a person")
+"""How the plan's reasons begin for pairs that no retry touches."""
+
 View = TypeVar("View")
 
 
@@ -34,6 +37,9 @@ class Finding:
     remedy: str = ""
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     """Further figures that plot over time."""
+
+    rows: tuple[Mapping[str, str | float | None], ...] = ()
+    """The offenders as a table, where a line of text is not enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,8 @@ class CellView:
 
     reading: RunReading
     frames: Mapping[str, pl.DataFrame]
+    left_behind: Mapping[str, str] | None = field(default_factory=dict)
+    """Pairs that no retry will touch, with the reason; None where that cannot be told."""
 
     @property
     def pairs(self) -> pl.DataFrame:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cooperbench_assets.checks.finding import CellView, Check, Finding, found
+import polars as pl
+
+from cooperbench_assets.checks.finding import SAMPLE, CellView, Check, Finding, found
+
+ROWS = 50
+"""Pairs left behind that the table shows; the rest are counted."""
+
+EVIDENCE = 300
+"""Characters of their evidence."""
 
 
 def expected_rows(view: CellView) -> Finding:
@@ -34,7 +42,53 @@ def distinct_pairs(view: CellView) -> Finding:
     )
 
 
+def no_pair_left_behind(view: CellView) -> Finding:
+    """No pair used up its tries or waits for a person: nothing retries those by itself."""
+    if not view.executes:
+        return Finding(passed=True, description="this experiment only reads logs: nothing is retried here")
+    if view.left_behind is None:
+        return Finding(
+            passed=False,
+            description="what is owed cannot be told, because the cell cannot be planned",
+            remedy=f"{view.again} --dry-run",
+        )
+    rows = tuple(_left(view, name, why) for name, why in sorted(view.left_behind.items()))
+    if not rows:
+        return Finding(passed=True, description="no pair used up its tries or waits for a person")
+    usd = sum(float(row["cost_usd"] or 0) for row in rows)
+    return Finding(
+        passed=False,
+        description=f"{len(rows)} pairs used up their tries or wait for a person; nothing retries them by itself",
+        offenders=len(rows),
+        sample=tuple(f"{row['pair']} ({row['family']}): {row['why']}" for row in rows[:SAMPLE]),
+        remedy=f"once the cause is gone: {view.again} --new-campaign\n"
+        "or accept them as they are, below attributes in defs.yaml:\naccepted:\n"
+        + "\n".join(f"  {row['accept']}" for row in rows[:SAMPLE]),
+        numbers={"left_behind": len(rows), "cost_usd": usd},
+        rows=rows[:ROWS],
+    )
+
+
+def _left(view: CellView, name: str, why: str) -> dict[str, str | float | None]:
+    """A pair left behind: what struck it, what it cost, and the line that accepts it."""
+    row = view.pairs.row(by_predicate=pl.col("pair") == name, named=True)
+    tries = view.frames["attempts"].filter(pl.col("pair") == name, pl.col("stage") == "agent")
+    family = row["family"] or "not tried"
+    cell = view.spec.cell
+    evidence = " ".join((row["evidence"] or "").split())
+    return {
+        "pair": name,
+        "why": why,
+        "family": family,
+        "evidence": evidence[:EVIDENCE],
+        "cost_usd": round(float(tries["cost_usd"].sum() or 0.0), 4) if tries.height else row["cost_usd"],
+        "path": row["path"],
+        "accept": f"- {{pair: {name}, setting: {cell.setting}, seed: {cell.seed}, reason: {family}}}",
+    }
+
+
 PAIR_RESULTS_CHECKS: tuple[Check[CellView], ...] = (
     Check("expected_rows", "Exactly as many rows with a readable result as planned", expected_rows),
     Check("distinct_pairs", "Distinct planned pairs", distinct_pairs, blocking=True),
+    Check("no_pair_left_behind", "No pair used up its tries or waits for a person", no_pair_left_behind),
 )

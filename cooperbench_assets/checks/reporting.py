@@ -57,9 +57,17 @@ def _metadata(finding: Finding) -> dict[str, Any]:
         rest = finding.offenders - len(finding.sample)
         lines = [f"- `{offender}`" for offender in finding.sample]
         metadata["sample"] = dg.MetadataValue.md("\n".join([*lines, *([f"- … and {rest} more"] if rest > 0 else [])]))
+    if finding.rows:
+        metadata["pairs"] = _table(finding.rows)
     if finding.remedy:
         metadata["remedy"] = finding.remedy
     return metadata
+
+
+def _table(rows: Sequence[Mapping[str, str | float | None]]) -> dg.TableMetadataValue:
+    columns = [dg.TableColumn(name) for name in rows[0]]
+    records = [dg.TableRecord(dict(row)) for row in rows]
+    return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns))
 
 
 def check_rows(

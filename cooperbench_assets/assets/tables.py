@@ -1,0 +1,13 @@
+"""Every table that the assets write: those of the store, and those of the analyses."""
+
+from __future__ import annotations
+
+from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
+from cooperbench_assets.analysis.registry import RESULT_TABLES
+from cooperbench_assets.store.schema import CELL_TABLES, CORE_TABLES
+
+CELL_UNIT_TABLES = (*CELL_TABLES, PATCH_OVERLAPS)
+"""What pair_results writes for a cell."""
+
+STORE_TABLES = (*CORE_TABLES, PATCH_OVERLAPS, *RESULT_TABLES)
+"""What results.duckdb holds."""

@@ -1,0 +1,225 @@
+"""Telling people, once: to the log, and to a webhook if the experiment names one.
+
+What belongs here: saying one message once, over ticks and restarts, and without a secret in it. What does not: what
+there is to say (``standing``). A webhook that is dead, slow or wrong fails nothing, and delays a tick by some
+seconds at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from dotenv import dotenv_values
+from filelock import FileLock
+
+from cooperbench_assets.execution.attempts import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from http.client import HTTPMessage
+    from pathlib import Path
+    from typing import IO
+
+    from cooperbench_assets.bound import BoundExperiment
+
+WEBHOOK_SECONDS: Final = 5.0
+"""Longest time that one message may take, from the name's look-up to the answer."""
+
+WEBHOOK_TRIES: Final = 5
+"""How often a message is offered to a webhook that does not take it, once a tick."""
+
+LONGEST_TEXT: Final = 1500
+BLOT: Final = "***"
+
+Kind = Literal["run_failed", "breaker", "budget", "exhausted", "waiting", "stuck", "complete"]
+
+_SOUNDS_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|WEBHOOK", re.IGNORECASE)
+_USER_IN_ADDRESS = re.compile(r"://[^/@\s\"']+@")
+_SHORTEST_SECRET = 6
+
+
+class Log(Protocol):
+    """What a tick's log offers."""
+
+    def info(self, msg: str, /) -> None:
+        """Say something."""
+
+    def warning(self, msg: str, /) -> None:
+        """Say something that a person should look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One message."""
+
+    kind: Kind
+    text: str
+    about: str
+    """What makes it this message and no other: said again, the same `about` is silent."""
+
+    run_id: str | None = None
+    partition: str | None = None
+
+
+class Marker(msgspec.Struct):
+    """What is kept of a message that was said."""
+
+    kind: str
+    about: str
+    text: str
+    said_at: str
+    delivered: bool | None = None
+    """Whether the webhook took it; None where none is named."""
+
+    tries: int = 0
+
+
+@dataclass
+class Teller:
+    """Says an experiment's alerts during one tick."""
+
+    bound: BoundExperiment
+    log: Log
+    _dead: bool = field(default=False, init=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment's markers lie, one for each message that was said."""
+        return self.bound.project.data / "alerts" / self.bound.name
+
+    def tell_all(self, alerts: Iterable[Alert]) -> int:
+        """Say what has not been said; returns how many were new."""
+        return sum([self.tell(alert) for alert in alerts])
+
+    def tell(self, alert: Alert) -> bool:
+        """Say one message, unless it was said before.
+
+        A message that the webhook did not take is offered again on later ticks, `WEBHOOK_TRIES` times in all; the
+        log has it once. Returns whether it is new.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{alert.kind}-{hashlib.sha256(alert.about.encode()).hexdigest()[:16]}.json"
+        with FileLock(self.folder / ".lock", timeout=60):
+            marker = _read(file)
+            new = marker is None
+            if marker is None:
+                text = scrub(self.bound, alert.text)[:LONGEST_TEXT]
+                marker = Marker(alert.kind, alert.about, text, datetime.now(UTC).isoformat(timespec="seconds"))
+                _write(file, marker)
+                self.log.warning(f"{text} ({self.link(alert)})")
+            if not marker.delivered and marker.tries < WEBHOOK_TRIES:
+                self._offer(alert, marker, file)
+        return new
+
+    def _offer(self, alert: Alert, marker: Marker, file: Path) -> None:
+        name = self.bound.spec.alerts.webhook_variable
+        if name is None or self._dead:
+            return
+        address = variables(self.bound).get(name, "").strip()
+        marker.tries += 1
+        problem = post(address, slack_message(marker.text, self.link(alert), alert.run_id))
+        marker.delivered = problem is None
+        self._dead = problem is not None
+        _write(file, marker)
+        if problem is not None:
+            self.log.info(f"the webhook in {name} did not take the message: {problem}")
+
+    def link(self, alert: Alert) -> str:
+        """Where to look at it in the UI."""
+        base = self.bound.spec.alerts.base_url.rstrip("/")
+        if alert.run_id is not None:
+            return f"{base}/runs/{alert.run_id}"
+        page = f"{base}/assets/{quote(self.bound.name)}/pair_results"
+        return page if alert.partition is None else f"{page}?view=partitions&partition={quote(alert.partition)}"
+
+
+def variables(bound: BoundExperiment) -> Mapping[str, str]:
+    """The environment, and what the project's .env adds to it: Dagster's daemon may have read it earlier."""
+    written = dotenv_values(bound.project.root / ".env")
+    return {**{name: value for name, value in written.items() if value is not None}, **os.environ}
+
+
+def scrub(bound: BoundExperiment, text: str) -> str:
+    """A text without the values of the experiment's secrets, of its webhook, and of variables that sound like one."""
+    known = variables(bound)
+    own = {*bound.spec.secrets, bound.spec.alerts.webhook_variable}
+    values = {
+        value.strip()
+        for name, value in known.items()
+        if (name in own or _SOUNDS_SECRET.search(name)) and len(value.strip()) >= _SHORTEST_SECRET
+    }
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, BLOT)
+    return _USER_IN_ADDRESS.sub(f"://{BLOT}@", text)
+
+
+def slack_message(text: str, link: str, run_id: str | None) -> dict[str, str]:
+    """A message in Slack's format: its three special characters escaped, the link at the end."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"text": f"{escaped} <{link}|{f'run {run_id[:8]}' if run_id else 'look'}>"}
+
+
+def post(address: str, message: Mapping[str, str], seconds: float = WEBHOOK_SECONDS) -> str | None:
+    """Offer a message to a webhook.
+
+    Args:
+        address: http or https. It is a secret: what is returned never holds a part of it.
+        message: What is sent as JSON.
+        seconds: Longest time in all, however slowly the other side answers.
+
+    Returns:
+        Why it was not taken; None if it was.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return "the variable is not set to an http(s) address"
+    said: list[str | None] = []
+    worker = threading.Thread(target=lambda: said.append(_post(address, message, seconds)), daemon=True)
+    worker.start()
+    worker.join(seconds)
+    return said[0] if said else f"no answer within {seconds:g} seconds"
+
+
+def _post(address: str, message: Mapping[str, str], seconds: float) -> str | None:
+    request = urllib.request.Request(  # noqa: S310 - the scheme was looked at
+        address, data=msgspec.json.encode(message), headers={"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds):
+            return None
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"it answered {error.code}"
+    except Exception as error:
+        reason = getattr(error, "reason", error)
+        return type(reason).__name__ if isinstance(reason, BaseException) else type(error).__name__
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A webhook that sends its callers elsewhere would make a GET of the message."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> None:
+        return None
+
+
+def _read(file: Path) -> Marker | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Marker)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _write(file: Path, marker: Marker) -> None:
+    write_atomically(file, msgspec.json.format(msgspec.json.encode(marker), indent=2))

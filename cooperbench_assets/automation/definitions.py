@@ -1,0 +1,29 @@
+"""All automation of one experiment, as Dagster definitions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from cooperbench_assets.automation.downstream import build_downstream_sensor
+from cooperbench_assets.automation.jobs import build_jobs
+from cooperbench_assets.automation.nightly import build_nightly_schedule
+from cooperbench_assets.automation.retry import build_retry_sensor
+from cooperbench_assets.automation.watch import build_watch_sensor
+
+if TYPE_CHECKING:
+    from cooperbench_assets.bound import BoundExperiment
+
+
+def automation_definitions(bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition) -> dg.Definitions:
+    """Sensors, schedules and jobs; an experiment that only reads has nothing to retry."""
+    sensors: list[dg.SensorDefinition] = [build_watch_sensor(bound), build_downstream_sensor(bound)]
+    if bound.spec.execution != "none":
+        sensors.append(build_retry_sensor(bound))
+    nightly = build_nightly_schedule(bound, partitions)
+    return dg.Definitions(
+        sensors=sensors,
+        schedules=[nightly] if nightly is not None else [],
+        jobs=build_jobs(bound),
+    )

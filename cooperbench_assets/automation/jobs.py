@@ -1,0 +1,63 @@
+"""The jobs of an experiment: what people do often enough to want a button for it.
+
+What belongs here: names, selections and run config. What does not: what the assets do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+
+from cooperbench_assets.analysis.registry import ANALYSES
+from cooperbench_assets.assets.keys import asset_key, op_name
+from cooperbench_assets.automation.runs import CELL_ASSETS, job_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+    from cooperbench_assets.bound import BoundExperiment
+
+SMOKE_PAIRS: Final = 5
+
+
+def build_jobs(bound: BoundExperiment) -> list[UnresolvedAssetJobDefinition]:
+    """Jobs on assets: run_cell, refresh_results, and smoke where the experiment runs pairs itself."""
+    jobs = [
+        _job(
+            bound,
+            "run_cell",
+            CELL_ASSETS,
+            "Everything that a cell owes: agents, evaluation, tables. The launchpad takes pairs, a number of pairs, "
+            "another concurrency, a new campaign.",
+        ),
+        _job(
+            bound,
+            "refresh_results",
+            ("results_store", *(analysis.name for analysis in ANALYSES)),
+            "Publishes the cells as they are, and makes the analyses of them.",
+        ),
+    ]
+    if bound.spec.execution != "none":
+        config = {"at_most": SMOKE_PAIRS}
+        ops = {op_name(bound.name, name): {"config": dict(config)} for name in ("run_logs", "eval_outputs")}
+        text = (
+            f"At most {SMOKE_PAIRS} pairs of a cell, over as many repositories as possible: choose one cell of each "
+            "setting. The sensor retries these pairs, and does not run the others."
+        )
+        jobs.append(_job(bound, "smoke", CELL_ASSETS, text, {"ops": ops}))
+    return jobs
+
+
+def _job(
+    bound: BoundExperiment, name: str, assets: Iterable[str], text: str, config: dict[str, Any] | None = None
+) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        job_name(bound.name, name),
+        selection=dg.AssetSelection.assets(*(asset_key(bound.name, asset) for asset in assets)),
+        description=text,
+        config=config,
+        executor_def=dg.in_process_executor,
+    )

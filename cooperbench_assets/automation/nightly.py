@@ -1,0 +1,115 @@
+"""The nightly schedule: one backfill of whatever planned cells are missing, incomplete or stale.
+
+What belongs here: which cells, and the words on the Backfills page. What does not: how a backfill is made
+(``backfills``). There is none where defs.yaml gives no ``nightly:``, and it is off until somebody starts it.
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of a schedule as they are.
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import dagster as dg
+
+from cooperbench_assets.assets.keys import asset_key, partition_key
+from cooperbench_assets.automation.backfills import add_backfill, running_backfills
+from cooperbench_assets.automation.decide import FRUITLESS_RUNS
+from cooperbench_assets.automation.look import Look, look
+from cooperbench_assets.automation.retry import backfilled, run_config
+from cooperbench_assets.automation.runs import CELL_ASSETS, LAUNCHED_BY_TAG, job_name, report_dead_runs
+from cooperbench_assets.bound import BoundExperiment, MissingInputError
+
+NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
+WORDS: Final = {"missing": "never run", "incomplete": "with pairs that are owed", "stale": "newer than their tables"}
+
+
+def build_nightly_schedule(
+    bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition
+) -> dg.ScheduleDefinition | None:
+    """The schedule of an experiment that names a time for it."""
+    if bound.spec.nightly is None:
+        return None
+
+    @dg.schedule(
+        name=job_name(bound.name, "nightly"),
+        cron_schedule=bound.spec.nightly,
+        execution_timezone="UTC",
+        target=dg.AssetSelection.assets(*(asset_key(bound.name, name) for name in CELL_ASSETS)),
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Launches one backfill of the planned cells that are missing, incomplete or stale, cells that "
+        "nobody has launched yet included. It buys model calls: start it when you want that.",
+    )
+    def nightly(context: dg.ScheduleEvaluationContext) -> dg.SkipReason:
+        return tick(bound, partitions, context, datetime.now(UTC).replace(tzinfo=None))
+
+    return nightly
+
+
+def tick(
+    bound: BoundExperiment,
+    partitions: dg.MultiPartitionsDefinition,
+    context: dg.ScheduleEvaluationContext,
+    now: datetime,
+) -> dg.SkipReason:
+    """Make one backfill, or say why none; what it made is on the Backfills page, so a tick always ends as skipped."""
+    report_dead_runs(context.instance, bound)
+    tags = {NIGHTLY_TAG: bound.name}
+    if running := running_backfills(context.instance, tags):
+        return dg.SkipReason(f"backfill {running[0]} of an earlier night is still running")
+    try:
+        looks = list(look(bound, context.instance, now, backfilled=backfilled(bound, context)))
+    except MissingInputError as error:
+        return dg.SkipReason(str(error))
+    chosen = {seen: why for seen in looks if (why := owed_by_night(seen)) is not None}
+    if not chosen:
+        return dg.SkipReason("nothing is owed: " + "; ".join(_why_not(seen) for seen in looks))
+    title = title_of(chosen)
+    listed = "\n".join(f"{seen.state.cell}: {WORDS[why]}" for seen, why in chosen.items())
+    backfill = add_backfill(
+        context.instance,
+        partitions,
+        [partition_key(seen.state.cell) for seen in chosen],
+        [asset_key(bound.name, name) for name in CELL_ASSETS],
+        title=title,
+        description=listed,
+        tags={**tags, LAUNCHED_BY_TAG: "nightly schedule"},
+        run_config=run_config(bound.name, CELL_ASSETS),
+        now=now.replace(tzinfo=UTC),
+    )
+    return dg.SkipReason(f"backfill {backfill}: {title}")
+
+
+def owed_by_night(seen: Look) -> str | None:
+    """missing, incomplete or stale; None where nothing is owed, or somebody is at it."""
+    state = seen.state
+    if not state.planned or state.active_run is not None or state.holder is not None or state.problem is not None:
+        return None
+    if not state.executes:
+        return "stale" if state.unread else None
+    if state.fruitless >= FRUITLESS_RUNS:
+        return None
+    agents = state.agents or state.unwanted
+    if not state.launched:
+        return "missing" if agents and state.money is None else None
+    if (agents and state.money is None) or state.evaluations:
+        return "incomplete"
+    return "stale" if state.unread else None
+
+
+def title_of(chosen: Mapping[Look, str]) -> str:
+    """Why there is a backfill, in one line."""
+    counts = Counter(chosen.values())
+    parts = [f"{counts[why]} {WORDS[why]}" for why in WORDS if counts[why]]
+    total = sum(counts.values())
+    return f"Nightly: {total} cell{'s' if total > 1 else ''} ({', '.join(parts)})"
+
+
+def _why_not(seen: Look) -> str:
+    state = seen.state
+    if state.active_run is not None or state.holder is not None:
+        return f"{state.cell} is being worked on"
+    return f"{state.cell}: {state.problem or state.money or 'up to date, or waits for a person'}"
+
+
+__all__: Sequence[str] = ("NIGHTLY_TAG", "build_nightly_schedule", "owed_by_night", "tick", "title_of")

@@ -1,0 +1,138 @@
+"""The retry sensor of an experiment: the one layer that tries again what infrastructure broke.
+
+What belongs here: one tick. What does not: what is owed (``assess``), when (``decide``), how it is run (the assets).
+Off until somebody starts it: it buys model calls.
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of a sensor as they are.
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import dagster as dg
+
+from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
+from cooperbench_assets.automation.alerts import Teller
+from cooperbench_assets.automation.backfills import still_to_launch
+from cooperbench_assets.automation.decide import CellState, Launch, decide
+from cooperbench_assets.automation.look import Look, look
+from cooperbench_assets.automation.runs import (
+    CELL_ASSETS,
+    FINGERPRINT_TAG,
+    LAUNCHED_BY_TAG,
+    job_name,
+    report_dead_runs,
+)
+from cooperbench_assets.automation.standing import alerts_of
+from cooperbench_assets.bound import BoundExperiment, MissingInputError
+
+TICK_SECONDS: Final = 40.0
+"""A tick that has looked for so long ends, and the next one goes on behind it: Dagster allows 60 s."""
+
+
+def build_retry_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
+    """The sensor that asks for a run of each cell with something to retry."""
+
+    @dg.sensor(
+        name=job_name(bound.name, "retry"),
+        target=dg.AssetSelection.assets(*(asset_key(bound.name, name) for name in CELL_ASSETS)),
+        minimum_interval_seconds=bound.spec.retry.every_seconds,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Tries again what infrastructure broke in cells that somebody has launched, within the limits of "
+        "tries, with pauses that grow. It buys model calls: start it when you want that.",
+    )
+    def retry(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return tick(bound, context, datetime.now(UTC).replace(tzinfo=None))
+
+    return retry
+
+
+def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datetime) -> dg.SensorResult:
+    """One look at the experiment's cells: what to run, and why not the rest.
+
+    Args:
+        bound: The experiment.
+        context: Dagster's; its cursor only says where a long look goes on, and may be lost.
+        now: The present time, UTC without a zone.
+    """
+    for run_id in report_dead_runs(context.instance, bound):
+        context.log.warning(f"run {run_id} was reported as failed: its process is gone")
+    try:
+        looks, cursor = _looks(bound, context, now)
+    except MissingInputError as error:
+        return dg.SensorResult(skip_reason=str(error))
+    Teller(bound, context.log).tell_all(alerts_of(bound, looks))
+    requests, reasons = [], []
+    for seen in looks:
+        decision = decide(seen.state)
+        if isinstance(decision, Launch):
+            requests.append(request(bound, seen.state, decision))
+            context.log.info(f"{seen.state.cell}: {decision.why}")
+        else:
+            reasons.append(f"{seen.state.cell}: {decision.reason}")
+    for reason in reasons:
+        context.log.info(reason)
+    if requests:
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+    return dg.SensorResult(skip_reason="\n".join(reasons) or "the experiment plans no cell", cursor=cursor)
+
+
+def _looks(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datetime) -> tuple[list[Look], str | None]:
+    """The cells, from where the last tick stopped, as far as the time goes; and where it stopped."""
+    started = time.monotonic()
+    labels = [str(cell.cell) for cell in bound.cells]
+    first = labels.index(context.cursor) if context.cursor in labels else 0
+    order = (*bound.cells[first:], *bound.cells[:first])
+    looks: list[Look] = []
+    for seen in look(bound, context.instance, now, cells=order, backfilled=backfilled(bound, context)):
+        looks.append(seen)
+        if time.monotonic() - started > TICK_SECONDS and len(looks) < len(order):
+            return looks, str(order[len(looks)].cell)
+    return looks, None
+
+
+def backfilled(
+    bound: BoundExperiment, context: dg.SensorEvaluationContext | dg.ScheduleEvaluationContext
+) -> dict[str, str]:
+    """Partitions of pair_results that a running backfill will still launch, with its id."""
+    if context.repository_def is None:
+        return {}
+    return still_to_launch(context.instance, context.repository_def.asset_graph, asset_key(bound.name, "pair_results"))
+
+
+def request(bound: BoundExperiment, state: CellState, launch: Launch) -> dg.RunRequest:
+    """The run that a decision asks Dagster for."""
+    return dg.RunRequest(
+        run_key=launch.run_key,
+        partition_key=partition_key(state.cell),
+        asset_selection=[asset_key(bound.name, name) for name in launch.assets],
+        run_config=run_config(
+            bound.name, launch.assets, {"run_logs": launch.agents, "eval_outputs": launch.evaluations}
+        ),
+        tags={
+            LAUNCHED_BY_TAG: "retry sensor",
+            FINGERPRINT_TAG: state.fingerprint,
+            "cooperbench-assets/why": launch.why,
+        },
+    )
+
+
+def run_config(
+    experiment: str, assets: Iterable[str], only: Mapping[str, tuple[str, ...] | None] | None = None
+) -> dict[str, Any]:
+    """Run config of a run that nobody asked for: what only a person can mend is left alone.
+
+    Args:
+        experiment: The experiment's name.
+        assets: The assets of the run.
+        only: The only pairs of an asset, where it may not run whatever is owed.
+    """
+    configs: dict[str, Any] = {}
+    for name in assets:
+        pairs = (only or {}).get(name)
+        config: dict[str, Any] = {"automatic": True}
+        if pairs is not None:
+            config["pairs"] = list(pairs)
+        configs[op_name(experiment, name)] = {"config": config}
+    return {"ops": configs}

@@ -1,0 +1,235 @@
+"""What Dagster's storage knows of an experiment's runs, and putting right what a dead process left there.
+
+What belongs here: questions about runs. What does not: what is on disk (``look``), and deciding (``decide``). Dagster's
+storage may be wiped at any time: nothing that limits tries is kept there.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+import psutil
+from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
+from dagster._core.storage.runs.sqlite import SqliteRunStorage
+
+from cooperbench_assets.assets.keys import HOST_TAG, asset_key, group_name, partition_key
+from cooperbench_assets.execution.lock import holder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dagster import DagsterRun, RunRecord
+
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.store.cells import Cell
+
+CELL_ASSETS: Final = ("run_logs", "eval_outputs", "pair_results")
+"""What a run of a cell materialises."""
+
+CELL_JOBS: Final = ("smoke", "run_cell", "second_verdict")
+"""Jobs that work on one cell; their names follow the experiment's."""
+
+FINGERPRINT_TAG: Final = "cooperbench-assets/state"
+"""On runs that automation asked for: the fingerprint of the cell as it was then."""
+
+LAUNCHED_BY_TAG: Final = "cooperbench-assets/launched-by"
+PARTITION_TAG: Final = "dagster/partition"
+
+UNFINISHED: Final = (
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+)
+_CLOCK_SLACK: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CellRuns:
+    """The runs of one cell, as far as they matter for the next one."""
+
+    active: str | None = None
+    """A run that is not over."""
+
+    newest: str | None = None
+    """The newest run that is over."""
+
+    cancelled: str | None = None
+    """The newest run, if a person cancelled it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Runs that automation asked for of one state of a cell."""
+
+    failed: int = 0
+    newest_failure: datetime | None = None
+    succeeded: bool = False
+
+
+def job_name(experiment: str, job: str) -> str:
+    """The name of an experiment's job, sensor or schedule."""
+    return f"{group_name(experiment)}_{job}"
+
+
+def concerns(run: DagsterRun, experiment: str, assets: Sequence[str] = ()) -> bool:
+    """Whether a run materialises some of these assets of an experiment (any of its assets if none is named)."""
+    if run.asset_selection is None:
+        jobs = CELL_JOBS if assets else (*CELL_JOBS, "refresh_results")
+        return run.job_name in {job_name(experiment, job) for job in jobs}
+    keys = {asset_key(experiment, name) for name in assets}
+    return any(key in keys if keys else key.path[0] == experiment for key in run.asset_selection)
+
+
+def cell_runs(instance: dg.DagsterInstance, cell: Cell) -> CellRuns:
+    """The runs of a cell.
+
+    A run that automation asked for and that was never handed over (its daemon died just then) does not count as
+    active: asked for again by the same key, Dagster hands that very run over.
+    """
+    tags = {PARTITION_TAG: str(partition_key(cell))}
+    records = [
+        record.dagster_run
+        for record in instance.get_run_records(RunsFilter(tags=tags), limit=50)
+        if concerns(record.dagster_run, cell.experiment, CELL_ASSETS)
+    ]
+    unfinished = [run for run in records if run.status in UNFINISHED and not _never_handed_over(run)]
+    over = [run for run in records if run.is_finished]
+    newest = over[0] if over else None
+    cancelled = newest is not None and newest.status == DagsterRunStatus.CANCELED
+    return CellRuns(
+        active=unfinished[0].run_id if unfinished else None,
+        newest=newest.run_id if newest else None,
+        cancelled=newest.run_id if newest and cancelled else None,
+    )
+
+
+def _never_handed_over(run: DagsterRun) -> bool:
+    return run.status == DagsterRunStatus.NOT_STARTED and FINGERPRINT_TAG in run.tags
+
+
+def asked_for(instance: dg.DagsterInstance, fingerprint: str) -> Asked:
+    """What became of the runs that automation asked for of this very state."""
+    records = instance.get_run_records(RunsFilter(tags={FINGERPRINT_TAG: fingerprint}), limit=20)
+    failed = [one for one in records if one.dagster_run.status == DagsterRunStatus.FAILURE]
+    return Asked(
+        failed=len(failed),
+        newest_failure=max((_ended(one) for one in failed), default=None),
+        succeeded=any(one.dagster_run.status == DagsterRunStatus.SUCCESS for one in records),
+    )
+
+
+def _ended(record: RunRecord) -> datetime:
+    if record.end_time is None:
+        return record.update_timestamp.astimezone(UTC).replace(tzinfo=None)
+    return datetime.fromtimestamp(record.end_time, UTC).replace(tzinfo=None)
+
+
+def read_at(instance: dg.DagsterInstance, cell: Cell) -> datetime | None:
+    """When pair_results of a cell was last materialised, UTC; None where this instance knows of no time."""
+    wanted = dg.AssetRecordsFilter(
+        asset_key=asset_key(cell.experiment, "pair_results"), asset_partitions=[str(partition_key(cell))]
+    )
+    found = instance.fetch_materializations(wanted, limit=1).records
+    return datetime.fromtimestamp(found[0].timestamp, UTC).replace(tzinfo=None) if found else None
+
+
+def failed_since(instance: dg.DagsterInstance, experiment: str, since: datetime) -> list[DagsterRun]:
+    """Runs of an experiment that failed since then (UTC), the oldest first."""
+    wanted = RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=since.replace(tzinfo=UTC))
+    records = instance.get_run_records(wanted, limit=100, ascending=True)
+    return [one.dagster_run for one in records if concerns(one.dagster_run, experiment)]
+
+
+def error_of(instance: dg.DagsterInstance, run_id: str) -> str:
+    """The innermost text of a run's first failed step, or of the run: the wrapping says nothing to a person."""
+    wanted = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+    for entry in sorted(instance.all_logs(run_id, of_type=wanted), key=lambda entry: entry.timestamp):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        error = event.step_failure_data.error if event.is_step_failure else event.job_failure_data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        text = (error.message if error is not None else event.message) or ""
+        if text.strip():
+            return text.strip().removeprefix(f"{error.cls_name}: " if error is not None else "")
+    return "no error is on record"
+
+
+def report_dead_runs(instance: dg.DagsterInstance, bound: BoundExperiment) -> list[str]:
+    """Report runs of an experiment as failed whose process is gone; they would keep their place in the queue.
+
+    Only runs of this machine are judged, and never one whose cell is held by anybody.
+
+    Returns:
+        The runs that were reported.
+    """
+    wanted = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
+    reported = []
+    for record in instance.get_run_records(wanted, limit=200):
+        run = record.dagster_run
+        if not concerns(run, bound.name) or not _of_this_machine(instance, run) or _holder_of(bound, run):
+            continue
+        process = _process(instance, run.run_id)
+        if process is None or _alive(*process):
+            continue
+        present = instance.get_run_by_id(run.run_id)
+        if present is None or present.is_finished:
+            continue  # It ended while we looked.
+        instance.report_run_failed(
+            run, f"The process of this run ({process[0]}) is gone; the sensor reported it, and tries go on from disk."
+        )
+        reported.append(run.run_id)
+    return reported
+
+
+def _of_this_machine(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
+    """Whether the run's process number means something here: an SQLite storage serves one machine."""
+    if HOST_TAG in run.tags:
+        return run.tags[HOST_TAG] == socket.gethostname() or isinstance(instance.run_storage, SqliteRunStorage)
+    return isinstance(instance.run_storage, SqliteRunStorage)
+
+
+def _holder_of(bound: BoundExperiment, run: DagsterRun) -> bool:
+    """Whether the lock of the run's cell is held."""
+    folder = _run_dir(bound, run)
+    return folder is not None and holder(folder) is not None
+
+
+def _run_dir(bound: BoundExperiment, run: DagsterRun) -> Path | None:
+    """The run folder of the run's cell; None where it has none."""
+    partition = run.tags.get(PARTITION_TAG)
+    for cell in bound.cells:
+        if str(partition_key(cell.cell)) == partition:
+            return bound.run_dir(cell)
+    return None
+
+
+def _process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
+    """The process that works on a run, and when it said so (seconds since 1970); None where none has said so."""
+    found = None
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
+        event = entry.dagster_event
+        metadata = event.engine_event_data.metadata if event is not None else {}
+        pid = metadata.get("pid")
+        if pid is not None and str(pid.value).isdecimal() and (found is None or entry.timestamp >= found[1]):
+            found = (int(str(pid.value)), entry.timestamp)
+    return found
+
+
+def _alive(pid: int, said_at: float) -> bool:
+    """Whether the process that said something then still runs; a later one of the same number is another."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= said_at + _CLOCK_SLACK
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True

@@ -1,0 +1,113 @@
+"""What there is to tell of cells as they stand, and of runs that failed.
+
+What belongs here: which state is worth a message, and its words. What does not: saying it (``alerts``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.automation.alerts import Alert
+from cooperbench_assets.automation.decide import FRUITLESS_RUNS
+from cooperbench_assets.automation.runs import PARTITION_TAG, error_of, failed_since
+from cooperbench_assets.benchmark.failures import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import dagster as dg
+
+    from cooperbench_assets.automation.alerts import Kind
+    from cooperbench_assets.automation.look import Look
+    from cooperbench_assets.bound import BoundExperiment
+
+FAILURES_TOLD_FOR: Final = timedelta(hours=6)
+"""Runs that failed longer ago than this, before anybody listened, are not told of any more."""
+
+NAMED: Final = 5
+"""Pairs that a message names."""
+
+
+def alerts_of(bound: BoundExperiment, looks: Sequence[Look]) -> Iterator[Alert]:
+    """Everything that is to be told of an experiment's cells now; most of it was told before."""
+    for seen in looks:
+        yield from cell_alerts(seen)
+    if looks and all(seen.complete for seen in looks) and len(looks) == len(bound.cells):
+        yield _complete(bound, looks)
+
+
+def cell_alerts(seen: Look) -> Iterator[Alert]:
+    """What is to be told of one cell; nothing while it is being worked on."""
+    state = seen.state
+    if not state.executes or not state.launched or state.active_run is not None or state.holder is not None:
+        return
+    for stop in seen.stops:
+        what = "its budget is reached" if stop.kind == "budget" else "its circuit breaker tripped"
+        kind: Kind = "budget" if stop.kind == "budget" else "breaker"
+        yield _alert(seen, kind, f"{what}: {stop.reason}", stop.stage, stop.started_at)
+    for family, count in seen.families.items():
+        yield _alert(
+            seen,
+            "waiting",
+            f"{count} pairs wait for a person ({family}): {_remedy(family)}; then materialise the cell once by hand",
+            family,
+            str(seen.tries),
+        )
+    if state.exhausted and not (state.agents or state.evaluations):
+        names = sorted(state.exhausted)
+        text = (
+            f"{len(names)} pairs used up their tries ({_listed(names)}); the check no_pair_left_behind of "
+            "pair_results shows why, how to re-open them and how to accept them"
+        )
+        yield _alert(seen, "exhausted", text, *names, str(seen.tries))
+    if state.fruitless >= FRUITLESS_RUNS and (state.agents or state.evaluations or state.unread):
+        text = f"{state.fruitless} runs of it in a row failed; nothing is tried any more until something changes"
+        yield _alert(seen, "stuck", text, state.fingerprint)
+
+
+def run_alerts(instance: dg.DagsterInstance, bound: BoundExperiment, now: datetime) -> Iterator[Alert]:
+    """One message for each run of an experiment that failed lately."""
+    for run in failed_since(instance, bound.name, now - FAILURES_TOLD_FOR):
+        partition = run.tags.get(PARTITION_TAG)
+        where = f", partition {partition}" if partition else ""
+        yield Alert(
+            "run_failed",
+            f"{bound.name}{where}: run {run.run_id[:8]} failed: {error_of(instance, run.run_id)}",
+            run.run_id,
+            run_id=run.run_id,
+        )
+
+
+def _complete(bound: BoundExperiment, looks: Iterable[Look]) -> Alert:
+    cells = [seen.state.cell for seen in looks]
+    subset = bound.subset()
+    pairs = len(subset.pairs)
+    return Alert(
+        "complete",
+        f"{bound.name} is complete: {pairs} of {pairs} pairs in each of its {len(cells)} cells",
+        " ".join([subset.sha256, *(str(cell) for cell in sorted(cells))]),
+    )
+
+
+def _alert(seen: Look, kind: Kind, text: str, *about: str) -> Alert:
+    cell = seen.state.cell
+    return Alert(
+        kind,
+        f"{cell}: {text}",
+        " ".join([str(cell), hashlib.sha256("\n".join(about).encode()).hexdigest()]),
+        run_id=seen.newest_run,
+        partition=str(partition_key(cell)),
+    )
+
+
+def _remedy(family: str) -> str:
+    known = FAMILIES.get(family)
+    return known.remedy[0].lower() + known.remedy[1:] if known else "look at their evidence"
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
