@@ -191,7 +191,14 @@ def hash_tasks(dataset: Path, pairs: Iterable[Pair]) -> dict[str, str]:
 
 
 def begin(
-    job: CellJob, stage: Stage, what: str, present: Mapping[str, Any], campaign: int, *, has_results: bool
+    job: CellJob,
+    stage: Stage,
+    what: str,
+    present: Mapping[str, Any],
+    campaign: int,
+    *,
+    has_results: bool,
+    whole: bool = True,
 ) -> int:
     """Record that a launch begins.
 
@@ -202,6 +209,8 @@ def begin(
         present: What `describe` says of this launch.
         campaign: The campaign in which the launch's tries count.
         has_results: Whether the run folder holds results already.
+        whole: Whether the launch is about all pairs of the cell, not a chosen few. Once one was, automation may
+            finish what it left; a smoke run of five pairs is no wish for the other 95.
 
     Returns:
         The number of the launch among those recorded, for `end`.
@@ -223,6 +232,7 @@ def begin(
         "origin": origin,
         "truncated": old.get("truncated", False),
         "campaigns": {**old.get("campaigns", {}), stage: campaign},
+        "asked_whole": bool(old.get("asked_whole")) or (whole and stage == "agent"),
         "started_at": old.get("started_at") or now(),
         "ended_at": None,
         "launches": launches[-LAUNCHES_KEPT:],

@@ -163,7 +163,7 @@ def test_the_store_holds_every_cell_and_what_the_checks_found(
     said = metadata(result, "results_store")
     assert (said["cells"], said["pass"], said["fail"], said["dagster/row_count"]) == (4, 12, 4, 16)
     checks = query(bound.project.database, "SELECT asset, count(*) AS n FROM check_results GROUP BY asset ORDER BY 1")
-    assert checks.rows() == [("eval_outputs", 20), ("pair_results", 8), ("results_store", 5), ("run_logs", 28)]
+    assert checks.rows() == [("eval_outputs", 20), ("pair_results", 12), ("results_store", 5), ("run_logs", 28)]
     assert query(bound.project.database, "SELECT sum(checks_failed) FROM cells").item() == 0
 
 

@@ -1,0 +1,142 @@
+"""An experiment left alone: the demo in a project of its own, its sensor looked at in a loop with a clock of ours.
+
+What belongs here: playing Dagster's daemon in one process, for real runs of real children. What does not: asserting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.automation import nightly, retry, watch
+from cooperbench_assets.automation.look import Look, look
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.demo import DEMO_AGENT
+from cooperbench_assets.experiment import experiment_definitions, partitions_of
+from cooperbench_assets.launch import QUIET
+from cooperbench_assets.project import Project
+from cooperbench_assets.spec import parse_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from cooperbench_assets.store.cells import Cell
+
+CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
+STRUCK = "inkline_task/3/f1_f2"
+"""A pair of the subset tiny."""
+
+NO_STRIKES = {"rate": 0.0}
+
+
+def demo_attributes(
+    settings: Mapping[str, Any] | None = None, strikes: Mapping[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """A defs.yaml of scripted agents on the six pairs of tiny, one solo cell, nothing struck."""
+    return {
+        "model_name": "scripted/demo",
+        "agent": DEMO_AGENT,
+        "external_agents": ["cooperbench_assets.demo.agents"],
+        "subset": "tiny",
+        "dataset": "data/demo/dataset",
+        "execution": "process",
+        "agent_config": {"strikes": dict(strikes or NO_STRIKES)},
+        "settings": dict(settings or {"solo": {"mode": "solo", "seeds": [0]}}),
+        "limits": {"concurrency": 4, "eval_concurrency": 4, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
+        "retry": {"backoff_minutes": 5},
+        **changes,
+    }
+
+
+def bind_demo(root: Path, name: str = "drill", **changes: Any) -> BoundExperiment:
+    """Such an experiment, bound to a project at `root`."""
+    spec = parse_experiment(name, demo_attributes(**changes), root / "defs.yaml")
+    return BoundExperiment(name, spec, Project(root))
+
+
+@dataclass
+class Driver:
+    """Dagster's daemon, as far as an experiment needs it, in this process and by a clock that is turned by hand."""
+
+    bound: BoundExperiment
+    instance: dg.DagsterInstance
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(tzinfo=None))
+    launched: list[dg.RunRequest] = field(default_factory=list)
+    """What the sensor asked for, in order."""
+
+    def __post_init__(self) -> None:
+        self.definitions = experiment_definitions(self.bound)
+        self.repository = self.definitions.get_repository_def()
+        self.job = self.definitions.resolve_implicit_global_asset_job_def()
+
+    def context(self, cursor: str | None = None) -> dg.SensorEvaluationContext:
+        return dg.build_sensor_context(instance=self.instance, repository_def=self.repository, cursor=cursor)
+
+    def tick(self, cursor: str | None = None) -> dg.SensorResult:
+        """One tick of the retry sensor."""
+        return retry.tick(self.bound, self.context(cursor), self.now)
+
+    def watch(self) -> str:
+        """One tick of the watch sensor."""
+        return watch.tick(self.bound, self.context(), self.now).skip_message or ""
+
+    def nightly(self) -> str:
+        """One tick of the nightly schedule."""
+        context = dg.build_schedule_context(instance=self.instance, repository_def=self.repository)
+        return nightly.tick(self.bound, partitions_of(self.bound.spec), context, self.now).skip_message or ""
+
+    def execute(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        """Do what a run request asks for."""
+        self.launched.append(request)
+        return self.materialize(
+            [key.path[-1] for key in request.asset_selection or ()],
+            request.partition_key,
+            request.run_config,
+            {**request.tags, "dagster/run_key": request.run_key or ""},
+        )
+
+    def materialize(
+        self,
+        assets: Iterable[str],
+        partition: str | None = None,
+        run_config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """A run as the UI's button starts one."""
+        return self.job.execute_in_process(
+            instance=self.instance,
+            partition_key=partition,
+            asset_selection=[dg.AssetKey([self.bound.name, name]) for name in assets],
+            run_config={**(run_config or {}), "loggers": QUIET},
+            raise_on_error=False,
+            tags=dict(tags or {}),
+        )
+
+    def launch(self, cell: Cell, **config: Any) -> dg.ExecuteInProcessResult:
+        """What a person does first: materialise a cell."""
+        ops = {f"{self.bound.name}__{name}": {"config": config} for name in CELL_ASSETS[:2]} if config else {}
+        return self.materialize(CELL_ASSETS, partition_key(cell), {"ops": ops})
+
+    def leave_alone(self, ticks: int = 40, step: timedelta = timedelta(minutes=10)) -> int:
+        """Tick until nothing is asked for and nothing waits; returns how many runs were asked for."""
+        runs = 0
+        for _ in range(ticks):
+            result = self.tick()
+            for request in result.run_requests or ():
+                self.execute(request)
+                runs += 1
+            waits = "pause before" in str(result.skip_reason or "")
+            if not result.run_requests and not waits:
+                return runs
+            # Tries end by the real clock: the next look comes later than they, whatever the pause was.
+            self.now = max(self.now, datetime.now(UTC).replace(tzinfo=None)) + step
+        raise AssertionError(f"it did not come to rest in {ticks} ticks: {result.skip_reason}")
+
+    def looks(self) -> list[Look]:
+        """The cells as automation sees them now."""
+        return list(look(self.bound, self.instance, self.now))
