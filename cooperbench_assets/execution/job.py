@@ -125,8 +125,8 @@ class CellJob:
 
     def pair_dir(self, pair: Pair) -> Path:
         """The pair's folder in the log tree."""
-        return self.run_dir / self.mode / pair.repo / str(pair.task_id) / pair.folder
+        return self.logs / f"{self.run_name}/{self.mode}/{pair.name}"
 
     def attempts_dir(self, pair: Pair) -> Path:
         """The folder with every recorded try of the pair."""
-        return self.run_dir / ATTEMPTS / self.mode / pair.repo / str(pair.task_id) / pair.folder
+        return self.logs / f"{self.run_name}/{ATTEMPTS}/{self.mode}/{pair.name}"

@@ -56,7 +56,7 @@ def staged(job: CellJob, pair: Pair, stage: Stage, n: int) -> Staged:
     """The staging folder of a try, whether or not it is there."""
     name = f"{pair.repo}-{pair.task_id}-{pair.folder}-{folder_name(stage, n)}"
     root = job.run_dir / STAGING / name
-    return Staged(root, root / "logs" / job.run_name / job.mode / pair.repo / str(pair.task_id) / pair.folder)
+    return Staged(root, root / f"logs/{job.run_name}/{job.mode}/{pair.name}")
 
 
 def prepare(job: CellJob, pair: Pair, stage: Stage, n: int) -> Staged:

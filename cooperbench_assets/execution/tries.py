@@ -55,6 +55,9 @@ class Try:
     before: tuple[Attempt, ...]
     """The pair's earlier tries, of both stages."""
 
+    folder: Path
+    """The try's folder of attempts."""
+
     place: Staged
     patch_sha256: str | None = None
     """Hash of the patch that an evaluation judges."""
@@ -70,11 +73,6 @@ class Try:
     def key(self) -> str:
         """Name of the try among those that run."""
         return f"{self.pair.name} {folder_name(self.stage, self.attempt.n)}"
-
-    @property
-    def folder(self) -> Path:
-        """The try's folder of attempts."""
-        return self.job.attempts_dir(self.pair) / folder_name(self.stage, self.attempt.n)
 
     @property
     def started(self) -> datetime:
@@ -101,7 +99,8 @@ def begin(job: CellJob, stage: Stage, state: PairState, campaign: int) -> Try:
     n = next_number(before, stage)
     patch = state.patch_sha256 if stage == "eval" else None
     attempt = Attempt(n=n, campaign=campaign, stage=stage, started_at=now(), patch_sha256=patch)
-    made = Try(job, state.pair, stage, attempt, before, staging.staged(job, state.pair, stage, n), patch)
+    folder = job.attempts_dir(state.pair) / folder_name(stage, n)
+    made = Try(job, state.pair, stage, attempt, before, folder, staging.staged(job, state.pair, stage, n), patch)
     write_attempt(made.folder, attempt)
     reach(f"launch:{stage}-recorded")
     staging.prepare(job, state.pair, stage, n)
@@ -139,7 +138,7 @@ def _adopt(
         n=next_number(state.attempts, stage),
         campaign=0,
         stage=stage,
-        outcome="infra_error" if broken else "interrupted" if state.torn else "completed",
+        outcome=_outcome_of_files(state, stage, broken),
         family=state.family if broken else None,
         evidence=state.evidence if broken else state.torn,
         retryable=state.retryable if broken else None,
@@ -151,6 +150,15 @@ def _adopt(
     )
     write_attempt(job.attempts_dir(state.pair) / folder_name(stage, attempt.n), attempt)
     return attempt
+
+
+def _outcome_of_files(
+    state: PairState, stage: Stage, broken: bool
+) -> Literal["infra_error", "completed", "interrupted"]:
+    if broken:
+        return "infra_error"
+    whole = state.has_result if stage == "agent" else state.both_passed is not None
+    return "completed" if whole else "interrupted"
 
 
 def _zoned(moment: datetime | None) -> str | None:
@@ -317,7 +325,8 @@ def left_behind(job: CellJob, pair: Pair, attempt: Attempt, before: tuple[Attemp
     """A try of a dead launch, as `settle` takes it."""
     place = staging.staged(job, pair, attempt.stage, attempt.n)
     report = staging.read_report(place)
-    made = Try(job, pair, attempt.stage, attempt, before, place, attempt.patch_sha256)
+    folder = job.attempts_dir(pair) / folder_name(attempt.stage, attempt.n)
+    made = Try(job, pair, attempt.stage, attempt, before, folder, place, attempt.patch_sha256)
     made.isolation = report.isolation
     made.said = report.error
     return made
