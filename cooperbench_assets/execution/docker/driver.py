@@ -8,7 +8,7 @@ is there already starts one in 2 ms. Each command has a process group of its own
 
 The engine multiplexes both output streams over one connection. What ends a command's output is ``NUL token …`` on
 the same stream, with a token that is drawn for this command and never stands in any argument or variable, so that no
-output can be taken for it. The shell dies when the connection ends, and with it the container.
+output can be taken for it. The shell is killed when the connection ends, and its death is the container's.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from collections.abc import Iterator, Sequence
 SCRIPT = r"""
 set -m
 exec 4<&0 </dev/null
-exec 5< <(cat <&4; kill -KILL -1)
+exec 5< <(cat <&4; kill -KILL $$)
 exec 4<&-
+mkdir -p /patches || exit
+# What this shell itself has to say of its jobs is no command's output.
+exec 6>&2 2>/dev/null
 declare +x SHLVL OLDPWD
-mkdir -p /patches
 
 out_of_memory() {
   local file key value
@@ -40,17 +42,17 @@ while next token && next together && next count; do
   args=()
   while ((count-- > 0)); do next arg || exit; args+=("$arg"); done
   if [[ $together == 1 ]]; then
-    (exec "${args[@]}") 5<&- 2>&1 &
+    (exec "${args[@]}") 5<&- 6>&- 2>&1 &
   else
-    (exec "${args[@]}") 5<&- &
+    (exec "${args[@]}") 5<&- 2>&6 6>&- &
   fi
   wait "$!"
   code=$?
-  kill -KILL -- "-$!" 2>/dev/null
+  kill -KILL -- "-$!"
   out_of_memory
   printf '\0%s %d %d\0' "$token" "$code" "$((killed < 0 ? -1 : killed - before))"
   before=$killed
-  [[ $together == 1 ]] || printf '\0%s \0' "$token" >&2
+  [[ $together == 1 ]] || printf '\0%s \0' "$token" >&6
 done
 """
 """Reads ``token NUL together NUL count NUL arg NUL …`` and runs it; bash 4.4 or later.

@@ -7,8 +7,11 @@ engine. Standard library and the Docker SDK only.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
+import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
@@ -46,6 +49,7 @@ _DEAD = re.compile(
     r"no such container|is not running|cannot exec in a stopped|is dead or marked for removal", re.IGNORECASE
 )
 _BAD_LIMIT = re.compile(r"(?:memory|cpus?|pids?)\b.*\b(?:limit|range|available|less than|minimum)", re.IGNORECASE)
+_LOCAL = "unix:///var/run/docker.sock" if sys.platform != "win32" else ""
 _OVERLOADED = frozenset({429, 502, 503, 504})
 
 
@@ -63,8 +67,9 @@ class Engine:
         Raises:
             InfrastructureError: family ``engine``, if none answers.
         """
+        given = dict(os.environ if environment is None else environment)
         try:
-            given = None if environment is None else dict(environment)
+            _knock(given.get("DOCKER_HOST") or _LOCAL)
             client = docker.from_env(timeout=ANSWER_SECONDS, environment=given)
         except TROUBLE as error:
             raise InfrastructureError(
@@ -142,6 +147,14 @@ class Engine:
         """Free bytes where images lie; None where that cannot be seen from here."""
         root = self.data_root()
         return None if root is None else shutil.disk_usage(root).free
+
+
+def _knock(host: str) -> None:
+    """Connect to a local socket and hang up: the SDK would leave one that does not answer open."""
+    if host.startswith("unix://") and hasattr(socket, "AF_UNIX"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+            knocking.settimeout(ANSWER_SECONDS)
+            knocking.connect("/" + host.removeprefix("unix://").lstrip("/"))
 
 
 def is_passing(error: BaseException) -> bool:

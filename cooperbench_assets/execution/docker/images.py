@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound
 
 from cooperbench_assets.benchmark.images import image_name
 from cooperbench_assets.execution.docker.engine import TROUBLE, Engine, innermost, is_passing, translated
@@ -243,7 +243,8 @@ class _Job:
                     done, total = (sum(sizes) for sizes in zip(*layers.values(), strict=True)) if layers else (0, 0)
                     self._tell("pulling", done, total)
         except TROUBLE as error:
-            raise _PullError(innermost(error), passing=is_passing(error)) from error
+            # An engine answers 500 for whatever a registry has said; its words tell more.
+            raise _PullError(innermost(error), passing=isinstance(error, APIError) or is_passing(error)) from error
 
     def _check_room(self, engine: Engine) -> None:
         free = engine.free_disk()

@@ -27,7 +27,7 @@ _ADDRESSES = (
     *("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
 )
 _PLAIN = ("PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "GONOSUMDB", "GOSUMDB", "no_proxy", "NO_PROXY")
-_WORD = re.compile(r"[\s,|]+")
+_LIST = re.compile(r"[,|]+")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1|0\.0\.0\.0")
 
@@ -48,7 +48,7 @@ def of_host(environment: Mapping[str, str] | None = None) -> Reach:
     """
     told = os.environ if environment is None else environment
     variables = {name: value for name in _PLAIN if (value := told.get(name))}
-    variables |= {name: value for name in _ADDRESSES if (value := told.get(name)) and _travels(value)}
+    variables |= {name: value for name in _ADDRESSES if (value := _travelling(told.get(name, "")))}
     files: dict[str, Path] = {}
     names: dict[Path, str] = {}
     for name in _CERTIFICATES:
@@ -60,8 +60,12 @@ def of_host(environment: Mapping[str, str] | None = None) -> Reach:
     return Reach(variables, files)
 
 
-def _travels(value: str) -> bool:
-    return all(_is_remote(word) for word in _WORD.split(value.strip()))
+def _travelling(value: str) -> str:
+    """The part of a variable that means the same elsewhere: of several addresses, those that do."""
+    words = value.split()
+    if len(words) > 1:
+        return " ".join(filter(_travelling, words))
+    return value.strip() if words and all(_is_remote(part) for part in _LIST.split(words[0])) else ""
 
 
 def _is_remote(address: str) -> bool:

@@ -125,7 +125,7 @@ class DockerSandbox:
         try:
             self._session.remove()
         except InfrastructureError as error:
-            _LOG.warning("container %s was left to the sweep: %s", self._session.id[:12], error)
+            _LOG.warning("container %s was left to the sweep: %s", self._session.id[:12], str(error))
         finally:
             self._engine.close()
 

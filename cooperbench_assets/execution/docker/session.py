@@ -25,6 +25,9 @@ from cooperbench_assets.execution.docker.engine import TROUBLE, Engine, innermos
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.sandboxes.commands import DeadlineError
 
+START_SECONDS = 60
+"""How long a new container may take to run its first command."""
+
 _PIECE = 2**18
 _NO_SOURCE = "bind source path does not exist"
 _NAME_TAKEN = 409
@@ -89,6 +92,7 @@ class Session:
             self._holder = engine.call("attach to the container", engine.api.attach_socket, self.id, _STREAMS, tries=1)
             self._socket: socket.socket = getattr(self._holder, "_sock", self._holder)
             _start(engine, self.id)
+            self._see_it_work(wanted.image)
         except BaseException:
             with suppress(InfrastructureError):
                 self.remove()
@@ -151,6 +155,13 @@ class Session:
         return InfrastructureError(
             "container_died", f"{name} is not running: it ended (exit code {code}) under a command"
         )
+
+    def _see_it_work(self, image: str) -> None:
+        try:
+            self.run(("true",), START_SECONDS, together=True)
+        except (ContainerGoneError, DeadlineError) as error:
+            said = " ".join(error.output.split()) or str(error)
+            raise InfrastructureError("container_start", f"no shell (bash) starts in {image}: {said}") from error
 
     def _runs(self) -> bool:
         try:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cooperbench_assets.execution.docker import ownership
 from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets_tests.engines import engine
 from cooperbench_assets_tests.execution.docker.images import build_task_images
+from cooperbench_assets_tests.execution.docker.upstream import backends_as_they_are
 from cooperbench_assets_tests.execution.toy import Toy, make_toy
 
+# Read when upstream is imported: without it, that waits for a price list from the network.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
 __all__ = ["engine"]
+
+
+@pytest.fixture
+def own_host(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A host of this test's own in labels: sweeps of tests that run beside it let its things be."""
+    name = f"test/{secrets.token_hex(8)}"
+    monkeypatch.setattr(ownership, "host", lambda: name)
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +44,7 @@ def toy_image(engine: Engine, toy: Toy) -> str:
 
 
 @pytest.fixture(scope="session")
-def toy_dataset(toy: Toy, toy_image: str) -> Path:
-    """The toy's dataset, whose image is there."""
-    return toy.dataset
+def toy_dataset(toy: Toy, toy_image: str) -> Iterator[Path]:
+    """The toy's dataset, whose image is there, ready for upstream's evaluation."""
+    with backends_as_they_are():
+        yield toy.dataset

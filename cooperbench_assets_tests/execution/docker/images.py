@@ -38,9 +38,9 @@ _RECIPE = 2
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _NEEDED = "bash sh cat cp mkdir rm sleep base64 git env"
 _PROGRAMS = (
-    f"{_NEEDED} mv rmdir ls test echo printf true false head tail wc touch chmod ln dirname basename tr cut sort uniq tee "
-    "sed grep awk find xargs id seq date dd mktemp kill nohup timeout which readlink realpath uname stat diff patch "
-    "tar gzip sha256sum setsid ps git-receive-pack git-upload-pack"
+    f"{_NEEDED} mv rmdir ls test echo printf true false head tail wc touch chmod ln dirname basename tr cut sort uniq "
+    "tee sed grep awk find xargs id seq date dd mktemp kill nohup timeout which readlink realpath uname stat diff "
+    "patch tar gzip sha256sum setsid ps git-receive-pack git-upload-pack"
 )
 _UNUSED = frozenset(
     {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "site-packages", "dist-packages", "ensurepip"}
@@ -76,13 +76,13 @@ def base_image(engine: Engine) -> str:
     return name
 
 
-def make_image(engine: Engine, name: str, base: str, files: Mapping[str, bytes], **config: object) -> str:
+def make_image(engine: Engine, name: str, base: str, files: Mapping[str, bytes], mode: int = 0o755) -> str:
     """An image with a few files on top of another one; returns its id."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for path, data in files.items():
-            _add_bytes(tar, path, data, 0o755)
-    return _commit(engine, name, base, content.getvalue(), dict(config))
+            _add_bytes(tar, path, data, mode)
+    return _commit(engine, name, base, content.getvalue(), {})
 
 
 def _task_image(engine: Engine, base: str, task: Path) -> str:
@@ -94,7 +94,7 @@ def _task_image(engine: Engine, base: str, task: Path) -> str:
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(task / "repo", "workspace/repo", filter=_as_root)
         _add_bytes(tar, "usr/local/bin/runner.sh", (task / "runner.sh").read_bytes(), 0o755)
-    config = {
+    config: dict[str, object] = {
         "Entrypoint": ["/usr/local/bin/runner.sh"],
         "Cmd": [],
         "WorkingDir": "/workspace",
@@ -188,11 +188,12 @@ def _standard_library() -> Iterator[tuple[Path, Path]]:
     pip = importlib.util.find_spec("pip")
     if pip is None or pip.origin is None:
         missing("base image", "the tests' environment has no pip to put into it")
-    for file in Path(pip.origin).parent.rglob("*"):
-        if file.is_file() and file.suffix != ".pyc":
-            # Debian's Python looks there too.
+    package = Path(pip.origin).parent
+    for found in package.rglob("*"):
+        if found.is_file() and found.suffix != ".pyc":
+            # Debian's Python looks into the second.
             for site in ("site-packages", "dist-packages"):
-                yield folder / site / "pip" / file.relative_to(Path(pip.origin).parent), file
+                yield folder / site / "pip" / found.relative_to(package), found
 
 
 def _libraries(objects: Iterable[Path]) -> dict[Path, Path]:
