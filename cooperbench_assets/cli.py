@@ -61,6 +61,9 @@ COMMANDS: Final = {
         "cooperbench_assets.commands.status:status",
         "Show every cell: what is planned, what is there, what came out.",
     ),
+    "report": Lazy(
+        "cooperbench_assets.commands.report:report", "Make figures and one self-contained page of the results."
+    ),
     "query": Lazy("cooperbench_assets.commands.query:query", "Ask the results store something, in SQL."),
     "doctor": Lazy(
         "cooperbench_assets.commands.doctor:doctor",

@@ -1,0 +1,67 @@
+"""The asset report: figures and the page of one experiment, from the results store.
+
+What belongs here: making it when the analyses are new, and showing its main figures in the UI. What does not: any
+figure (``report``).
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
+import base64
+from typing import Any
+
+import dagster as dg
+
+from cooperbench_assets.analysis.registry import ANALYSES
+from cooperbench_assets.assets.keys import asset_key, group_name
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.report.build import Built, build_reports
+from cooperbench_assets.report.figure import Figure
+
+SHOWN = ("success_by_setting", "paired_comparisons")
+"""Figures that the materialisation shows."""
+
+MOST_BYTES = 60_000
+"""Bytes of a figure in the UI: metadata is kept in Dagster's database."""
+
+
+def build_report_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
+    """report of one experiment: made anew after its analyses."""
+
+    @dg.asset(
+        key=asset_key(bound.name, "report"),
+        deps=[asset_key(bound.name, analysis.name) for analysis in ANALYSES],
+        description="Figures and one self-contained page in data/report: SVG, PNG, CSV, LaTeX and report.html.",
+        kinds={"html"},
+        group_name=group_name(bound.name),
+        tags={"experiment": bound.name},
+        pool="results_store",
+    )
+    def report() -> dg.MaterializeResult[Any]:
+        logs = {bound.name: bound.logs}
+        (built,) = build_reports(bound.project.database, bound.project.report, [bound.name], logs)
+        return dg.MaterializeResult(metadata=_metadata(bound, built))
+
+    return report
+
+
+def _metadata(bound: BoundExperiment, built: Built) -> dict[str, Any]:
+    """Where the page is, how many findings stand first on it, and two figures."""
+    drawn = {name: built.figures[name] for name in SHOWN}
+    return {
+        "page": dg.MetadataValue.path(str(built.page)),
+        "open_it": bound.project.relative(built.page),
+        "warnings": built.warnings["error"] + built.warnings["warning"],
+        "figures": sum(figure.svg is not None for figure in built.figures.values()),
+        "bytes": built.bytes,
+        **{name: dg.MetadataValue.md(preview(figure)) for name, figure in drawn.items()},
+    }
+
+
+def preview(figure: Figure) -> str:
+    """A figure as Markdown that needs no file beside it, or the sentence in its place."""
+    if figure.svg is None:
+        return figure.sentence or ""
+    for scale in (1.0, 0.75, 0.5):
+        png = figure.png(scale)
+        if len(png) <= MOST_BYTES:
+            return f"![{figure.name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"{figure.name} is too large to be shown here; it stands on the page"

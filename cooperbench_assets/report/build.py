@@ -1,0 +1,170 @@
+"""From the results store to ``data/report/<experiment>/``: page, figures, tables, macros, manifest.
+
+What belongs here: which files a report has, and putting them in place at once. What does not: what is in them.
+
+Nothing that is written holds a time but the store's own, so that the same store gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+from filelock import FileLock
+
+from cooperbench_assets.analysis.costs import manifest_json
+from cooperbench_assets.report.numbers import numbers_tex
+from cooperbench_assets.report.page import (
+    draw,
+    draw_side_by_side,
+    page,
+    result_tables,
+    store_tables,
+)
+from cooperbench_assets.report.sections import DECLARED, WARNINGS
+from cooperbench_assets.report.sources import read_sources
+from cooperbench_assets.report.tables import csv_of, tex_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cooperbench_assets.report.figure import Figure
+    from cooperbench_assets.report.sources import Source
+
+PAGE = "report.html"
+JOINED = "+"
+"""Stands between names in the folder of several experiments; no experiment's name has it."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A report that is in place."""
+
+    experiments: tuple[str, ...]
+    folder: Path
+    figures: Mapping[str, Figure]
+    """Figures by name: of one experiment, or the one that holds several against each other."""
+
+    warnings: Mapping[str, int]
+    """Findings by level: error, warning, info."""
+
+    bytes: int
+    """Size of the page."""
+
+    @property
+    def page(self) -> Path:
+        """The HTML file."""
+        return self.folder / PAGE
+
+
+def build_reports(
+    database: Path, reports: Path, experiments: Sequence[str] = (), logs: Mapping[str, Path] | None = None
+) -> list[Built]:
+    """Make the report of each experiment, in a folder of its own.
+
+    Args:
+        database: The results store.
+        reports: Folder of reports; each gets ``<reports>/<experiment>``, replaced at once.
+        experiments: Which ones; all in the store if none is named.
+        logs: Roots of log trees by experiment, for links to raw files.
+
+    Raises:
+        ReportError: if an experiment is not in the store.
+        StoreError: if the store cannot be read.
+    """
+    return [build_one(source, reports)[0] for source in read_sources(database, experiments, logs or {})]
+
+
+def build_side_by_side(
+    database: Path, reports: Path, experiments: Sequence[str], logs: Mapping[str, Path] | None = None
+) -> list[Built]:
+    """Make each experiment's report and one page with all of them, which comes last.
+
+    Raises:
+        NotComparable: if they may not be set side by side; their own reports are then in place.
+        ReportError: as `build_reports` does.
+    """
+    sources = read_sources(database, experiments, logs or {})
+    single = [build_one(source, reports) for source in sources]
+    together = draw_side_by_side(sources)
+    folder = reports / JOINED.join(source.experiment for source in sources)
+    figures = {source.experiment: drawn for source, (_, drawn) in zip(sources, single, strict=True)}
+    text = page(sources, figures, folder, together).encode()
+    results = {name: pl.concat(source.results[name] for source in sources) for name in DECLARED}
+    files = {PAGE: text, "numbers.tex": numbers_tex(results).encode(), **_figure_files({together.name: together})}
+    _put(folder, files)
+    names = tuple(source.experiment for source in sources)
+    joint = Built(names, folder, {together.name: together}, _warnings(sources), len(text))
+    return [*(built for built, _ in single), joint]
+
+
+def build_one(source: Source, reports: Path) -> tuple[Built, dict[str, Figure]]:
+    """Make one experiment's report."""
+    folder = reports / source.experiment
+    figures = draw(source)
+    text = page([source], {source.experiment: figures}, folder).encode()
+    manifest = manifest_json(source.results["results_manifest"]).get(source.experiment, {})
+    files = {
+        PAGE: text,
+        "numbers.tex": numbers_tex(source.results).encode(),
+        "manifest.json": (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode(),
+        **_figure_files(figures),
+        **_table_files(source, folder),
+    }
+    _put(folder, files)
+    return Built((source.experiment,), folder, figures, _warnings([source]), len(text)), figures
+
+
+def _figure_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for name, figure in figures.items():
+        if figure.svg is not None:
+            files[f"figures/{name}.svg"] = figure.svg.encode()
+            files[f"figures/{name}.png"] = figure.png()
+        else:
+            files[f"figures/{name}.txt"] = f"{figure.sentence}\n".encode()
+    return files
+
+
+def _table_files(source: Source, folder: Path) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    shown = {**result_tables(source, folder), **store_tables(source, folder)}
+    frames = {**source.results, **{name: source.tables[name] for name in ("check_results", "quarantine")}}
+    frames["provenance"] = source.tables["provenance"].drop("record", "agent_config")
+    frames["no_verdict"] = source.tables["pairs"].filter(~pl.col("outcome").is_in(["pass", "fail"]) | pl.col("suspect"))
+    for name, table in shown.items():
+        files[f"tables/{name}.csv"] = csv_of(frames[name]).encode()
+        files[f"tables/{name}.tex"] = tex_of(table).encode()
+    return files
+
+
+def _warnings(sources: Sequence[Source]) -> dict[str, int]:
+    found = pl.concat(source.results[WARNINGS].select("level") for source in sources)
+    counts = dict(found.group_by("level").len().iter_rows())
+    return {level: counts.get(level, 0) for level in ("error", "warning", "info")}
+
+
+def _put(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace a folder by these files: written beside it first, then put in its place by renaming.
+
+    Who reads meanwhile sees the old files or the new ones; a killed build leaves the old ones, or, between two
+    renames, their folder under a name that begins with a dot, which the next build removes.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        for left in folder.parent.glob(f".{folder.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        token = secrets.token_hex(4)
+        new, old = (folder.parent / f".{folder.name}.{kind}-{token}.part" for kind in ("new", "old"))
+        for name, content in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""Success by setting: rates over clean verdicts with intervals, seeds and bounds, by both verdicts.
+
+What belongs here: ``setting_summary`` drawn, for one experiment or for several side by side. What does not: differences
+between settings (``charts.contrasts``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import polars as pl
+
+from cooperbench_assets.report.standing import SUMMARY, with_standing
+from cooperbench_assets.report.style import (
+    GREY,
+    PALE,
+    WIDTH,
+    Chart,
+    Look,
+    Row,
+    count,
+    data,
+    shortened,
+    verdict_scales,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NO_CELL = "There is no planned cell with pairs, so that there is no rate to show."
+_ROW_HEIGHT = 62
+_HOW = (
+    "Point: rate over clean verdicts. Line: 95 % interval over tasks. Ticks: single seeds.",
+    "Grey bar: bounds, if every pair without a verdict had failed, and if every one had passed.",
+)
+
+
+def success_by_setting(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+    """Success of every setting of one experiment."""
+    rows = setting_rows(results["setting_summary"])
+    if not rows:
+        return NO_CELL
+    seeds = seed_rows(results["setting_summary"])
+    order = [name for name in look.settings if name in {row["label"] for row in rows}]
+    return _chart(rows, seeds, order, look.title("Success by setting: both features pass", *_HOW))
+
+
+def success_by_experiment(summary: pl.DataFrame, look: Look) -> Chart | str:
+    """Success of every setting of several experiments, in one scale."""
+    rows = setting_rows(summary, named=True)
+    if not rows:
+        return NO_CELL
+    order = list(dict.fromkeys(str(row["label"]) for row in rows))
+    title = look.title("Success by setting and experiment: both features pass", *_HOW)
+    return _chart(rows, seed_rows(summary, named=True), order, title)
+
+
+def _label(row: Mapping[str, Any], *, named: bool) -> str:
+    return f"{row['setting']} · {row['experiment']}" if named else str(row["setting"])
+
+
+def setting_rows(summary: pl.DataFrame, *, named: bool = False) -> list[Row]:
+    """One row for every setting and verdict with pairs: rates (None where they may not stand alone) and a note."""
+    found = with_standing(summary, SUMMARY).filter((pl.col("level") == "setting") & (pl.col("planned") > 0))
+    if named:
+        found = found.sort("setting", "experiment", maintain_order=True)
+    return [_setting_row(row, named=named) for row in found.iter_rows(named=True)]
+
+
+def _setting_row(row: Mapping[str, Any], *, named: bool) -> Row:
+    shown = bool(row["shown"])
+    kept: Row = {name: row[name] for name in ("verdict", "bound_low", "bound_high")}
+    for name, source in (("rate", "rate_clean"), ("low", "clean_low"), ("high", "clean_high")):
+        kept[name] = row[source] if shown else None
+    judged = f"{row['clean']:,} of {count(row['planned'], 'pair')} judged, {count(row['cells'], 'seed')}"
+    why = row["interval_note"] if shown else f"no headline: {row['why_not']}"
+    return {**kept, "label": _label(row, named=named), "note": judged, "why": shortened(why, 60) if why else ""}
+
+
+def seed_rows(summary: pl.DataFrame, *, named: bool = False) -> list[Row]:
+    """One row for every planned cell that has a rate, of settings with more than one seed."""
+    cells = with_standing(summary, SUMMARY).filter(pl.col("shown") & pl.col("rate_clean").is_not_null(), level="cell")
+    cells = cells.filter(pl.len().over("experiment", "setting", "verdict") > 1)
+    return [
+        {"label": _label(row, named=named), "verdict": row["verdict"], "rate": row["rate_clean"]}
+        for row in cells.iter_rows(named=True)
+    ]
+
+
+def _chart(rows: list[Row], seeds: list[Row], order: list[str], title: alt.TitleParams) -> Chart:
+    colour, shape = verdict_scales()
+    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8))
+    offset = alt.YOffset("verdict:N", sort=["strict", "upstream"])
+    share = alt.Axis(format="%", values=[n / 10 for n in range(0, 11, 2)])
+    x = alt.X("rate:Q", scale=alt.Scale(domain=[0, 1]), axis=share, title="pairs in which both features pass")
+    base = alt.Chart(data(rows)).encode(y=y, yOffset=offset)
+    bounds = base.mark_bar(color=PALE, height=16).encode(
+        x=alt.X("bound_low:Q", title=x["title"]), x2=alt.X2("bound_high:Q")
+    )
+    line = base.mark_rule(strokeWidth=2.5).encode(x="low:Q", x2="high:Q", color=colour)
+    point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, color=colour, shape=shape)
+    ticks = (
+        alt.Chart(data(seeds))
+        .mark_tick(thickness=2, size=16, opacity=0.75)
+        .encode(x="rate:Q", y=y, yOffset=offset, color=colour)
+    )
+    once = [row for row in rows if row["verdict"] == "strict"]
+    beside = alt.Chart(data(once)).encode(y=y, x=alt.value(WIDTH + 10))
+    note = beside.mark_text(align="left", fontSize=12, dy=-8).encode(text="note:N")
+    why = beside.mark_text(align="left", fontSize=11, dy=8, color=GREY).encode(text="why:N")
+    return alt.layer(bounds, line, ticks, point, note, why).properties(
+        width=WIDTH, height=_ROW_HEIGHT * len(order), title=title
+    )

@@ -1,0 +1,176 @@
+"""How figures look: colours, shapes, fonts, and how numbers are written.
+
+What belongs here: choices that every figure shares. What does not: any figure.
+
+Colours are those of M. Okabe and K. Ito (Color universal design, 2008), which people with any common colour blindness
+can tell apart; whatever a colour says, a shape, a dash, a letter or a label says too, for print in grey.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import altair as alt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
+Row: TypeAlias = dict[str, Any]
+
+BLACK: Final = "#000000"
+ORANGE: Final = "#E69F00"
+SKY: Final = "#56B4E9"
+GREEN: Final = "#009E73"
+YELLOW: Final = "#F0E442"
+BLUE: Final = "#0072B2"
+VERMILION: Final = "#D55E00"
+PURPLE: Final = "#CC79A7"
+GREY: Final = "#767676"
+PALE: Final = "#D9D9D9"
+
+SETTING_COLOURS: Final = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+SETTING_SHAPES: Final = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+SETTING_DASHES: Final = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 4], [12, 4], [1, 4])
+
+VERDICT_COLOURS: Final = {"strict": BLUE, "upstream": VERMILION}
+VERDICT_SHAPES: Final = {"strict": "circle", "upstream": "diamond"}
+
+WIDTH: Final = 560
+"""Pixels of a plot between its axes."""
+
+SMALLEST: Final = 11
+"""Pixels of the smallest letters."""
+
+FONT: Final = "Arial, Liberation Sans, Helvetica, sans-serif"
+UNKNOWN: Final = "–"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What may become of a pair, as figures show it."""
+
+    label: str
+    letter: str
+    colour: str
+    ink: str = BLACK
+    """Colour of letters on it."""
+
+    @property
+    def key(self) -> str:
+        """Letter and label, as a legend has them."""
+        return f"{self.letter}  {self.label}"
+
+
+FATES: Final = {
+    "pass": Fate("pass", "P", GREEN, "#FFFFFF"),
+    "tests": Fate("tests fail", "T", VERMILION, "#FFFFFF"),
+    "conflict": Fate("conflict", "C", ORANGE),
+    "not_applied": Fate("patch not applied", "N", YELLOW),
+    "agent_error": Fate("agent error", "A", PURPLE),
+    "agent_timeout": Fate("agent timeout", "D", "#A3557F", "#FFFFFF"),
+    "test_timeout": Fate("test timeout", "O", "#8C3D00", "#FFFFFF"),
+    "other": Fate("fails otherwise", "F", "#B0B0B0"),
+    "infra_agent": Fate("infrastructure, agents", "I", SKY),
+    "infra_eval": Fate("infrastructure, evaluation", "E", "#9AD0F0"),
+    "unevaluated": Fate("unevaluated", "U", PALE),
+    "missing": Fate("missing", "M", "#FFFFFF"),
+}
+"""By the names that ``funnel_losses`` uses; pass first, then fails, then what has no verdict."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all figures of one experiment share: its settings, in order, and what must be said on each figure."""
+
+    settings: tuple[str, ...]
+    remark: str | None = None
+    """Said under the title of every figure, such as that the agents were scripted."""
+
+    colours: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "colours", dict(zip(self.settings, _cycle(SETTING_COLOURS, self.settings), strict=True))
+        )
+
+    def scale_of_colours(self, settings: Sequence[str]) -> alt.Scale:
+        """The colour of each of these settings, the same in every figure."""
+        return alt.Scale(domain=list(settings), range=[self.colours[name] for name in settings])
+
+    def scale_of_shapes(self, settings: Sequence[str]) -> alt.Scale:
+        """The shape of each of these settings."""
+        shapes = dict(zip(self.settings, _cycle(SETTING_SHAPES, self.settings), strict=True))
+        return alt.Scale(domain=list(settings), range=[shapes[name] for name in settings])
+
+    def dash(self, setting: str) -> list[int]:
+        """The dash of a setting's lines: pixels drawn, pixels left out, …."""
+        return list(SETTING_DASHES[self.settings.index(setting) % len(SETTING_DASHES)])
+
+    def title(self, text: str, *below: str) -> alt.TitleParams:
+        """A title that says what is shown, and lines under it; the remark last."""
+        lines = [*below, *([self.remark] if self.remark else [])]
+        return alt.TitleParams(text, subtitle=lines)
+
+
+def _cycle(values: Sequence[Any], over: Sequence[str]) -> list[Any]:
+    return [values[place % len(values)] for place in range(len(over))]
+
+
+def verdict_scales() -> tuple[alt.Color, alt.Shape]:
+    """Colour and shape of the verdicts, with one legend for both."""
+    names = list(VERDICT_COLOURS)
+    colours = alt.Scale(domain=names, range=[VERDICT_COLOURS[name] for name in names])
+    shapes = alt.Scale(domain=names, range=[VERDICT_SHAPES[name] for name in names])
+    legend = alt.Legend(title="verdict", orient="bottom", titleOrient="left")
+    return (
+        alt.Color("verdict:N", scale=colours, legend=legend),
+        alt.Shape("verdict:N", scale=shapes, legend=legend),
+    )
+
+
+def data(rows: Iterable[Row]) -> alt.InlineData:
+    """Rows as the data of a layer."""
+    return alt.InlineData(values=list(rows))
+
+
+def finished(chart: Chart) -> Chart:
+    """A chart with the fonts, sizes and lines that all figures have."""
+    styled: Chart = chart.configure(
+        font=FONT,
+        background="white",
+        padding=10,
+        axis=alt.AxisConfig(
+            labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridColor="#E6E6E6",
+            labelFlush=False, labelLimit=420, domainColor="#555555", tickColor="#555555",
+        ),
+        legend=alt.LegendConfig(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=300),
+        header=alt.HeaderConfig(labelFontSize=12, titleFontSize=12, labelFontWeight="bold"),
+        title=alt.TitleConfig(
+            fontSize=15, subtitleFontSize=SMALLEST + 1, subtitleColor="#444444", anchor="start", offset=12,
+            subtitlePadding=5, frame="bounds",
+        ),
+        view=alt.ViewConfig(stroke="#CCCCCC"),
+    )  # fmt: skip
+    return styled
+
+
+def number_on_bar(fate: Fate, n: int, share: float) -> str:
+    """What is written on a part of a bar: letter and number, the number, or nothing where there is no room."""
+    return f"{fate.letter} {n:,}" if share >= 0.06 else f"{n:,}" if share >= 0.02 else ""
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as percent: ``45.3 %``."""
+    return UNKNOWN if value is None else f"{100 * value:.{digits}f} %"
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """``3 seeds``, ``1 seed``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def shortened(text: str, length: int = 90) -> str:
+    """A text that fits beside a figure."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
