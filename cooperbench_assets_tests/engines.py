@@ -27,6 +27,9 @@ from cooperbench_assets_tests.services import missing
 START_SECONDS = 60
 STOP_SECONDS = 30
 
+_started: list[subprocess.Popen[bytes]] = []
+"""What this process has started; another one may stop it."""
+
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
@@ -83,6 +86,7 @@ def _start(folder: Path) -> str:
         process = subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
+    _started.append(process)
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -114,3 +118,5 @@ def _stop_if_unused(folder: Path) -> None:
         end = time.monotonic() + STOP_SECONDS
         while is_alive(int(pid), identity) and time.monotonic() < end:
             time.sleep(0.05)
+    for process in _started:
+        process.poll()

@@ -198,6 +198,6 @@ def _raise_unwritten(path: str, written: Answer) -> NoReturn:
     raise InfrastructureError(family, f"could not write {path} in the container: {written.stdout.strip()}")
 
 
-def _last_words(output: str, limit: int = 500) -> str:
+def _last_words(output: str, limit: int = 300) -> str:
     said = output.strip()[-limit:]
     return f"; last output: {said}" if said else ""

@@ -65,17 +65,23 @@ def test_quick_evaluations_take_a_third_of_upstreams_time_at_most(both: tuple[Me
     assert mine * TIMES_AS_FAST < theirs, f"{mine:.2f} s against {theirs:.2f} s"
 
 
-def test_commands_see_the_variables_that_upstreams_commands_see(engine: Engine, toy_image: str) -> None:
+STATE = (
+    "grep -E '^(Sig(Blk|Ign)|Umask|Cap|NoNew|Seccomp|Groups)' /proc/$$/status; cat /proc/self/limits; pwd; id; "
+    "readlink /proc/$$/fd/0; ls /proc/$$/fd"
+)
+
+
+def test_commands_run_in_the_state_that_upstreams_commands_run_in(engine: Engine, toy_image: str) -> None:
     from cooperbench.eval.backends.docker import DockerBackend as UpstreamBackend
 
     seen = []
-    for backend in (DockerBackend(environment={}), UpstreamBackend()):
+    for backend in (DockerBackend(), UpstreamBackend()):
         sandbox = backend.create_sandbox(toy_image)
         try:
             lines = sandbox.exec("env").stdout_read().splitlines()
-            where = sandbox.exec("bash", "-c", "pwd").stdout_read()
+            state = sandbox.exec("bash", "-c", STATE).stdout_read()
         finally:
             sandbox.terminate()
         ours_to_differ = ("HOSTNAME=", "_=", "PWD=", "PIP_", "SSL_", "CURL_", "REQUESTS_", "GIT_SSL", "NODE_EXTRA")
-        seen.append((sorted(line for line in lines if not line.startswith(ours_to_differ)), where))
+        seen.append((sorted(line for line in lines if not line.startswith(ours_to_differ)), state))
     assert seen[0] == seen[1]

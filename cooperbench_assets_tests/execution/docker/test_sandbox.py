@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,9 @@ from typing import Any
 
 import pytest
 from docker.errors import APIError
+from docker.types import Mount
 
+from cooperbench_assets.execution.docker import session
 from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets.execution.docker.options import DockerOptions
 from cooperbench_assets.execution.docker.ownership import PREFIX
@@ -287,6 +290,20 @@ def test_no_engine_is_said_to_be_no_engine(backend: Make, tmp_path: Path) -> Non
     assert str(error.value).endswith("start it, or set DOCKER_HOST")
 
 
+@quiet
+@loses_the_engine
+def test_an_engine_that_does_not_answer_is_given_up(
+    backend: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cooperbench_assets.execution.docker.engine.ANSWER_SECONDS", 0.3)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(tmp_path / "engine.sock"))
+        silent.listen()
+        with pytest.raises(InfrastructureError, match="timed out") as error:
+            backend({"DOCKER_HOST": f"unix://{tmp_path}/engine.sock"}).create_sandbox("any:image")
+    assert error.value.family == "engine"
+
+
 def test_an_image_that_is_not_there_is_missing_and_is_not_pulled(backend: Make) -> None:
     with pytest.raises(InfrastructureError, match="No such image") as error:
         backend().create_sandbox("localhost:1/no-such-image:task1")
@@ -338,6 +355,21 @@ def test_certificates_of_the_host_are_there_on_an_engine_near_or_far(
         sandbox.terminate()
         if door:
             door.shut()
+
+
+def test_certificates_are_copied_where_the_engine_does_not_see_our_files(
+    backend: Make, toy_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a container that was given the engine's socket: the engine looks for the file on its own machine.
+    file = tmp_path / "ca.pem"
+    file.write_text("these are certificates\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    monkeypatch.setattr(session, "Mount", lambda inside, source, **more: Mount(inside, f"/elsewhere{source}", **more))
+    sandbox = backend().create_sandbox(toy_image)
+    try:
+        assert sandbox.exec("bash", "-c", 'cat "$SSL_CERT_FILE"').stdout_read() == "these are certificates\n"
+    finally:
+        sandbox.terminate()
 
 
 def test_a_container_ends_with_the_process_that_it_serves(engine: Engine, pair: str, toy_image: str) -> None:
