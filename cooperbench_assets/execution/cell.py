@@ -1,7 +1,8 @@
-"""One stage of one cell, from the lock to the report: what the assets and the CLI call.
+"""One stage of one cell: what the assets and the CLI call.
 
-What belongs here: the order of the steps. What does not: any of the steps. Nothing here knows Dagster: progress goes to
-a callback, a cancellation comes as whatever exception is raised in the main thread.
+What belongs here: the lock, what is looked at before anything, and errors of a whole launch. What does not: the launch
+(``launch``). Nothing here knows Dagster: progress goes to a callback, a cancellation comes as whatever exception is
+raised in the main thread.
 """
 
 from __future__ import annotations
@@ -13,38 +14,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from cooperbench_assets.execution import provenance, summary
-from cooperbench_assets.execution.breaker import Breaker
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.errors import LaunchError
-from cooperbench_assets.execution.history import History, read_history
+from cooperbench_assets.execution.history import read_history
 from cooperbench_assets.execution.job import NEEDS_ENGINE
+from cooperbench_assets.execution.launch import Launch, base_report, plan_owed
 from cooperbench_assets.execution.lock import cell_lock
-from cooperbench_assets.execution.loop import Loop
-from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
-from cooperbench_assets.execution.progress import Meter, StageReport
-from cooperbench_assets.execution.redis import message_server
-from cooperbench_assets.execution.schedule import launch_order
-from cooperbench_assets.execution.servers import harness_server, imported
-from cooperbench_assets.execution.slots import SlotPool, read_sizes, state_folder
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.sweep import Swept, sweep
+from cooperbench_assets.execution.verdicts import plan_round
 
 if TYPE_CHECKING:
-    from cooperbench_assets.benchmark.pairs import Pair
-    from cooperbench_assets.execution.client import HarnessServer
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.options import LaunchOptions
-    from cooperbench_assets.execution.plan import Plan, Step
-    from cooperbench_assets.execution.progress import Progress
-    from cooperbench_assets.execution.protocol import HarnessInfo, Stage
-    from cooperbench_assets.execution.state import PairState
-
-_POOL: Final[dict[str, Any]] = {"agent": "agents", "eval": "evaluations"}
+    from cooperbench_assets.execution.plan import Plan
+    from cooperbench_assets.execution.progress import Progress, StageReport
+    from cooperbench_assets.execution.protocol import Stage
 
 
 class Terminated(BaseException):
@@ -86,6 +74,24 @@ def run_evaluations(
     return _run("eval", job, options, progress, what)
 
 
+def run_second_verdict(
+    job: CellJob,
+    options: LaunchOptions,
+    progress: Callable[[Progress], None] | None = None,
+    *,
+    what: str | None = None,
+) -> StageReport:
+    """Evaluate a whole, finished cell afresh, beside its first verdicts, which stay the outcomes of record.
+
+    A round that was interrupted is gone on with; when it is finished, the next call begins a further one. Arguments
+    and errors as for `run_agents`; `verdicts.read_verdicts` and `verdicts.flakes` read what came of it.
+
+    Raises:
+        RefusedLaunch: if pairs are chosen, or the cell is not finished.
+    """
+    return _run("eval", job, options, progress, what, fresh=True)
+
+
 def plan_stage(stage: Stage, job: CellJob, options: LaunchOptions) -> Plan:
     """What a launch of a stage would do now; takes no lock, and changes nothing.
 
@@ -94,7 +100,7 @@ def plan_stage(stage: Stage, job: CellJob, options: LaunchOptions) -> Plan:
     """
     check(job)
     history = read_history([(job.run_dir, job.mode), *((run, None) for run in job.siblings)])
-    return _plan(stage, job, read_states(job), options, history)
+    return plan_owed(stage, job, read_states(job), options, history)
 
 
 def check(job: CellJob) -> None:
@@ -121,233 +127,23 @@ def _run(
     options: LaunchOptions,
     progress: Callable[[Progress], None] | None,
     what: str | None,
+    *,
+    fresh: bool = False,
 ) -> StageReport:
     began = time.monotonic()
     if options.dry_run:
-        return _report_of_plan(job, plan_stage(stage, job, options), began)
+        plan = plan_round(job, read_states(job), options) if fresh else plan_stage(stage, job, options)
+        return _report_of_plan(job, plan, began)
     check(job)
     name = what or Path(sys.argv[0]).name
     with _clear_errors(job), _terminable(), cell_lock(job.run_dir, name):
         swept = sweep(job)
-        return _Launch(stage, job, options, progress, name, swept, began).run()
-
-
-@dataclass
-class _Launch:
-    """One launch under its lock."""
-
-    stage: Stage
-    job: CellJob
-    options: LaunchOptions
-    progress: Callable[[Progress], None] | None
-    name: str
-    swept: Swept
-    began: float
-    import_seconds: float = 0.0
-
-    def run(self) -> StageReport:
-        job = self.job
-        states = read_states(job, self.swept.attempts)
-        history = read_history([(job.run_dir, job.mode), *((run, None) for run in job.siblings)])
-        plan = _plan(self.stage, job, states, self.options, history)
-        budget = Budget(job, states)
-        if not plan.runs:
-            return self._nothing_to_run(plan, states, budget)
-        if self.stage == "agent":
-            budget.check_prices()
-        server = harness_server(job)
-        slots = read_sizes(job.state or state_folder())
-        before = time.monotonic()
-        info = imported(job, server)
-        self.import_seconds = time.monotonic() - before
-        with _messages(job, self.stage) as redis_url:
-            launch = self._begin(info, states, {str(name): size for name, size in slots.items()}, plan.campaign)
-            loop = self._loop(server, states, budget, plan, redis_url)
-            try:
-                loop.run(self._in_order(plan))
-            finally:
-                self._end(launch, loop, states)
-        if self.stage == "agent":
-            budget.check_prices()
-        return self._report(plan, loop)
-
-    def _in_order(self, plan: Plan) -> list[Step]:
-        limits = self.job.limits
-        budgeted = limits.max_cost_usd is not None or limits.cell_max_cost_usd is not None
-        return launch_order(plan.runs, self.job.experiment, budgeted=budgeted and self.stage == "agent")
-
-    def _loop(
-        self,
-        server: HarnessServer,
-        states: dict[Pair, PairState],
-        budget: Budget,
-        plan: Plan,
-        redis_url: str | None,
-    ) -> Loop:
-        cap = self._cap()
-        meter = Meter(self.stage, len(plan.runs), self.progress)
-        meter.cost_usd = budget.cell_usd
-        if plan.expected_seconds is not None:
-            meter.expected_seconds = plan.expected_seconds / cap
-        return Loop(
-            job=self.job,
-            stage=self.stage,
-            server=server,
-            pool=SlotPool(_POOL[self.stage], state=self.job.state),
-            cap=cap,
-            states=states,
-            budget=budget,
-            breaker=Breaker(self.stage, self.job.limits.breaker),
-            meter=meter,
-            redis_url=redis_url,
-        )
-
-    def _cap(self) -> int:
-        limits = self.job.limits
-        own = limits.concurrency if self.stage == "agent" else limits.eval_concurrency
-        return max(1, self.options.concurrency or own)
-
-    def _begin(self, info: HarnessInfo, states: dict[Pair, PairState], slots: dict[str, int], campaign: int) -> int:
-        job = self.job
-        harness = {
-            "version": info.version,
-            "commit": info.commit,
-            "dirty": info.dirty,
-            "python_version": info.python_version,
-            "packages": info.packages,
-        }
-        present = provenance.describe(job, harness, slots)
-        has_results = any(state.has_result for state in states.values())
-        whole = self.options.pairs is None and self.options.at_most is None
-        launch = provenance.begin(job, self.stage, self.name, present, campaign, has_results=has_results, whole=whole)
-        summary.write_config(job, self._cap())
-        return launch
-
-    def _end(self, launch: int, loop: Loop, states: dict[Pair, PairState]) -> None:
-        """Write what stands once per launch, also of one that was interrupted."""
-        job = self.job
-        summary.write_summary(job, states, loop.meter.seconds)
-        summary.write_eval_summary(job, states.values())
-        changes: dict[str, Any] = {}
-        if self.stage == "agent":
-            changes["truncated"] = loop.over_budget and bool(loop.pending)
-            changes["truncated_reason"] = loop.stopped if changes["truncated"] else None
-            changes.update(_answered(job, states))
-        elif loop.isolations:
-            changes["isolation"] = ", ".join(sorted(loop.isolations))
-        said = {
-            "launched": loop.launched,
-            "done": loop.meter.done,
-            "failed": dict(loop.meter.failed),
-            "stopped": loop.stopped,
-        }
-        provenance.end(job.run_dir, launch, changes, said)
-
-    def _nothing_to_run(self, plan: Plan, states: dict[Pair, PairState], budget: Budget) -> StageReport:
-        """The report of a launch that has nothing to launch; the tree stays as it is."""
-        job = self.job
-        record = provenance.read_provenance(job.run_dir)
-        truncated = bool(record.get("truncated"))
-        if truncated and self.stage == "agent" and not plan.having("blocked"):
-            provenance.write_provenance(job.run_dir, {**record, "truncated": False, "truncated_reason": None})
-            truncated = False
-        if self.swept.repaired:
-            summary.write_summary(job, states, 0.0)
-            summary.write_eval_summary(job, states.values())
-        meter = Meter(self.stage, 0, self.progress)
-        meter.cost_usd = budget.cell_usd
-        meter.say(at_once=True)
-        return _base_report(plan, job, self.began, cost=budget.cell_usd, truncated=truncated, swept=self.swept)
-
-    def _report(self, plan: Plan, loop: Loop) -> StageReport:
-        loop.meter.say(at_once=True)
-        record = provenance.read_provenance(self.job.run_dir)
-        seconds = time.monotonic() - self.began
-        return _base_report(
-            plan,
-            self.job,
-            self.began,
-            cost=loop.budget.cell_usd,
-            truncated=bool(record.get("truncated")),
-            swept=self.swept,
-            launched=loop.launched,
-            done=loop.meter.done,
-            failed=dict(loop.meter.failed),
-            left=len(loop.pending),
-            stopped=loop.stopped,
-            breaker=loop.breaker.reason,
-            busy_seconds=loop.busy_seconds,
-            orchestration_seconds=max(0.0, seconds - loop.waited_seconds - self.import_seconds),
-            import_seconds=self.import_seconds,
-            isolation=", ".join(sorted(loop.isolations)) or None,
-            notes=tuple(loop.server.ready().warnings) if loop.server.alive else (),
-        )
-
-
-def _plan(stage: Stage, job: CellJob, states: dict[Pair, PairState], options: LaunchOptions, history: History) -> Plan:
-    campaign = int(provenance.read_provenance(job.run_dir).get("campaigns", {}).get(stage, 1))
-    tried = [one.campaign for state in states.values() for one in state.attempts if one.stage == stage]
-    if options.new_campaign:
-        campaign = max([campaign, *tried]) + 1
-    make = plan_agents if stage == "agent" else plan_evaluations
-    return make(job, states, options, history, campaign)
-
-
-def _base_report(plan: Plan, job: CellJob, began: float, *, cost: float, swept: Swept, **said: Any) -> StageReport:
-    blocked = {step.pair.name: step.reason for step in plan.having("blocked")}
-    values: dict[str, Any] = {
-        "launched": 0,
-        "done": 0,
-        "failed": {},
-        "left": 0,
-        "truncated": False,
-        "stopped": None,
-        "breaker": None,
-        "busy_seconds": 0.0,
-        "orchestration_seconds": time.monotonic() - began,
-        **said,
-    }
-    return StageReport(
-        stage=plan.stage,
-        plan=plan,
-        planned=len(job.subset.pairs),
-        skipped=len(plan.having("skip")),
-        blocked=blocked,
-        not_evaluated={name: why for name, why in blocked.items() if plan.stage == "eval" and "not evaluated" in why},
-        cost_usd=cost,
-        seconds=time.monotonic() - began,
-        reaped=swept.reaped,
-        repaired=dict(swept.repaired),
-        **values,
-    )
+        return Launch(stage, job, options, progress, name, swept, began, fresh).run()
 
 
 def _report_of_plan(job: CellJob, plan: Plan, began: float) -> StageReport:
     cost = Budget(job, read_states(job)).cell_usd
-    return _base_report(plan, job, began, cost=cost, swept=Swept())
-
-
-def _answered(job: CellJob, states: dict[Pair, PairState]) -> dict[str, Any]:
-    """What the model's endpoint called itself, from the first result that tells."""
-    if provenance.read_provenance(job.run_dir).get("model_answered"):
-        return {}
-    for pair, state in states.items():
-        if state.has_result and state.replied:
-            for file in sorted(job.pair_dir(pair).glob("*_traj.json")):
-                if (name := provenance.answered_model(file)) is not None:
-                    return {"model_answered": name}
-            return {}
-    return {}
-
-
-@contextlib.contextmanager
-def _messages(job: CellJob, stage: Stage) -> Iterator[str | None]:
-    """A Redis for the agents that need one."""
-    if stage == "eval" or not job.needs_redis:
-        yield None
-        return
-    with message_server(job.redis_url) as url:
-        yield url
+    return base_report(plan, job, began, cost=cost, swept=Swept())
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,6 +75,10 @@ class Loop:
     breaker: Breaker
     meter: Meter
     redis_url: str | None = None
+    begin: Callable[[CellJob, Stage, PairState, int], Try] = begin
+    """Records a try: as the first verdict's, unless it is a further one (``verdicts``)."""
+
+    settle: Callable[[Try, How, float | None], Settled] = settle
     pending: deque[Step] = field(default_factory=deque)
     running: dict[str, _Running] = field(default_factory=dict)
     launched: int = 0
@@ -137,7 +141,7 @@ class Loop:
         return self.stopped is None
 
     def _launch(self, step: Step, slot: Slot) -> None:
-        made = begin(self.job, self.stage, self.states[step.pair], step.campaign)
+        made = self.begin(self.job, self.stage, self.states[step.pair], step.campaign)
         child = self._start(made, slot)
         self.launched += 1
         self.running[child.key] = _Running(made, child, slot, time.monotonic() + self._deadline_seconds())
@@ -152,7 +156,7 @@ class Loop:
                 self.server.close()  # Interrupted halfway: a child may run of which nothing was heard.
             # The try is on record, and must not stay there without an end.
             made.said = f"[infra:interrupted] no child could be started: {error}"
-            self._take_in(settle(made, "interrupted"), made)
+            self._take_in(self.settle(made, "interrupted", None), made)
             self._janitor.discard(made.place)
             raise
 
@@ -241,7 +245,7 @@ class Loop:
             assert child.ended is not None
             _note_end(running.made, child.ended)
             how = running.how if alive or running.how != "ended" else "interrupted"
-            self._take_in(settle(running.made, how, self.budget.estimate), running.made)
+            self._take_in(self.settle(running.made, how, self.budget.estimate), running.made)
             self._janitor.discard(running.made.place)
         finally:
             running.slot.close()

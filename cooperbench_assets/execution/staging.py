@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from cooperbench_assets.execution.attempts import folder_name
 from cooperbench_assets.execution.job import STAGING, CellJob
 
 if TYPE_CHECKING:
@@ -52,26 +51,23 @@ class Staged:
         return self.root / CHILD_LOG
 
 
-def staged(job: CellJob, pair: Pair, stage: Stage, n: int) -> Staged:
-    """The staging folder of a try, whether or not it is there."""
-    name = f"{pair.repo}-{pair.task_id}-{pair.folder}-{folder_name(stage, n)}"
-    root = job.run_dir / STAGING / name
+def staged(job: CellJob, pair: Pair, name: str) -> Staged:
+    """The staging folder of a try, whether or not it is there; `name` is its folder of attempts' name."""
+    root = job.run_dir / STAGING / f"{pair.repo}-{pair.task_id}-{pair.folder}-{name}"
     return Staged(root, root / f"logs/{job.run_name}/{job.mode}/{pair.name}")
 
 
-def prepare(job: CellJob, pair: Pair, stage: Stage, n: int) -> Staged:
+def prepare(job: CellJob, pair: Pair, stage: Stage, place: Staged) -> None:
     """Make an empty staging folder; for an evaluation, with copies of the result and the patches in it."""
-    place = staged(job, pair, stage, n)
     shutil.rmtree(place.root, ignore_errors=True)
     if stage == "agent":
         place.root.mkdir(parents=True)
-        return place
+        return
     place.pair_dir.mkdir(parents=True)
     source = job.pair_dir(pair)
     for file in source.iterdir():
         if file.name == "result.json" or file.suffix == ".patch":
             shutil.copyfile(file, place.pair_dir / file.name)
-    return place
 
 
 def keep_evidence(place: Staged, folder: Path, stage: Stage) -> None:

@@ -7,12 +7,11 @@ a dead launch left. What does not: which pair is next and when (``loop``), and t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cooperbench_assets.benchmark.failures import classify, infra
 from cooperbench_assets.execution import staging
 from cooperbench_assets.execution.attempts import (
     Attempt,
@@ -20,11 +19,10 @@ from cooperbench_assets.execution.attempts import (
     next_number,
     now,
     owner,
-    shorten,
     write_attempt,
 )
-from cooperbench_assets.execution.budget import FREE_FAMILIES
 from cooperbench_assets.execution.promotion import Promotion, promote_agents, promote_verdict
+from cooperbench_assets.execution.records import agents_timed_out, judged, priced, refusal, without_files
 from cooperbench_assets.execution.state import PairState, has_reply, read_staged, read_state
 from cooperbench_assets.stops import reach
 
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 
 How = Literal["ended", "deadline", "interrupted"]
 """How a try's child went: by itself, killed at its deadline, or ended from outside with the whole launch."""
-
-_CLOCK_SLACK: Final = timedelta(seconds=2)
 
 
 @dataclass(slots=True)
@@ -72,7 +68,12 @@ class Try:
     @property
     def key(self) -> str:
         """Name of the try among those that run."""
-        return f"{self.pair.name} {folder_name(self.stage, self.attempt.n)}"
+        return f"{self.pair.name} {self.folder.name}"
+
+    @property
+    def staged_run(self) -> Path:
+        """The run folder below the try's staging folder."""
+        return self.place.root / "logs" / self.job.run_name
 
     @property
     def started(self) -> datetime:
@@ -100,10 +101,11 @@ def begin(job: CellJob, stage: Stage, state: PairState, campaign: int) -> Try:
     patch = state.patch_sha256 if stage == "eval" else None
     attempt = Attempt(n=n, campaign=campaign, stage=stage, started_at=now(), patch_sha256=patch)
     folder = job.attempts_dir(state.pair) / folder_name(stage, n)
-    made = Try(job, state.pair, stage, attempt, before, folder, staging.staged(job, state.pair, stage, n), patch)
+    place = staging.staged(job, state.pair, folder.name)
+    made = Try(job, state.pair, stage, attempt, before, folder, place, patch)
     write_attempt(made.folder, attempt)
     reach(f"launch:{stage}-recorded")
-    staging.prepare(job, state.pair, stage, n)
+    staging.prepare(job, state.pair, stage, place)
     return made
 
 
@@ -179,115 +181,37 @@ def settle(made: Try, how: How, estimate: float | None = None) -> Settled:
 
 
 def _settle_agents(made: Try, how: How, estimate: float | None) -> Settled:
-    run = made.place.root / "logs" / made.job.run_name
-    reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, ())
-    if reading.result is None and how == "deadline" and (text := _timed_out(made)) is not None:
+    reading, outcome, wrong = read_staged(made.staged_run, made.pair, made.job.mode, ())
+    if reading.result is None and how == "deadline" and (text := agents_timed_out(made)) is not None:
         staging.write_timed_out_result(made.job, made.pair, made.place, made.started, text)
-        reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, ())
+        reading, outcome, wrong = read_staged(made.staged_run, made.pair, made.job.mode, ())
     if reading.result is None:
-        attempt = _priced(_without_files(made, how, wrong), None, None, estimate)
+        attempt = priced(without_files(made, how, wrong), None, None, estimate)
         return _close(made, attempt, replied=False)
-    attempt = _judged(made, outcome, stage="agent")
-    attempt = _priced(attempt, reading.result.total_cost, reading, estimate)
+    attempt = judged(made, outcome, stage="agent")
+    attempt = priced(attempt, reading.result.total_cost, reading, estimate)
     attempt = msgspec.structs.replace(attempt, patch_sha256=reading.patch_sha256, promoted=True)
     return _promote(made, attempt, replied=has_reply(reading) or outcome.reason == "agent_timeout")
 
 
-def _settle_evaluation(made: Try, how: How) -> Settled:
-    run = made.place.root / "logs" / made.job.run_name
+def read_evaluation(made: Try, how: How) -> tuple[PairReading, Outcome, str]:
+    """What an evaluation's child wrote, with the result and patches that it judged: see `read_staged`."""
     present = msgspec.structs.replace(made.attempt, outcome="completed")
     tries = (*made.before, present)
-    reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, tries)
-    if reading.evaluation is None and how == "deadline":
-        text = "[infra:test_timeout] the evaluation was killed at its deadline"
-        staging.write_timed_out_verdict(made.job, made.pair, made.place, text)
-        reading, outcome, wrong = read_staged(run, made.pair, made.job.mode, tries)
-    if (refused := _refused(made, reading)) is not None:
-        return _close(made, _without_files(made, how, wrong or refused), replied=False)
-    attempt = msgspec.structs.replace(_judged(made, outcome, stage="eval"), promoted=True)
+    found = read_staged(made.staged_run, made.pair, made.job.mode, tries)
+    if found[0].evaluation is not None or how != "deadline":
+        return found
+    text = "[infra:test_timeout] the evaluation was killed at its deadline"
+    staging.write_timed_out_verdict(made.job, made.pair, made.place, text)
+    return read_staged(made.staged_run, made.pair, made.job.mode, tries)
+
+
+def _settle_evaluation(made: Try, how: How) -> Settled:
+    reading, outcome, wrong = read_evaluation(made, how)
+    if (refused := refusal(made, reading)) is not None:
+        return _close(made, without_files(made, how, wrong or refused), replied=False)
+    attempt = msgspec.structs.replace(judged(made, outcome, stage="eval"), promoted=True)
     return _promote(made, attempt, replied=attempt.outcome == "completed")
-
-
-def _refused(made: Try, reading: PairReading) -> str | None:
-    """Why a verdict is not accepted; None where it is of this patch, and of this try."""
-    if reading.evaluation is None:
-        return "no eval.json was written"
-    if reading.patch_sha256 != made.patch_sha256:
-        return "the verdict is of another patch"
-    at = reading.evaluation.evaluated_at
-    if at is None or at < made.started.replace(tzinfo=None) - _CLOCK_SLACK:
-        return f"the verdict is older than its evaluation ({at})"
-    return None
-
-
-def _timed_out(made: Try) -> str | None:
-    """What to say of agents killed at their deadline; None where the model, not they, was at fault."""
-    minutes = made.job.limits.pair_timeout_minutes
-    if made.life is None or datetime.now(UTC).timestamp() - made.life > staging.REPLY_MINUTES * 60:
-        return None
-    return f"[agent_timeout] killed at the deadline of {minutes:g} minutes while the model was answering"
-
-
-def _judged(made: Try, outcome: Outcome, stage: Stage) -> Attempt:
-    """The record of a try whose files are whole."""
-    broken = outcome.outcome == "infra_error" and outcome.stage == stage
-    return msgspec.structs.replace(
-        made.attempt,
-        outcome="infra_error" if broken else "completed",
-        family=outcome.family if broken else None,
-        evidence=shorten(outcome.evidence) if broken and outcome.evidence else None,
-        retryable=outcome.retryable if broken else None,
-        ended_at=now(),
-        isolation=made.isolation,
-    )
-
-
-def _without_files(made: Try, how: How, wrong: str) -> Attempt:
-    """The record of a try that left nothing that can be used."""
-    if how == "interrupted":
-        text = wrong or "ended from outside before it was done"
-        return _broken(made, "interrupted", "interrupted", text, retryable=True)
-    if how == "deadline" and made.stage == "agent":
-        minutes = made.job.limits.pair_timeout_minutes
-        text = f"[infra:provider_timeout] no reply of the model; killed at the deadline of {minutes:g} minutes"
-        return _broken(made, "infra_error", "provider_timeout", text, retryable=True)
-    what = "agents" if made.stage == "agent" else "evaluation"
-    text = made.said or f"the {what} ended and left nothing that can be used"
-    if wrong:
-        text = f"{text}: {wrong}"
-    failure = classify(text, made.stage)
-    if failure is None or failure.kind != "infra":
-        failure = infra("unknown")
-    if failure.family in ("unknown", "interrupted") and (words := staging.last_words(made.place)):
-        text = f"{text}\n{words}"
-    return _broken(made, "infra_error", failure.family, text, retryable=failure.retryable)
-
-
-def _broken(
-    made: Try, outcome: Literal["infra_error", "interrupted"], family: str, text: str, *, retryable: bool
-) -> Attempt:
-    return msgspec.structs.replace(
-        made.attempt,
-        outcome=outcome,
-        family=family,
-        evidence=shorten(text),
-        retryable=retryable,
-        ended_at=now(),
-        isolation=made.isolation,
-    )
-
-
-def _priced(attempt: Attempt, cost: float | None, reading: PairReading | None, estimate: float | None) -> Attempt:
-    """The record with its cost: as the result says, or estimated where it says nothing that can be true."""
-    unrecorded = cost is None or (
-        cost == 0
-        and attempt.outcome == "infra_error"
-        and attempt.family not in FREE_FAMILIES
-        and not (reading is not None and has_reply(reading))
-    )
-    if not unrecorded:
-        return msgspec.structs.replace(attempt, cost_usd=cost)
-    return msgspec.structs.replace(attempt, cost_usd=estimate, cost_estimated=estimate is not None)
 
 
 def _close(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
@@ -323,9 +247,9 @@ def _settled(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
 
 def left_behind(job: CellJob, pair: Pair, attempt: Attempt, before: tuple[Attempt, ...]) -> Try:
     """A try of a dead launch, as `settle` takes it."""
-    place = staging.staged(job, pair, attempt.stage, attempt.n)
-    report = staging.read_report(place)
     folder = job.attempts_dir(pair) / folder_name(attempt.stage, attempt.n)
+    place = staging.staged(job, pair, folder.name)
+    report = staging.read_report(place)
     made = Try(job, pair, attempt.stage, attempt, before, folder, place, attempt.patch_sha256)
     made.isolation = report.isolation
     made.said = report.error

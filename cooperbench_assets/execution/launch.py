@@ -1,0 +1,285 @@
+"""One launch of a stage of a cell, under its lock: plan, harness, loop, record, report.
+
+What belongs here: the order of these steps, and what a launch writes about itself. What does not: taking the lock, and
+errors of the whole launch (``cell``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cooperbench_assets.execution import provenance, summary
+from cooperbench_assets.execution.breaker import Breaker
+from cooperbench_assets.execution.budget import Budget
+from cooperbench_assets.execution.history import read_history
+from cooperbench_assets.execution.loop import Loop
+from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
+from cooperbench_assets.execution.progress import Meter, StageReport
+from cooperbench_assets.execution.redis import message_server
+from cooperbench_assets.execution.schedule import launch_order
+from cooperbench_assets.execution.servers import harness_server, imported
+from cooperbench_assets.execution.slots import SlotPool, read_sizes, state_folder
+from cooperbench_assets.execution.state import read_states
+from cooperbench_assets.execution.verdicts import begin_verdict, plan_round, settle_verdict
+
+if TYPE_CHECKING:
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.client import HarnessServer
+    from cooperbench_assets.execution.history import History
+    from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.execution.options import LaunchOptions
+    from cooperbench_assets.execution.plan import Plan, Step
+    from cooperbench_assets.execution.progress import Progress
+    from cooperbench_assets.execution.protocol import HarnessInfo, Stage
+    from cooperbench_assets.execution.state import PairState
+    from cooperbench_assets.execution.sweep import Swept
+
+_POOL: Final[dict[str, Any]] = {"agent": "agents", "eval": "evaluations"}
+
+
+@dataclass
+class Launch:
+    """One launch under its lock."""
+
+    stage: Stage
+    job: CellJob
+    options: LaunchOptions
+    progress: Callable[[Progress], None] | None
+    name: str
+    swept: Swept
+    began: float
+    fresh: bool = False
+    """A further verdict on the whole cell, beside the first one."""
+
+    import_seconds: float = 0.0
+
+    def run(self) -> StageReport:
+        """Run what is owed; see `cell.run_agents`."""
+        job = self.job
+        states = read_states(job, self.swept.attempts)
+        plan = self._planned(states)
+        budget = Budget(job, states)
+        if not plan.runs:
+            return self._nothing_to_run(plan, states, budget)
+        if self.stage == "agent":
+            budget.check_prices()
+        server = harness_server(job)
+        slots = read_sizes(job.state or state_folder())
+        before = time.monotonic()
+        info = imported(job, server)
+        self.import_seconds = time.monotonic() - before
+        with _messages(job, self.stage) as redis_url:
+            launch = self._begin(info, states, {str(name): size for name, size in slots.items()}, plan.campaign)
+            loop = self._loop(server, states, budget, plan, redis_url)
+            try:
+                loop.run(self._in_order(plan))
+            finally:
+                self._end(launch, loop, states)
+        if self.stage == "agent":
+            budget.check_prices()
+        return self._report(plan, loop)
+
+    def _planned(self, states: dict[Pair, PairState]) -> Plan:
+        if self.fresh:
+            return plan_round(self.job, states, self.options)
+        history = read_history([(self.job.run_dir, self.job.mode), *((run, None) for run in self.job.siblings)])
+        return plan_owed(self.stage, self.job, states, self.options, history)
+
+    def _in_order(self, plan: Plan) -> list[Step]:
+        limits = self.job.limits
+        budgeted = limits.max_cost_usd is not None or limits.cell_max_cost_usd is not None
+        return launch_order(plan.runs, self.job.experiment, budgeted=budgeted and self.stage == "agent")
+
+    def _loop(
+        self,
+        server: HarnessServer,
+        states: dict[Pair, PairState],
+        budget: Budget,
+        plan: Plan,
+        redis_url: str | None,
+    ) -> Loop:
+        cap = self._cap()
+        meter = Meter(self.stage, len(plan.runs), self.progress)
+        meter.cost_usd = budget.cell_usd
+        if plan.expected_seconds is not None:
+            meter.expected_seconds = plan.expected_seconds / cap
+        loop = Loop(
+            job=self.job,
+            stage=self.stage,
+            server=server,
+            pool=SlotPool(_POOL[self.stage], state=self.job.state),
+            cap=cap,
+            states=states,
+            budget=budget,
+            breaker=Breaker(self.stage, self.job.limits.breaker),
+            meter=meter,
+            redis_url=redis_url,
+        )
+        if self.fresh:
+            loop.begin = begin_verdict
+            loop.settle = lambda made, how, estimate: settle_verdict(made, how, estimate, states[made.pair])
+        return loop
+
+    def _cap(self) -> int:
+        limits = self.job.limits
+        own = limits.concurrency if self.stage == "agent" else limits.eval_concurrency
+        return max(1, self.options.concurrency or own)
+
+    def _begin(self, info: HarnessInfo, states: dict[Pair, PairState], slots: dict[str, int], campaign: int) -> int:
+        job = self.job
+        harness = {
+            "version": info.version,
+            "commit": info.commit,
+            "dirty": info.dirty,
+            "python_version": info.python_version,
+            "packages": info.packages,
+        }
+        present = provenance.describe(job, harness, slots)
+        has_results = any(state.has_result for state in states.values())
+        whole = self.options.pairs is None and self.options.at_most is None
+        launch = provenance.begin(job, self.stage, self.name, present, campaign, has_results=has_results, whole=whole)
+        summary.write_config(job, self._cap())
+        return launch
+
+    def _end(self, launch: int, loop: Loop, states: dict[Pair, PairState]) -> None:
+        """Write what stands once per launch, also of one that was interrupted."""
+        job = self.job
+        if not self.fresh:
+            summary.write_summary(job, states, loop.meter.seconds)
+            summary.write_eval_summary(job, states.values())
+        changes: dict[str, Any] = {}
+        if self.stage == "agent":
+            changes["truncated"] = loop.over_budget and bool(loop.pending)
+            changes["truncated_reason"] = loop.stopped if changes["truncated"] else None
+            changes.update(_answered(job, states))
+        elif loop.isolations:
+            changes["isolation"] = ", ".join(sorted(loop.isolations))
+        said = {
+            "launched": loop.launched,
+            "done": loop.meter.done,
+            "failed": dict(loop.meter.failed),
+            "stopped": loop.stopped,
+            "fresh_verdicts": self.fresh,
+        }
+        provenance.end(job.run_dir, launch, changes, said)
+
+    def _nothing_to_run(self, plan: Plan, states: dict[Pair, PairState], budget: Budget) -> StageReport:
+        """The report of a launch that has nothing to launch; the tree stays as it is."""
+        job = self.job
+        record = provenance.read_provenance(job.run_dir)
+        truncated = bool(record.get("truncated"))
+        if truncated and self.stage == "agent" and not plan.having("blocked"):
+            provenance.write_provenance(job.run_dir, {**record, "truncated": False, "truncated_reason": None})
+            truncated = False
+        if self.swept.repaired:
+            summary.write_summary(job, states, 0.0)
+            summary.write_eval_summary(job, states.values())
+        meter = Meter(self.stage, 0, self.progress)
+        meter.cost_usd = budget.cell_usd
+        meter.say(at_once=True)
+        return base_report(plan, job, self.began, cost=budget.cell_usd, truncated=truncated, swept=self.swept)
+
+    def _report(self, plan: Plan, loop: Loop) -> StageReport:
+        loop.meter.say(at_once=True)
+        record = provenance.read_provenance(self.job.run_dir)
+        seconds = time.monotonic() - self.began
+        return base_report(
+            plan,
+            self.job,
+            self.began,
+            cost=loop.budget.cell_usd,
+            truncated=bool(record.get("truncated")),
+            swept=self.swept,
+            launched=loop.launched,
+            done=loop.meter.done,
+            failed=dict(loop.meter.failed),
+            left=len(loop.pending),
+            stopped=loop.stopped,
+            breaker=loop.breaker.reason,
+            busy_seconds=loop.busy_seconds,
+            orchestration_seconds=max(0.0, seconds - loop.waited_seconds - self.import_seconds),
+            import_seconds=self.import_seconds,
+            isolation=", ".join(sorted(loop.isolations)) or None,
+            notes=self._notes(loop),
+        )
+
+    def _notes(self, loop: Loop) -> tuple[str, ...]:
+        """What a person should know about where this ran."""
+        notes = []
+        if loop.redis_url is not None and self.job.redis_url not in (None, loop.redis_url):
+            notes.append(f"the Redis at {self.job.redis_url} does not answer; the embedded one was used")
+        if loop.server.alive:
+            info = loop.server.ready()
+            notes += info.warnings
+            if "subprocess" in loop.isolations and info.isolation_reason:
+                notes.append(f"tests ran as plain subprocesses, which isolate nothing: {info.isolation_reason}")
+        return tuple(notes)
+
+
+def plan_owed(
+    stage: Stage, job: CellJob, states: dict[Pair, PairState], options: LaunchOptions, history: History
+) -> Plan:
+    """What a stage of a cell owes, in its present campaign of tries or a new one."""
+    campaign = int(provenance.read_provenance(job.run_dir).get("campaigns", {}).get(stage, 1))
+    tried = [one.campaign for state in states.values() for one in state.attempts if one.stage == stage]
+    if options.new_campaign:
+        campaign = max([campaign, *tried]) + 1
+    make = plan_agents if stage == "agent" else plan_evaluations
+    return make(job, states, options, history, campaign)
+
+
+def base_report(plan: Plan, job: CellJob, began: float, *, cost: float, swept: Swept, **said: Any) -> StageReport:
+    """A launch's report: what its plan says of it, and what is `said` beside."""
+    blocked = {step.pair.name: step.reason for step in plan.having("blocked")}
+    values: dict[str, Any] = {
+        "launched": 0,
+        "done": 0,
+        "failed": {},
+        "left": 0,
+        "truncated": False,
+        "stopped": None,
+        "breaker": None,
+        "busy_seconds": 0.0,
+        "orchestration_seconds": time.monotonic() - began,
+        **said,
+    }
+    return StageReport(
+        stage=plan.stage,
+        plan=plan,
+        planned=len(job.subset.pairs),
+        skipped=len(plan.having("skip")),
+        blocked=blocked,
+        not_evaluated={name: why for name, why in blocked.items() if plan.stage == "eval" and "not evaluated" in why},
+        cost_usd=cost,
+        seconds=time.monotonic() - began,
+        reaped=swept.reaped,
+        repaired=dict(swept.repaired),
+        **values,
+    )
+
+
+def _answered(job: CellJob, states: dict[Pair, PairState]) -> dict[str, Any]:
+    """What the model's endpoint called itself, from the first result that tells."""
+    if provenance.read_provenance(job.run_dir).get("model_answered"):
+        return {}
+    for pair, state in states.items():
+        if state.has_result and state.replied:
+            for file in sorted(job.pair_dir(pair).glob("*_traj.json")):
+                if (name := provenance.answered_model(file)) is not None:
+                    return {"model_answered": name}
+            return {}
+    return {}
+
+
+@contextlib.contextmanager
+def _messages(job: CellJob, stage: Stage) -> Iterator[str | None]:
+    """A Redis for the agents that need one."""
+    if stage == "eval" or not job.needs_redis:
+        yield None
+        return
+    with message_server(job.redis_url) as url:
+        yield url

@@ -1,0 +1,109 @@
+"""What the record of a try says in the end: done, struck by infrastructure, or interrupted, and what it cost.
+
+What belongs here: from what was read of a try's files, or from what was said of its child, to the record. What does
+not: reading and moving the files (``tries``, ``promotion``).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from cooperbench_assets.benchmark.failures import classify, infra
+from cooperbench_assets.execution import staging
+from cooperbench_assets.execution.attempts import now, shorten
+from cooperbench_assets.execution.budget import FREE_FAMILIES
+from cooperbench_assets.execution.state import has_reply
+
+if TYPE_CHECKING:
+    from cooperbench_assets.benchmark.outcomes import Outcome
+    from cooperbench_assets.benchmark.pairfolder import PairReading
+    from cooperbench_assets.execution.attempts import Attempt
+    from cooperbench_assets.execution.protocol import Stage
+    from cooperbench_assets.execution.tries import How, Try
+
+_CLOCK_SLACK: Final = timedelta(seconds=2)
+
+
+def refusal(made: Try, reading: PairReading) -> str | None:
+    """Why a verdict is not accepted; None where it is of this patch, and of this try."""
+    if reading.evaluation is None:
+        return "no eval.json was written"
+    if reading.patch_sha256 != made.patch_sha256:
+        return "the verdict is of another patch"
+    at = reading.evaluation.evaluated_at
+    if at is None or at < made.started.replace(tzinfo=None) - _CLOCK_SLACK:
+        return f"the verdict is older than its evaluation ({at})"
+    return None
+
+
+def agents_timed_out(made: Try) -> str | None:
+    """What to say of agents killed at their deadline; None where the model, not they, was at fault."""
+    minutes = made.job.limits.pair_timeout_minutes
+    if made.life is None or datetime.now(UTC).timestamp() - made.life > staging.REPLY_MINUTES * 60:
+        return None
+    return f"[agent_timeout] killed at the deadline of {minutes:g} minutes while the model was answering"
+
+
+def judged(made: Try, outcome: Outcome, stage: Stage) -> Attempt:
+    """The record of a try whose files are whole."""
+    broken = outcome.outcome == "infra_error" and outcome.stage == stage
+    return msgspec.structs.replace(
+        made.attempt,
+        outcome="infra_error" if broken else "completed",
+        family=outcome.family if broken else None,
+        evidence=shorten(outcome.evidence) if broken and outcome.evidence else None,
+        retryable=outcome.retryable if broken else None,
+        ended_at=now(),
+        isolation=made.isolation,
+    )
+
+
+def without_files(made: Try, how: How, wrong: str) -> Attempt:
+    """The record of a try that left nothing that can be used."""
+    if how == "interrupted":
+        text = wrong or "ended from outside before it was done"
+        return _broken(made, "interrupted", "interrupted", text, retryable=True)
+    if how == "deadline" and made.stage == "agent":
+        minutes = made.job.limits.pair_timeout_minutes
+        text = f"[infra:provider_timeout] no reply of the model; killed at the deadline of {minutes:g} minutes"
+        return _broken(made, "infra_error", "provider_timeout", text, retryable=True)
+    what = "agents" if made.stage == "agent" else "evaluation"
+    text = made.said or f"the {what} ended and left nothing that can be used"
+    if wrong:
+        text = f"{text}: {wrong}"
+    failure = classify(text, made.stage)
+    if failure is None or failure.kind != "infra":
+        failure = infra("unknown")
+    if failure.family in ("unknown", "interrupted") and (words := staging.last_words(made.place)):
+        text = f"{text}\n{words}"
+    return _broken(made, "infra_error", failure.family, text, retryable=failure.retryable)
+
+
+def _broken(
+    made: Try, outcome: Literal["infra_error", "interrupted"], family: str, text: str, *, retryable: bool
+) -> Attempt:
+    return msgspec.structs.replace(
+        made.attempt,
+        outcome=outcome,
+        family=family,
+        evidence=shorten(text),
+        retryable=retryable,
+        ended_at=now(),
+        isolation=made.isolation,
+    )
+
+
+def priced(attempt: Attempt, cost: float | None, reading: PairReading | None, estimate: float | None) -> Attempt:
+    """The record with its cost: as the result says, or estimated where it says nothing that can be true."""
+    unrecorded = cost is None or (
+        cost == 0
+        and attempt.outcome == "infra_error"
+        and attempt.family not in FREE_FAMILIES
+        and not (reading is not None and has_reply(reading))
+    )
+    if not unrecorded:
+        return msgspec.structs.replace(attempt, cost_usd=cost)
+    return msgspec.structs.replace(attempt, cost_usd=estimate, cost_estimated=estimate is not None)
