@@ -31,6 +31,9 @@ _LIST = re.compile(r"[,|]+")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1|0\.0\.0\.0")
 
+VARIABLES = (*_CERTIFICATES, *_ADDRESSES, *_PLAIN)
+"""Every variable that is looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:

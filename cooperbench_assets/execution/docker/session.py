@@ -7,6 +7,7 @@ and what a test run means (``sandbox``). Standard library and the Docker SDK onl
 from __future__ import annotations
 
 import io
+import re
 import secrets
 import socket
 import tarfile
@@ -29,7 +30,7 @@ START_SECONDS = 60
 """How long a new container may take to run its first command."""
 
 _PIECE = 2**18
-_NO_SOURCE = "bind source path does not exist"
+_NO_SOURCE = re.compile(r"bind source path does not exist|mounts denied|is not shared", re.IGNORECASE)
 _NAME_TAKEN = 409
 _EVENTS_SECONDS = 1
 
@@ -214,7 +215,7 @@ def _create(engine: Engine, wanted: Wanted) -> str:
         made = _create_with(engine, wanted, mounted)
     except InfrastructureError as error:
         # The engine runs on another machine, or we run in a container: its files are not ours.
-        if not mounted or _NO_SOURCE not in error.text:
+        if not mounted or not _NO_SOURCE.search(error.text):
             raise
         mounted = {}
         made = _create_with(engine, wanted, mounted)
