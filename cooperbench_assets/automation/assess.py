@@ -168,7 +168,7 @@ def _not_before(states: Iterable[PairState], now: datetime) -> datetime | None:
 
 _SPAN = re.compile(
     r"(?:try again|retry|resets?|available)\D{0,30}?((?:\d+(?:\.\d+)?\s*(?:d|h|m|s|ms|days?|hours?|min(?:ute)?s?|"
-    r"sec(?:ond)?s?)\b[\s,]*(?:and\s+)?)+)",
+    r"sec(?:ond)?s?)(?![a-z])[\s,]*(?:and\s+)?)+)",
     re.IGNORECASE,
 )
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE)
@@ -221,6 +221,8 @@ def _at_clock(evidence: str, failed: datetime) -> datetime | None:
     if match is None:
         return None
     hour, minute = int(match[1]), int(match[2] or 0)
+    if match[3] and hour > 12:
+        return None
     if match[3]:
         hour = hour % 12 + (12 if match[3].lower() == "pm" else 0)
     try:

@@ -55,8 +55,8 @@ def add_backfill(
         backfill_timestamp=now.timestamp(),
         tags=dict(tags),
         dynamic_partitions_store=instance,
-        asset_graph_subset=AssetGraphSubset(
-            non_partitioned_asset_keys=set(), partitions_subsets_by_asset_key=dict.fromkeys(assets, subset)
+        asset_graph_subset=AssetGraphSubset(  # type: ignore[call-arg] - its decorator hides the defaults
+            partitions_subsets_by_asset_key=dict.fromkeys(assets, subset)
         ),
         title=title,
         description=description,

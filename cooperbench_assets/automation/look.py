@@ -16,7 +16,7 @@ from cooperbench_assets.assets.execution import job_of
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.automation.assess import Owed, assess, fingerprint
 from cooperbench_assets.automation.decide import CellState
-from cooperbench_assets.automation.runs import asked_for, cell_runs, read_at
+from cooperbench_assets.automation.runs import Asked, asked_for, cell_runs, read_at
 from cooperbench_assets.bound import MissingInputError
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.cell import check
@@ -145,26 +145,9 @@ def _read(bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subs
     launched = bool(tries or record.get("launches") or any(one.has_result for one in states.values()))
     unread = unread and launched
     mark = fingerprint(bound.spec, subset.sha256, owed, changed if unread else None)
-    asked = asked_for(instance, mark)
-    state = replace(
-        seen.state,
-        fingerprint=mark,
-        launched=launched,
-        whole=whole,
-        fruitless=asked.failed,
-        newest_failure=asked.newest_failure,
-        done_already=asked.succeeded,
-        agents=owed.agents,
-        evaluations=owed.evaluations,
-        unwanted=len(owed.unwanted),
-        unread=unread,
-        exhausted=owed.exhausted,
-        waiting=owed.waiting,
-        money=Budget(job, states).stop_reason() if owed.agents else None,
-        rounds=owed.rounds,
-        newest_end=owed.newest_end,
-        not_before=owed.not_before,
-    )
+    money = Budget(job, states).stop_reason() if owed.agents else None
+    state = with_owed(seen.state, owed, asked_for(instance, mark), fingerprint=mark)
+    state = replace(state, launched=launched, whole=whole, unread=unread, money=money)
     return replace(
         seen,
         state=state,
@@ -172,6 +155,25 @@ def _read(bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subs
         complete=launched and owed.complete and not unread,
         families=_counted(owed),
         tries=tries,
+    )
+
+
+def with_owed(state: CellState, owed: Owed, asked: Asked, *, fingerprint: str) -> CellState:
+    """A cell's state with what it owes, and what became of runs that were asked for it as it stands."""
+    return replace(
+        state,
+        fingerprint=fingerprint,
+        fruitless=asked.failed,
+        newest_failure=asked.newest_failure,
+        done_already=asked.succeeded,
+        agents=owed.agents,
+        evaluations=owed.evaluations,
+        unwanted=len(owed.unwanted),
+        exhausted=owed.exhausted,
+        waiting=owed.waiting,
+        rounds=owed.rounds,
+        newest_end=owed.newest_end,
+        not_before=owed.not_before,
     )
 
 

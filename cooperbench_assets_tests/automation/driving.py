@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.assets.keys import partition_key, partitions_of
 from cooperbench_assets.automation import nightly, retry, watch
 from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.demo import DEMO_AGENT
-from cooperbench_assets.experiment import experiment_definitions, partitions_of
+from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.launch import QUIET
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
