@@ -483,7 +483,9 @@ def test_a_try_without_an_end_is_interrupted_once_its_process_is_gone(solo: Tree
 
 
 @pytest.mark.parametrize(
-    ("pid", "outcome"), [(os.getpid(), "running"), (2**22 + 7, "interrupted"), (None, "interrupted")]
+    ("pid", "outcome"),
+    [(os.getpid(), "running"), (2**22 + 7, "interrupted"), (None, "interrupted")],
+    ids=["of this process", "of none", "not recorded"],
 )
 def test_whether_a_process_is_there_is_looked_up(solo: Tree, pid: int | None, outcome: str) -> None:
     solo.attempt(ONE, "agent", 1, outcome="running", pid=pid)
