@@ -146,17 +146,26 @@ def _report_of_plan(job: CellJob, plan: Plan, began: float) -> StageReport:
     return base_report(plan, job, began, cost=cost, swept=Swept())
 
 
+_NO_PLACE = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "no space is left",
+    errno.EACCES: "nothing may be written",
+    errno.EROFS: "nothing may be written",
+}
+
+
 @contextlib.contextmanager
 def _clear_errors(job: CellJob) -> Iterator[None]:
-    """A full disk under our own files as one clear error."""
+    """A full or closed disk under our own files as one clear error."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _NO_PLACE:
             raise
+        where = f" ({error.filename})" if error.filename else ""
         raise LaunchError(
-            f"{job.label}: no space left where {job.run_dir} lies; free some and run the cell again: "
-            "it goes on where it stopped"
+            f"{job.label}: {_NO_PLACE[error.errno]} where {job.run_dir} lies{where}; mend that, and run the cell "
+            "again: it goes on where it stopped"
         ) from error
 
 

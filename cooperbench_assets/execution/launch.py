@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution import provenance, summary
@@ -56,6 +56,7 @@ class Launch:
     """A further verdict on the whole cell, beside the first one."""
 
     import_seconds: float = 0.0
+    cpu_before: float = field(default_factory=time.process_time)
 
     def run(self) -> StageReport:
         """Run what is owed; see `cell.run_agents`."""
@@ -201,7 +202,8 @@ class Launch:
             stopped=loop.stopped,
             breaker=loop.breaker.reason,
             busy_seconds=loop.busy_seconds,
-            orchestration_seconds=max(0.0, seconds - loop.waited_seconds - self.import_seconds),
+            orchestration_seconds=max(0.0, seconds - self.import_seconds - loop.busy_seconds / max(loop.peak, 1)),
+            cpu_seconds=time.process_time() - self.cpu_before,
             import_seconds=self.import_seconds,
             isolation=", ".join(sorted(loop.isolations)) or None,
             notes=self._notes(loop),

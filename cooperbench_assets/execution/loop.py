@@ -83,7 +83,9 @@ class Loop:
     running: dict[str, _Running] = field(default_factory=dict)
     launched: int = 0
     busy_seconds: float = 0.0
-    waited_seconds: float = 0.0
+    peak: int = 0
+    """How many children ran at once at most."""
+
     stopped: str | None = None
     """Why no further pair is launched: a budget or the breaker."""
 
@@ -146,6 +148,7 @@ class Loop:
         self.launched += 1
         self.running[child.key] = _Running(made, child, slot, time.monotonic() + self._deadline_seconds())
         self.meter.running = len(self.running)
+        self.peak = max(self.peak, len(self.running))
         record_process(made, child.pid, child.identity)
 
     def _start(self, made: Try, slot: Slot) -> Child:
@@ -218,9 +221,7 @@ class Loop:
 
     def _wait(self) -> None:
         """Sleep until a child ends, a deadline is near, or a slot may have become free; settle what ended."""
-        before = time.monotonic()
-        ended = self.server.wait(self._nap(before))
-        self.waited_seconds += time.monotonic() - before
+        ended = self.server.wait(self._nap(time.monotonic()))
         alive = self.server.alive
         for child in ended:
             self._settle(child, alive)

@@ -95,10 +95,14 @@ class StageReport:
     """Wall time of all children, added up."""
 
     orchestration_seconds: float
-    """Time that this process worked rather than waited for children or the harness."""
+    """Wall time that children did not fill: all of it, less the import and the children's time over how many ran at
+    once at most. Everything but agents and tests, and slots that stood empty at the end."""
 
     import_seconds: float = 0.0
     """Time that this launch waited for the harness to be imported; the next one in this process need not."""
+
+    cpu_seconds: float = 0.0
+    """CPU time of this process in the launch, children and harness server apart."""
 
     reaped: int = 0
     """Processes of an earlier, dead launch that were ended at the start."""

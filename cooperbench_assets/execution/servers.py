@@ -1,4 +1,4 @@
-"""One harness server for each process, shared by the stages and cells that it runs one after another.
+"""One harness server for each thread, shared by the stages and cells that it runs one after another.
 
 What belongs here: making, keeping and closing it. What does not: what it does (``client``, ``server``). Importing the
 harness takes seconds, a child of it milliseconds.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.execution.client import HarnessError, HarnessServer
@@ -25,7 +26,8 @@ BLOTTED: Final = "COOPERBENCH_ASSETS_SECRETS"
 """Variable that names the secrets among the others, so that a child keeps their values out of its texts."""
 
 _Key = tuple["Path | None", tuple[tuple[str, str], ...]]
-_kept: dict[_Key, HarnessServer] = {}
+_kept: dict[int, tuple[_Key, HarnessServer]] = {}
+"""By thread: a server is for one loop at a time."""
 
 
 def harness_server(job: CellJob) -> HarnessServer:
@@ -36,12 +38,14 @@ def harness_server(job: CellJob) -> HarnessServer:
     """
     environment = _environment(job)
     key = (job.harness_python, tuple(sorted(environment.items())))
-    server = _kept.get(key)
-    if server is None:
-        close_servers()
+    thread = threading.get_ident()
+    kept, server = _kept.get(thread, (None, None))
+    if server is None or kept != key:
+        if server is not None:
+            server.close()
         log = (job.state or state_folder()) / "harness.log"
         server = HarnessServer(python=job.harness_python, environment=environment, log=log)
-        _kept[key] = server
+        _kept[thread] = (key, server)
     try:
         server.start()
     except HarnessError as error:
@@ -58,7 +62,7 @@ def imported(job: CellJob, server: HarnessServer) -> HarnessInfo:
     try:
         info = server.ready()
     except HarnessError as error:
-        close_servers()
+        server.close()
         raise LaunchError(f"{job.label}: {error}") from error
     if job.agent not in info.agents:
         raise LaunchError(
@@ -70,9 +74,9 @@ def imported(job: CellJob, server: HarnessServer) -> HarnessInfo:
 
 def close_servers() -> None:
     """Close the servers that this process keeps, with their children."""
-    for server in _kept.values():
+    while _kept:
+        _, (_, server) = _kept.popitem()
         server.close()
-    _kept.clear()
 
 
 atexit.register(close_servers)
