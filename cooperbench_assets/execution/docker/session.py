@@ -29,6 +29,9 @@ from cooperbench_assets.execution.sandboxes.commands import DeadlineError
 START_SECONDS = 60
 """How long a new container may take to run its first command."""
 
+UNDO_SECONDS = 1.0
+"""How long an interrupted call is waited for, to undo what it makes; a child is killed 2 s after its SIGTERM."""
+
 _PIECE = 2**18
 _NO_SOURCE = re.compile(r"bind source path does not exist|mounts denied|is not shared", re.IGNORECASE)
 _NAME_TAKEN = 409
@@ -88,7 +91,7 @@ class Session:
         self._frames = Frames()
         self._holder: Any = None
         self._removed = False
-        self.id = _create(engine, wanted)
+        self.id = _create_or_undo(engine, wanted, f"cooperbench-assets-{secrets.token_hex(8)}")
         try:
             self._holder = engine.call("attach to the container", engine.api.attach_socket, self.id, _STREAMS, tries=1)
             self._socket: socket.socket = getattr(self._holder, "_sock", self._holder)
@@ -208,30 +211,38 @@ class Session:
 _STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 
 
-def _create(engine: Engine, wanted: Wanted) -> str:
+def _create_or_undo(engine: Engine, wanted: Wanted, name: str) -> str:
+    """The id of a new container that was not started."""
+    try:
+        return _create(engine, wanted, name)
+    except BaseException as error:
+        with suppress(InfrastructureError):
+            # The engine goes on with a call that was interrupted here: by SIGTERM, say.
+            patience = 0.0 if isinstance(error, InfrastructureError) else UNDO_SECONDS
+            end = time.monotonic() + patience
+            while not _remove(engine, name) and time.monotonic() < end:
+                time.sleep(UNDO_SECONDS / 20)
+        raise
+
+
+def _create(engine: Engine, wanted: Wanted, name: str) -> str:
     """The id of a new container that was not started; its files are in place."""
     mounted = dict(wanted.files) if engine.is_local else {}
     try:
-        made = _create_with(engine, wanted, mounted)
+        made = _create_with(engine, wanted, name, mounted)
     except InfrastructureError as error:
         # The engine runs on another machine, or we run in a container: its files are not ours.
         if not mounted or not _NO_SOURCE.search(error.text):
             raise
         mounted = {}
-        made = _create_with(engine, wanted, mounted)
+        made = _create_with(engine, wanted, name, mounted)
     if wanted.files and not mounted:
-        try:
-            content = _archive(wanted.files)
-            engine.call("copy certificates into the container", engine.api.put_archive, made, "/", content)
-        except BaseException:
-            with suppress(InfrastructureError):
-                _remove(engine, made)
-            raise
+        content = _archive(wanted.files)
+        engine.call("copy certificates into the container", engine.api.put_archive, made, "/", content)
     return made
 
 
-def _create_with(engine: Engine, wanted: Wanted, mounted: Mapping[str, Path]) -> str:
-    name = f"cooperbench-assets-{secrets.token_hex(8)}"
+def _create_with(engine: Engine, wanted: Wanted, name: str, mounted: Mapping[str, Path]) -> str:
     limits: dict[str, Any] = dict(wanted.limits)
     host_config = engine.api.create_host_config(
         init=True,
@@ -270,17 +281,20 @@ def _start(engine: Engine, container: str) -> None:
     engine.call("start the container", engine.api.start, container, family="container_start")
 
 
-def _remove(engine: Engine, container: str) -> None:
-    def remove() -> None:
+def _remove(engine: Engine, container: str) -> bool:
+    """Remove it; whether it was there."""
+
+    def remove() -> bool:
         try:
             engine.api.remove_container(container, force=True, v=True)
         except NotFound:
-            pass
+            return False
         except APIError as error:
             if "already in progress" not in innermost(error):
                 raise
+        return True
 
-    engine.call("remove the container", remove)
+    return engine.call("remove the container", remove)
 
 
 def _archive(files: Mapping[str, Path]) -> bytes:

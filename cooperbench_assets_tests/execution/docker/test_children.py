@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,12 +68,16 @@ class Evaluations:
             self.server.wait(30)
         return child.ended
 
-    def wait_for(self, count: int) -> list[dict[str, Any]]:
-        end = time.monotonic() + 20
-        while len(found := self.containers()) != count:
+    def wait_for(self, *wanted: str) -> list[dict[str, Any]]:
+        """The containers, as soon as each is in one of the states that are wanted for it ("created|running")."""
+        end = time.monotonic() + 30
+        while True:
+            found = self.containers()
+            states = [one["State"] for one in found]
+            if len(states) == len(wanted) and all(map(operator.contains, wanted, states)):
+                return found
             assert time.monotonic() < end, found
             time.sleep(0.02)
-        return found
 
 
 @pytest.fixture
@@ -109,7 +114,16 @@ def test_a_missing_image_ends_the_child_with_its_family(evaluations: Evaluations
 @pytest.mark.parametrize("grace_seconds", [0.0, 5.0])
 def test_a_killed_child_takes_its_container_with_it(evaluations: Evaluations, toy: Toy, grace_seconds: float) -> None:
     child = evaluations.server.launch(evaluations.request(toy.at_import(1, "import time; time.sleep(60)")))
-    (container,) = evaluations.wait_for(1)
+    (container,) = evaluations.wait_for("running")
     assert container["Labels"][f"{PREFIX}.owner"] == f"{child.pid}/{child.identity}"
     child.kill(grace_seconds)
-    assert evaluations.wait_for(0) == []
+    assert evaluations.wait_for() == []
+
+
+def test_a_child_that_is_told_to_end_while_its_container_is_made_leaves_none(
+    evaluations: Evaluations, toy: Toy
+) -> None:
+    child = evaluations.server.launch(evaluations.request(toy.gold(1)))
+    evaluations.wait_for("created|running")
+    child.kill(10)
+    assert evaluations.wait_for() == []
