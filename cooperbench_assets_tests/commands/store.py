@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.partition import write_unit
 from cooperbench_assets.store.publish import publish
-from cooperbench_assets.store.schema import CELL_TABLES, CHECK_RESULTS
+from cooperbench_assets.store.schema import CHECK_RESULTS
 from cooperbench_assets.store.units import cell_unit, check_unit
 
 NOON = datetime.fromisoformat("2026-05-01T12:00:00")
@@ -24,8 +25,8 @@ def read_into_store(project: Project, experiment: str) -> None:
     bound = BoundExperiment(experiment, load_experiments(project.defs)[experiment], project)
     subset = bound.subset()
     for cell in bound.cells:
-        write_unit(project.tables, cell_unit(cell.cell), bound.view(cell, subset).frames, declared=CELL_TABLES)
-    publish(project.database, project.tables, planned={experiment: bound.planned})
+        write_unit(project.tables, cell_unit(cell.cell), bound.view(cell, subset).frames, declared=CELL_UNIT_TABLES)
+    publish(project.database, project.tables, declared=STORE_TABLES, planned={experiment: bound.planned})
 
 
 def fail_a_check(project: Project, cell: Cell) -> None:
@@ -37,4 +38,4 @@ def fail_a_check(project: Project, cell: Cell) -> None:
     ]
     unit = check_unit(cell.experiment, "run_logs", cell)
     write_unit(project.tables, unit, {CHECK_RESULTS.name: CHECK_RESULTS.frame(rows)}, declared=(CHECK_RESULTS,))
-    publish(project.database, project.tables)
+    publish(project.database, project.tables, declared=STORE_TABLES)
