@@ -53,6 +53,11 @@ class BoundExperiment:
         """Root of the dataset."""
         return self.project.resolve(self.spec.dataset)
 
+    @property
+    def image_lock(self) -> Path:
+        """The lock file of the experiment's task images."""
+        return self.project.data / "task_images" / f"{self.name}.lock.json"
+
     @cached_property
     def cells(self) -> tuple[CellSpec, ...]:
         """The planned cells."""

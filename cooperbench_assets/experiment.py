@@ -13,9 +13,11 @@ import dagster as dg
 
 from cooperbench_assets.assets.analysis import build_analysis_assets
 from cooperbench_assets.assets.cells import build_cell_assets
+from cooperbench_assets.assets.gold_baseline import build_gold_baseline
 from cooperbench_assets.assets.keys import partitions_of
 from cooperbench_assets.assets.results_store import build_results_store
 from cooperbench_assets.assets.subset import build_subset_asset
+from cooperbench_assets.assets.task_images import build_task_images
 from cooperbench_assets.automation.definitions import automation_definitions
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.project import Project
@@ -63,9 +65,20 @@ def experiment_definitions(bound: BoundExperiment) -> dg.Definitions:
         assets = dg.Definitions(
             assets=[
                 build_subset_asset(bound),
+                *_machine_assets(bound),
                 *build_cell_assets(bound, partitions),
                 build_results_store(bound),
                 build_analysis_assets(bound),
             ]
         )
         return dg.Definitions.merge(assets, automation_definitions(bound, partitions))
+
+
+def _machine_assets(bound: BoundExperiment) -> list[dg.AssetsDefinition]:
+    """What says whether this machine and the benchmark are fit for the experiment, before agents are bought."""
+    assets = []
+    if bound.spec.execution == "docker":
+        assets.append(build_task_images(bound))
+    if bound.spec.execution in ("docker", "process"):
+        assets.append(build_gold_baseline(bound))
+    return assets

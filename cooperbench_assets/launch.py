@@ -91,8 +91,13 @@ class Launcher:
             self._listener(progress)
 
     def run_subset(self) -> Ran:
-        """Materialise subset_pairs."""
-        return self._run(["subset_pairs"])
+        """Materialise subset_pairs, and task_images where the experiment runs on Docker: cells wait for both."""
+        images = ["task_images"] if self.bound.spec.execution == "docker" else []
+        return self._run(["subset_pairs", *images])
+
+    def run_gold(self) -> Ran:
+        """Materialise gold_baseline."""
+        return self._run(["gold_baseline"])
 
     def run_cell(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Ran:
         """Materialise run_logs, eval_outputs and pair_results of a cell.

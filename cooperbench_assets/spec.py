@@ -37,6 +37,10 @@ NEEDS_ENGINE = frozenset({"mini_swe_agent_v2", "swe_agent", "openhands_sdk", "cl
 """Agents that come with the harness; each works in a container or a remote sandbox."""
 
 
+GOLD_SETTINGS = ("gold-solo", "gold-coop")
+"""Labels under which gold_baseline's cells stand in the store."""
+
+
 class ExperimentError(ValueError):
     """A defs.yaml that cannot be used; the message names the file, the key and the remedy."""
 
@@ -129,6 +133,29 @@ class Alerts(_Strict):
     """Address of the Dagster UI that links in alerts lead to."""
 
 
+class Docker(_Strict):
+    """What one container may use: those of agents and those of evaluations."""
+
+    memory_gb: float | None = Field(default=None, ge=0.01)
+    """Memory in GiB, without any swap beside it; as much as there is where not given."""
+
+    cpus: float | None = Field(default=None, gt=0)
+    """CPUs at once."""
+
+    pids: int | None = Field(default=None, ge=1)
+    """Processes and threads at once."""
+
+
+class Preflight(_Strict):
+    """What is looked at before the first pair of a stage."""
+
+    ask_model: bool = True
+    """Ask the model for one token before agents are run, where the harness calls it from this machine."""
+
+    free_gb: float = Field(default=2, ge=0)
+    """Free disk in GB that must be left where logs are written, and where Docker keeps its data."""
+
+
 class Harness(_Strict):
     """An existing harness in another virtual environment."""
 
@@ -184,6 +211,12 @@ class ExperimentSpec(_Strict):
     redis_url: str | None = None
     """Redis for messages; an embedded one is started where this is not given."""
 
+    docker: Docker = Docker()
+    preflight: Preflight = Preflight()
+    gold_accepted: list[str] = []
+    """Pairs (repo/task_id/f1_f2) whose own solution fails or flakes in gold_baseline, and for which agents are bought
+    all the same: a person has looked at them."""
+
     nightly: str | None = None
     """Cron expression (UTC) of a schedule that backfills what is missing, incomplete or stale; none if not given."""
 
@@ -214,6 +247,8 @@ class ExperimentSpec(_Strict):
                     yield f"settings.{label}.seeds: {seed} is negative; seeds count from 0"
             if self.execution != "none" and setting.mode is None:
                 yield f"settings.{label}.mode: say solo, coop or team"
+            if self.execution != "none" and label in GOLD_SETTINGS:
+                yield f"settings.{label}: this label is gold_baseline's own; choose another"
 
     def _execution_problems(self) -> Iterable[str]:
         if self.execution == "none":
@@ -236,6 +271,11 @@ class ExperimentSpec(_Strict):
                 yield f"accepted: {error}"
             if entry.setting is not None and entry.setting not in self.settings:
                 yield f"accepted: {entry.pair} names the setting {entry.setting!r}, which is not in settings"
+        for name in self.gold_accepted:
+            try:
+                Pair.parse(name)
+            except ValueError as error:
+                yield f"gold_accepted: {error}"
 
     def cell(self, experiment: str, setting: str, seed: int) -> CellSpec:
         """The cell of a setting and a seed, planned or not.

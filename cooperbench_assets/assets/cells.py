@@ -43,7 +43,7 @@ def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefi
             "run_logs",
             description="Logs of the agents' runs of one cell, in upstream's log tree.",
             kinds={"json"},
-            deps=["subset_pairs"],
+            deps=["subset_pairs", *(["task_images"] if bound.spec.execution == "docker" else [])],
             checks=RUN_LOGS_CHECKS,
             work=_stage(bound, "run_logs"),
         ),

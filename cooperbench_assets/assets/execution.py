@@ -19,7 +19,7 @@ from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.demo import DEMO_AGENT, eval_environment
 from cooperbench_assets.execution.attempts import write_atomically
 from cooperbench_assets.execution.cell import plan_stage, run_agents, run_evaluations
-from cooperbench_assets.execution.job import CellJob, Limits
+from cooperbench_assets.execution.job import CellJob, Limits, Preflight
 from cooperbench_assets.execution.options import LaunchOptions
 
 if TYPE_CHECKING:
@@ -101,14 +101,18 @@ def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset, *, write_conf
         secrets=tuple(spec.secrets),
         redis_url=spec.redis_url,
         sandbox=_sandbox(bound, cell, subset),
+        preflight=Preflight(**spec.preflight.model_dump()),
+        image_lock=bound.image_lock if spec.execution == "docker" else None,
+        gold_accepted=frozenset(spec.gold_accepted),
         siblings=tuple(bound.run_dir(other) for other in bound.cells if other.cell != cell.cell),
     )
 
 
 def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str, Any]:
     """What the sandbox of an evaluation is told; the built-in benchmark has infrastructure of its own that fails."""
+    limits = container_limits(bound)
     if bound.spec.agent != DEMO_AGENT:
-        return {}
+        return limits
     assert cell.mode is not None
     environment = eval_environment(
         [pair.name for pair in subset.pairs],
@@ -117,7 +121,17 @@ def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str
         seed=cell.cell.seed,
         agent_config=bound.spec.agent_config,
     )
-    return {"environment": environment}
+    return {**limits, "environment": environment}
+
+
+def container_limits(bound: BoundExperiment) -> dict[str, Any]:
+    """The experiment's limits of a container, as sandboxes name them; none where there are no containers."""
+    docker = bound.spec.docker
+    if bound.spec.execution != "docker":
+        return {}
+    memory = None if docker.memory_gb is None else round(docker.memory_gb * 1024)
+    given = {"memory_mb": memory, "cpus": docker.cpus, "pids": docker.pids}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _agent_config_file(bound: BoundExperiment, cell: CellSpec, *, write: bool) -> Path | None:

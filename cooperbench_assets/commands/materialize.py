@@ -168,8 +168,10 @@ def run_cells(launcher: Launcher, cells: Sequence[CellSpec], out: Console, confi
     """Materialise the subset and the cells; returns how many could not be."""
     subset = launcher.run_subset()
     if subset.error:
-        report(out, "subset_pairs", subset)
+        report(out, "task_images" if "subset_pairs" in subset.materialized else "subset_pairs", subset)
         return 1
+    for name, found in subset.failed_checks:
+        out.print(f"check {name}: {found}", style="yellow")
     failures = 0
     with progress_bar(out, launcher) as progress:
         for cell in cells:

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from cooperbench_assets.execution import harness
+from cooperbench_assets.execution.asking import ask_model
 from cooperbench_assets.execution.infrastructure import InfrastructureError, from_exception
 from cooperbench_assets.execution.processes import MARK, adopt_orphans, die_with_parent, mark_of, process_identity
 from cooperbench_assets.execution.protocol import ChildRequest
@@ -183,6 +184,9 @@ def _leave(request: ChildRequest, report: Report, report_fd: int) -> None:
 
 
 def _work(request: ChildRequest, report: Report, slot_fd: int | None) -> None:
+    if request.stage == "ask":
+        ask_model(request)
+        return
     task = Path(request.dataset) / request.repo / f"task{request.task_id}"
     if not task.is_dir():
         raise InfrastructureError("configuration", f"the dataset has no such task: {task} is missing")

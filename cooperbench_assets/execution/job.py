@@ -59,6 +59,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Preflight:
+    """What is looked at before the first pair of a stage."""
+
+    ask_model: bool = True
+    """Ask the model for one token before agents are run, where the harness calls it from this machine."""
+
+    free_gb: float = 0
+    """Free disk in GB that must be left where logs are written, and where Docker keeps its data."""
+
+
+@dataclass(frozen=True, slots=True)
 class CellJob:
     """One cell of an experiment, ready to be run."""
 
@@ -104,6 +115,13 @@ class CellJob:
 
     sandbox: Mapping[str, Any] = field(default_factory=dict)
     """Options that the sandbox of an evaluation understands, beside the test timeout."""
+
+    preflight: Preflight = field(default_factory=Preflight)
+    image_lock: Path | None = None
+    """Lock file of the task images, with execution docker: the images that results are made with. None: any will do."""
+
+    gold_accepted: frozenset[str] = frozenset()
+    """Names of pairs for which agents are bought although their own solution fails or flakes."""
 
     state: Path | None = None
     """The machine's state folder with the slots; the user's own if not given."""

@@ -18,10 +18,10 @@ from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.history import read_history
 from cooperbench_assets.execution.loop import Loop
 from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
+from cooperbench_assets.execution.preflight import Preflight
 from cooperbench_assets.execution.progress import Meter, StageReport
 from cooperbench_assets.execution.redis import message_server
 from cooperbench_assets.execution.schedule import launch_order
-from cooperbench_assets.execution.servers import harness_server, imported
 from cooperbench_assets.execution.slots import SlotPool, read_sizes, state_folder
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.verdicts import begin_verdict, plan_round, settle_verdict
@@ -55,6 +55,7 @@ class Launch:
     fresh: bool = False
     """A further verdict on the whole cell, beside the first one."""
 
+    notes: tuple[str, ...] = ()
     import_seconds: float = 0.0
     cpu_before: float = field(default_factory=time.process_time)
 
@@ -68,14 +69,14 @@ class Launch:
             return self._nothing_to_run(plan, states, budget)
         if self.stage == "agent":
             budget.check_prices()
-        server = harness_server(job)
+        preflight = Preflight(self.stage, job, tuple(step.pair for step in plan.runs), self.options.automatic)
+        server, info = preflight.pass_or_raise()
+        self.import_seconds, self.notes = preflight.import_seconds, tuple(preflight.notes)
         slots = read_sizes(job.state or state_folder())
-        before = time.monotonic()
-        info = imported(job, server)
-        self.import_seconds = time.monotonic() - before
-        with _messages(job, self.stage) as redis_url:
+        with _messages(job, self.stage) as redis_url, _containers(job) as ended:
             launch = self._begin(info, states, {str(name): size for name, size in slots.items()}, plan.campaign)
             loop = self._loop(server, states, budget, plan, redis_url)
+            loop.ended = ended
             try:
                 loop.run(self._in_order(plan))
             finally:
@@ -211,7 +212,7 @@ class Launch:
 
     def _notes(self, loop: Loop) -> tuple[str, ...]:
         """What a person should know about where this ran."""
-        notes = []
+        notes = list(self.notes)
         if loop.redis_url is not None and self.job.redis_url not in (None, loop.redis_url):
             notes.append(f"the Redis at {self.job.redis_url} does not answer; the embedded one was used")
         if loop.server.alive:
@@ -285,3 +286,15 @@ def _messages(job: CellJob, stage: Stage) -> Iterator[str | None]:
         return
     with message_server(job.redis_url) as url:
         yield url
+
+
+@contextlib.contextmanager
+def _containers(job: CellJob) -> Iterator[Callable[[], None]]:
+    """See to what children leave on a Docker engine; what is yielded is called when one has ended."""
+    if job.execution != "docker":
+        yield lambda: None
+        return
+    from cooperbench_assets.execution.docker.keeper import Keeper
+
+    with Keeper() as keeper:
+        yield keeper.look

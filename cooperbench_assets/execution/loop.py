@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution import staging
 from cooperbench_assets.execution.client import HarnessError
+from cooperbench_assets.execution.docker.wrapper import LABELS, label_lines
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import STAGING
 from cooperbench_assets.execution.protocol import ChildRequest
@@ -79,6 +80,9 @@ class Loop:
     """Records a try: as the first verdict's, unless it is a further one (``verdicts``)."""
 
     settle: Callable[[Try, How, float | None], Settled] = settle
+    ended: Callable[[], None] = lambda: None
+    """Called when a child has ended: it may have left a container."""
+
     pending: deque[Step] = field(default_factory=deque)
     running: dict[str, _Running] = field(default_factory=dict)
     launched: int = 0
@@ -182,7 +186,7 @@ class Loop:
             messaging=job.messaging,
             git=job.git,
             redis_url=self.redis_url,
-            environment={**self._names(made), "COOPERBENCH_ASSETS_DATASET": str(self.job.dataset)},
+            environment=self._environment(made),
             sandbox=self._sandbox(made),
         )
 
@@ -198,19 +202,29 @@ class Loop:
             "COOPERBENCH_ASSETS_ATTEMPT": str(made.attempt.n),
         }
 
+    def _environment(self, made: Try) -> dict[str, str]:
+        environment = {**self._names(made), "COOPERBENCH_ASSETS_DATASET": str(self.job.dataset)}
+        if self.job.execution == "docker" and self.stage == "agent":
+            environment[LABELS] = label_lines(self._labels(made))
+        return environment
+
     def _sandbox(self, made: Try) -> dict[str, Any]:
         job = self.job
         return {
             **job.sandbox,
             "test_timeout_seconds": job.limits.test_timeout_seconds,
             "environment": {**job.sandbox.get("environment", {}), **self._names(made)},
-            "labels": {
-                "experiment": job.experiment,
-                "setting": job.setting,
-                "seed": str(job.seed),
-                "pair": made.pair.name,
-                "attempt": f"{self.stage}-{made.attempt.n}",
-            },
+            "labels": self._labels(made),
+        }
+
+    def _labels(self, made: Try) -> dict[str, str]:
+        """What a container is for."""
+        return {
+            "experiment": self.job.experiment,
+            "setting": self.job.setting,
+            "seed": str(self.job.seed),
+            "pair": made.pair.name,
+            "attempt": f"{self.stage}-{made.attempt.n}",
         }
 
     def _deadline_seconds(self) -> float:
@@ -250,6 +264,7 @@ class Loop:
             self._janitor.discard(running.made.place)
         finally:
             running.slot.close()
+            self.ended()
 
     def _take_in(self, settled: Settled, made: Try) -> None:
         """Enter what a try came to in everything that counts."""

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Stage = Literal["agent", "eval"]
+Errand = Literal["agent", "eval", "ask"]
+"""What a child does: a stage of a pair, or asking the model for one token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class ChildRequest:
     key: str
     """The parent's name of this try; unique among running children."""
 
-    stage: Stage
+    stage: Errand
     mode: str
     """solo, coop or team."""
 

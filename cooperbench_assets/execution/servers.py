@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 EXTERNAL_AGENTS: Final = "COOPERBENCH_EXTERNAL_AGENTS"
 BLOTTED: Final = "COOPERBENCH_ASSETS_SECRETS"
 """Variable that names the secrets among the others, so that a child keeps their values out of its texts."""
+
+MODEL_CALLS: Final = {
+    # Ten calls of three requests each, and 273 s, are what a dead endpoint costs otherwise.
+    "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "5",
+    # Seconds; litellm's own is 6000: an endpoint that hangs would be waited for until the pair's deadline.
+    "REQUEST_TIMEOUT": "600",
+}
+"""Retries and time limit of model calls, unless the experiment's environment or agent config says otherwise."""
 
 _Key = tuple["Path | None", tuple[tuple[str, str], ...]]
 _kept: dict[int, tuple[_Key, HarnessServer]] = {}
@@ -53,8 +62,13 @@ def harness_server(job: CellJob) -> HarnessServer:
     return server
 
 
-def imported(job: CellJob, server: HarnessServer) -> HarnessInfo:
+def imported(job: CellJob, server: HarnessServer, *, agents: bool = True) -> HarnessInfo:
     """What the server has imported; waits for it.
+
+    Args:
+        job: The cell.
+        server: Its server.
+        agents: Whether agents are to be run, so that the harness must know the cell's.
 
     Raises:
         LaunchError: if the harness cannot be used, or does not know the cell's agent.
@@ -64,7 +78,7 @@ def imported(job: CellJob, server: HarnessServer) -> HarnessInfo:
     except HarnessError as error:
         server.close()
         raise LaunchError(f"{job.label}: {error}") from error
-    if job.agent not in info.agents:
+    if agents and job.agent not in info.agents:
         raise LaunchError(
             f"{job.label}: the harness knows no agent {job.agent!r}; it knows {', '.join(info.agents)}: "
             "correct agent:, or name the module that registers it in external_agents:"
@@ -83,7 +97,7 @@ atexit.register(close_servers)
 
 
 def _environment(job: CellJob) -> dict[str, str]:
-    environment = dict(job.environment)
+    environment = {**MODEL_CALLS, **_wrapper(job), **job.environment}
     if missing := [name for name in job.secrets if not os.environ.get(name)]:
         raise LaunchError(
             f"{job.label}: {', '.join(missing)} is not set, and secrets: names it; "
@@ -95,3 +109,20 @@ def _environment(job: CellJob) -> dict[str, str]:
     if job.external_agents:
         environment[EXTERNAL_AGENTS] = ",".join(job.external_agents)
     return environment
+
+
+def _wrapper(job: CellJob) -> dict[str, str]:
+    """Variables under which agents' containers get labels and limits; none where no agent can have a container.
+
+    Without the command docker evaluations still work, and preflight tells of agents that need it.
+    """
+    if job.execution != "docker":
+        return {}
+    from cooperbench_assets.execution.docker.options import DockerOptions
+    from cooperbench_assets.execution.docker.wrapper import wrapper_environment
+
+    if shutil.which("docker") is None:
+        return {}
+    # Labels differ from child to child, and the server is the same for all of them.
+    options = DockerOptions.read({name: value for name, value in job.sandbox.items() if name != "environment"})
+    return wrapper_environment((job.state or state_folder()) / "docker", options)

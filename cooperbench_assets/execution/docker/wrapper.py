@@ -108,10 +108,14 @@ def wrapper_environment(
     real = known.get(REAL) or shutil.which(known.get(EXECUTABLE) or "docker", path=known.get("PATH"))
     if real is None:
         raise LaunchError("agents in containers need the command docker, and it is not on the PATH; install it")
-    labels = [f"--label={name}={value}" for name, value in describing("agent", options.labels).items()]
     return {
         EXECUTABLE: str(write_wrapper(folder)),
         REAL: real,
-        LABELS: "\n".join(labels),
+        LABELS: label_lines(options.labels),
         LIMITS: "\n".join(["--init", *options.arguments()]),
     }
+
+
+def label_lines(described: Mapping[str, str]) -> str:
+    """The value of `LABELS` for what is made for this (experiment, setting, seed, pair, attempt)."""
+    return "\n".join(f"--label={name}={value}" for name, value in describing("agent", described).items())

@@ -1,0 +1,177 @@
+"""The asset gold_baseline: each task's own solution evaluated twice, with no agent, no model and no cost.
+
+What belongs here: what a materialisation does and reports. What does not: seeding and reading the runs
+(``execution.gold``). It answers whether a failure is the agent's or the benchmark's, and is the best first run on a
+new machine.
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from cooperbench_assets.assets.describe import column_schema, table_value
+from cooperbench_assets.assets.execution import container_limits, job_of
+from cooperbench_assets.assets.keys import asset_key, group_name, op_name
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
+from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
+from cooperbench_assets.execution.cell import run_evaluations, run_second_verdict
+from cooperbench_assets.execution.gold import MODES, GoldRow, gold_job, read_gold, second_is_owed, seed
+from cooperbench_assets.execution.job import CellJob
+from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets.spec import CellSpec
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.gold import GOLD_BASELINE
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.schema import CHECK_RESULTS
+from cooperbench_assets.store.units import Unit, cell_unit, check_unit
+
+NAME = "gold_baseline"
+SHOWN = 100
+"""Pairs that the materialisation lists."""
+
+
+class GoldConfig(dg.Config):
+    """What a person may want differently for one materialisation."""
+
+    new_campaign: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
+
+
+def build_gold_baseline(bound: BoundExperiment) -> dg.AssetsDefinition:
+    """gold_baseline of one experiment."""
+    key = asset_key(bound.name, NAME)
+    images = ["task_images"] if bound.spec.execution == "docker" else []
+
+    @dg.multi_asset(
+        name=op_name(bound.name, NAME),
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=[asset_key(bound.name, dep) for dep in ("subset_pairs", *images)],
+                description="Each task's own solution evaluated twice, solo and merged, with no model and no cost: "
+                "what fails or flakes here is the benchmark's or the machine's doing.",
+                kinds={"parquet"},
+                group_name=group_name(bound.name),
+                metadata={"dagster/column_schema": column_schema(GOLD_BASELINE)},
+                tags={"experiment": bound.name},
+            )
+        ],
+        check_specs=check_specs(key, GOLD_BASELINE_CHECKS),
+    )
+    def gold_baseline(context: dg.AssetExecutionContext, config: GoldConfig) -> Iterator[dg.MaterializeResult[Any]]:
+        view = evaluate_gold(bound, context, LaunchOptions(new_campaign=config.new_campaign))
+        findings = [(check, check.find(view)) for check in GOLD_BASELINE_CHECKS]
+        key_columns = {"experiment": bound.name, "setting": None, "seed": None, "asset": NAME}
+        now = datetime.now(UTC).replace(tzinfo=None)
+        write_unit(
+            bound.project.tables,
+            check_unit(bound.name, NAME),
+            {CHECK_RESULTS.name: check_rows(key_columns, findings, now)},
+            declared=(CHECK_RESULTS,),
+        )
+        yield dg.MaterializeResult(
+            asset_key=key, metadata=_metadata(view.rows), check_results=check_results(key, findings)
+        )
+
+    return gold_baseline
+
+
+def gold_unit(experiment: str) -> Unit:
+    """The unit of an experiment's gold baseline in the partition tables."""
+    return Unit.of(experiment, NAME, "all", key={"experiment": experiment})
+
+
+def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, options: LaunchOptions) -> GoldView:
+    """Have what is owed evaluated, and write the table and the two cells of it.
+
+    Raises:
+        LaunchError: if a person must mend something first: no engine, images that are not ready, a busy run.
+    """
+    rows: list[GoldRow] = []
+    for mode in MODES:
+        job = _job(bound, mode)
+        for pair, problem in seed(job).items():
+            context.log.warning(f"{pair.name}: {problem}")
+        _evaluate(job, options, context)
+        rows += read_gold(job)
+        _write_cell(bound, job)
+    frame = GOLD_BASELINE.frame([_row(bound, row) for row in rows])
+    write_unit(bound.project.tables, gold_unit(bound.name), {NAME: frame}, declared=(GOLD_BASELINE,))
+    return GoldView(bound.name, frame)
+
+
+def _job(bound: BoundExperiment, mode: Any) -> CellJob:
+    first = job_of(bound, bound.cells[0], bound.subset(), write_config=False)
+    # What the built-in benchmark strikes on purpose is no part of its solutions.
+    return replace(gold_job(first, mode), sandbox=container_limits(bound))
+
+
+def _evaluate(job: CellJob, options: LaunchOptions, context: dg.AssetExecutionContext) -> None:
+    """First verdicts, with the tries that infrastructure needs; then second ones, where the first are clean."""
+    for _ in range(job.limits.eval_attempts):
+        report = run_evaluations(job, options, what=f"Dagster run {context.run.run_id[:8]}")
+        for note in report.notes:
+            context.log.warning(note)
+        context.log.info(f"{job.label}: {report.done} evaluated, {sum(report.failed.values())} struck")
+        options = replace(options, new_campaign=False)
+        if not report.failed:
+            break
+    open_ = [row.pair.name for row in read_gold(job) if row.first not in ("pass", "fail")]
+    if open_:
+        context.log.warning(f"{job.label}: {len(open_)} pairs have no verdict yet ({', '.join(open_[:3])})")
+    if second_is_owed(job):
+        # Pairs without a first verdict keep no other from its second one.
+        second = run_second_verdict(
+            replace(job, accepted=frozenset(open_)), LaunchOptions(), what=f"Dagster run {context.run.run_id[:8]}"
+        )
+        context.log.info(f"{job.label}: {second.done} evaluated again, {sum(second.failed.values())} struck")
+
+
+def _write_cell(bound: BoundExperiment, job: CellJob) -> None:
+    """Gold stands in the store as a cell that nobody plans: the analyses show it beside the agents'."""
+    spec = CellSpec(Cell(bound.name, job.setting, job.seed), job.mode, job.messaging, job.git, job.run_name)
+    frames = bound.view(spec, job.subset).frames
+    write_unit(bound.project.tables, cell_unit(spec.cell), frames, declared=CELL_UNIT_TABLES)
+
+
+def _row(bound: BoundExperiment, row: GoldRow) -> dict[str, object]:
+    return {
+        "experiment": bound.name,
+        "mode": row.mode,
+        "pair": row.pair.name,
+        "repo": row.pair.repo,
+        "task_id": row.pair.task_id,
+        "first": row.first,
+        "first_reason": row.first_reason,
+        "second": row.second,
+        "second_reason": row.second_reason,
+        "flaky": row.flaky,
+        "conflicts": row.conflicts,
+        "sound": row.sound,
+        "accepted": row.pair.name in bound.spec.gold_accepted,
+        "evidence": row.evidence,
+    }
+
+
+def _metadata(rows: pl.DataFrame) -> dict[str, Any]:
+    """Counts, and the pairs whose solution does not stand."""
+    bad = rows.filter(~pl.col("sound").fill_null(False))
+    metadata: dict[str, Any] = {
+        "dagster/row_count": rows.height,
+        "sound": rows.filter(pl.col("sound").fill_null(False)).height,
+        "fails": rows.filter(pl.col("first") == "fail", ~pl.col("conflicts")).height,
+        "flaky": rows.filter(pl.col("flaky").fill_null(False)).height,
+        "conflicting": rows.filter("conflicts").height,
+        "not_judged": rows.filter(pl.col("sound").is_null()).height,
+    }
+    if bad.height:
+        shown = bad.select("pair", "mode", "first", "first_reason", "second", "second_reason", "accepted", "evidence")
+        metadata["fails_or_flakes"] = table_value(shown.head(SHOWN))
+    return metadata

@@ -1,0 +1,149 @@
+"""The asset task_images: the container images of an experiment's tasks, there, looked into, and pinned.
+
+What belongs here: what a materialisation does and reports. What does not: images (``execution.docker``).
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from cooperbench_assets.assets.describe import column_schema, table_value
+from cooperbench_assets.assets.keys import asset_key, group_name, op_name
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
+from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
+from cooperbench_assets.execution.docker.image_lock import image_rows, read_lock, update_lock
+from cooperbench_assets.execution.docker.images import ImageRecord, Preparation, Progress, prepare_images
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.infrastructure import InfrastructureError
+from cooperbench_assets.store.images import TASK_IMAGES
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.schema import CHECK_RESULTS
+from cooperbench_assets.store.units import Unit, check_unit
+
+NAME = "task_images"
+
+
+class ImagesConfig(dg.Config):
+    """What a person may want differently for one materialisation."""
+
+    accept: bool = Field(default=False, description="Pin the images that are there now, in place of the locked ones.")
+
+
+def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
+    """task_images of one experiment."""
+    key = asset_key(bound.name, NAME)
+
+    @dg.multi_asset(
+        name=op_name(bound.name, NAME),
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=[asset_key(bound.name, "subset_pairs")],
+                description="The container image of every task: pulled where it was not there, looked into, and "
+                "pinned by its digest.",
+                kinds={"docker"},
+                group_name=group_name(bound.name),
+                metadata={"dagster/column_schema": column_schema(TASK_IMAGES)},
+                tags={"experiment": bound.name},
+            )
+        ],
+        check_specs=check_specs(key, TASK_IMAGES_CHECKS),
+    )
+    def task_images(
+        context: dg.AssetExecutionContext, config: ImagesConfig
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        records, view = make_ready(bound, context, accept=config.accept)
+        findings = [(check, check.find(view)) for check in TASK_IMAGES_CHECKS]
+        key_columns = {"experiment": bound.name, "setting": None, "seed": None, "asset": NAME}
+        now = datetime.now(UTC).replace(tzinfo=None)
+        write_unit(
+            bound.project.tables,
+            check_unit(bound.name, NAME),
+            {CHECK_RESULTS.name: check_rows(key_columns, findings, now)},
+            declared=(CHECK_RESULTS,),
+        )
+        if problem := trouble(records):
+            yield from check_results(key, findings)
+            raise LaunchError(f"{bound.name}: {problem}")
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata={
+                "dagster/row_count": view.images.height,
+                "pulled": sum(record.pulled for record in records),
+                "lock": dg.MetadataValue.path(str(bound.image_lock)),
+                "images": table_value(view.images.select("image", "state", "digest", "size_bytes", "head", "changed")),
+            },
+            check_results=check_results(key, findings),
+        )
+
+    return task_images
+
+
+def images_unit(experiment: str) -> Unit:
+    """The unit of an experiment's task images in the partition tables."""
+    return Unit.of(experiment, NAME, "all", key={"experiment": experiment})
+
+
+def make_ready(
+    bound: BoundExperiment, context: dg.AssetExecutionContext, *, accept: bool = False
+) -> tuple[list[ImageRecord], ImagesView]:
+    """Make the images of the experiment's tasks ready; record them in the table and, where ready, in the lock.
+
+    Raises:
+        LaunchError: if no engine answers, or the lock file cannot be read; nothing is recorded then.
+    """
+    lock = read_lock(bound.image_lock)
+    tasks = bound.subset().tasks
+    chosen = Preparation(verified=bound.image_lock.with_name("verified.json"), progress=_teller(context, len(tasks)))
+    try:
+        records = prepare_images(tasks, chosen)
+    except InfrastructureError as error:
+        raise LaunchError(f"{bound.name}: {error.text}") from error
+    update_lock(bound.image_lock, records, accept=accept)
+    compared = read_lock(bound.image_lock) if accept else lock
+    rows = image_rows(bound.name, records, compared, datetime.now(UTC).replace(tzinfo=None))
+    frame = TASK_IMAGES.frame(rows)
+    write_unit(bound.project.tables, images_unit(bound.name), {NAME: frame}, declared=(TASK_IMAGES,))
+    return records, ImagesView(bound.name, frame)
+
+
+def trouble(records: Sequence[ImageRecord]) -> str:
+    """What keeps images from being ready, in one sentence; empty if all are."""
+    bad = [record for record in records if record.state != "ready"]
+    if not bad:
+        return ""
+    causes = Counter(record.problem or record.state for record in bad)
+    first, times = causes.most_common(1)[0]
+    others = f", and {len(bad) - times} others that task_images lists" if len(bad) > times else ""
+    return f"{len(bad)} of {len(records)} task images are not ready: {first}{others}"
+
+
+def _teller(context: dg.AssetExecutionContext, total: int) -> Any:
+    """Says to the log what becomes of each image; called from several threads."""
+    lock = threading.Lock()
+    ended = 0
+    quarters: dict[str, int] = {}
+
+    def tell(progress: Progress) -> None:
+        nonlocal ended
+        with lock:
+            if progress.step in ("ready", "missing", "unsuitable"):
+                ended += 1
+                context.log.info(f"{ended} of {total}: {progress.image}: {progress.step} {progress.text}".rstrip())
+            elif progress.step == "retrying":
+                context.log.warning(f"{progress.image}: pulled again: {progress.text}")
+            elif progress.step == "pulling" and progress.total_bytes:
+                quarter = 4 * progress.done_bytes // progress.total_bytes
+                if quarter > quarters.get(progress.image, -1):
+                    quarters[progress.image] = quarter
+                    gigabytes = f"{progress.done_bytes / 1e9:.1f} of {progress.total_bytes / 1e9:.1f} GB"
+                    context.log.info(f"{progress.image}: {gigabytes} pulled")
+
+    return tell
