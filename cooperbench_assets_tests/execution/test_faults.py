@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from cooperbench_assets.benchmark.pairs import Subset
 from cooperbench_assets.execution import redis, servers
 from cooperbench_assets.execution.cell import run_agents, run_evaluations
 from cooperbench_assets.execution.errors import CellBusy, LaunchError
-from cooperbench_assets.execution.job import Limits
+from cooperbench_assets.execution.job import Limits, Preflight
 from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets_tests.execution.cells import PAIRS, attempt, attempts, cell, nothing_left, outcomes, run_both
@@ -158,3 +160,46 @@ def test_the_value_of_a_secret_reaches_the_agent_and_no_file(
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or canary.encode() not in file.read_bytes(), file
     servers.close_servers()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 kB; only root can make one."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k,nr_inodes=2000", "tmpfs", str(folder)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no small file system can be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_is_one_clear_error_and_nothing_is_lost(core_toy: Toy, tmp_path: Path, tiny: Path) -> None:
+    small: dict[str, Any] = {"limits": Limits(concurrency=1, eval_concurrency=1), "preflight": Preflight(free_gb=0)}
+    job = cell(core_toy, tmp_path, logs=tiny / "logs", **small)
+    run_agents(job, LaunchOptions(at_most=2))
+    done = [pair for pair in PAIRS if outcomes(job)[pair.folder] == "unevaluated"]
+    (tiny / "ballast").write_bytes(b"x" * _free(tiny))
+    with pytest.raises(
+        LaunchError, match=r"no space is left where .*tiny/logs/toy-solo lies.*goes on where it stopped"
+    ):
+        run_agents(job, ALL)
+    (tiny / "ballast").unlink()
+    assert run_agents(job, ALL).launched >= 3
+    run_agents(job, ALL)
+    assert set(outcomes(job).values()) == {"unevaluated"}
+    assert all([name for name, _, _ in attempts(job, pair)] == ["agent-1"] for pair in done)
+    nothing_left(job)
+
+
+def _free(folder: Path) -> int:
+    """Bytes that can still be written to a file system."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_bsize
+
+
+def test_logs_that_may_not_be_written_are_one_clear_error(core_toy: Toy, tmp_path: Path, tiny: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny)], check=True)
+    with pytest.raises(LaunchError, match="nothing may be written where"):
+        run_agents(cell(core_toy, tmp_path, logs=tiny / "logs"), ALL)
