@@ -55,7 +55,7 @@ def add_backfill(
         backfill_timestamp=now.timestamp(),
         tags=dict(tags),
         dynamic_partitions_store=instance,
-        asset_graph_subset=AssetGraphSubset(  # type: ignore[call-arg] - its decorator hides the defaults
+        asset_graph_subset=AssetGraphSubset(  # type: ignore[call-arg]  # its decorator hides the defaults
             partitions_subsets_by_asset_key=dict.fromkeys(assets, subset)
         ),
         title=title,

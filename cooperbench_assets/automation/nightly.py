@@ -6,7 +6,7 @@ What belongs here: which cells, and the words on the Backfills page. What does n
 
 # No `from __future__ import annotations`: Dagster reads the annotations of a schedule as they are.
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -61,15 +61,15 @@ def tick(
         looks = list(look(bound, context.instance, now, backfilled=backfilled(bound, context)))
     except MissingInputError as error:
         return dg.SkipReason(str(error))
-    chosen = {seen: why for seen in looks if (why := owed_by_night(seen)) is not None}
+    chosen = [(seen.state.cell, why) for seen in looks if (why := owed_by_night(seen)) is not None]
     if not chosen:
         return dg.SkipReason("nothing is owed: " + "; ".join(_why_not(seen) for seen in looks))
-    title = title_of(chosen)
-    listed = "\n".join(f"{seen.state.cell}: {WORDS[why]}" for seen, why in chosen.items())
+    title = title_of([why for _, why in chosen])
+    listed = "\n".join(f"{cell}: {WORDS[why]}" for cell, why in chosen)
     backfill = add_backfill(
         context.instance,
         partitions,
-        [partition_key(seen.state.cell) for seen in chosen],
+        [partition_key(cell) for cell, _ in chosen],
         [asset_key(bound.name, name) for name in CELL_ASSETS],
         title=title,
         description=listed,
@@ -97,9 +97,9 @@ def owed_by_night(seen: Look) -> str | None:
     return "stale" if state.unread else None
 
 
-def title_of(chosen: Mapping[Look, str]) -> str:
+def title_of(reasons: Sequence[str]) -> str:
     """Why there is a backfill, in one line."""
-    counts = Counter(chosen.values())
+    counts = Counter(reasons)
     parts = [f"{counts[why]} {WORDS[why]}" for why in WORDS if counts[why]]
     total = sum(counts.values())
     return f"Nightly: {total} cell{'s' if total > 1 else ''} ({', '.join(parts)})"

@@ -1,0 +1,265 @@
+"""Alerts: one message each, to the log and to a webhook that may be anything, and never a secret."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cooperbench_assets.automation.alerts import WEBHOOK_TRIES, Alert, Teller, post, scrub, slack_message
+from cooperbench_assets.automation.decide import CellState
+from cooperbench_assets.automation.look import Look, Stop
+from cooperbench_assets.automation.standing import alerts_of, cell_alerts
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.spec import ExperimentError
+from cooperbench_assets_tests.automation.driving import bind_demo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+VARIABLE = "DRILL_HOOK"
+TOKEN = "T0000-B0000-abcdefghijk"
+ALERT = Alert("breaker", "drill solo seed 0: tripped", "about this", run_id="0123456789abcdef")
+
+
+class Hook:
+    """A webhook on loopback: what it got, and how it behaves."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.answer = 200
+        self.silent_seconds = 0.0
+        self.redirect: str | None = None
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.got.append(json.loads(body))
+                time.sleep(hook.silent_seconds)
+                self.send_response(hook.answer)
+                if hook.redirect:
+                    self.send_header("Location", hook.redirect)
+                self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self.server.server_port}/services/{TOKEN}"
+
+
+@contextmanager
+def serving() -> Iterator[Hook]:
+    hook = Hook()
+    thread = threading.Thread(target=hook.server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hook
+    finally:
+        hook.server.shutdown()
+        hook.server.server_close()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    with serving() as one:
+        yield one
+
+
+class Lines:
+    """A log that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, msg: str, /) -> None:
+        self.lines.append(msg)
+
+    warning = info
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> BoundExperiment:
+    return bind_demo(tmp_path, alerts={"webhook_variable": VARIABLE, "base_url": "https://dagster.example:1234/"})
+
+
+def tell(bound: BoundExperiment, alert: Alert = ALERT) -> tuple[bool, list[str]]:
+    """One alert in a tick of its own."""
+    log = Lines()
+    return Teller(bound, log).tell(alert), log.lines
+
+
+def test_a_message_is_said_once_and_links_to_the_run(
+    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, hook.address)
+    new, lines = tell(bound)
+    assert new
+    assert lines == ["drill solo seed 0: tripped (https://dagster.example:1234/runs/0123456789abcdef)"]
+    link = "<https://dagster.example:1234/runs/0123456789abcdef|run 01234567>"
+    assert hook.got == [{"text": f"drill solo seed 0: tripped {link}"}]
+    assert tell(bound) == (False, [])
+    assert len(hook.got) == 1
+    other, _ = tell(bound, replace(ALERT, about="about that"))
+    assert other
+    assert len(hook.got) == 2
+
+
+def test_an_alert_of_a_cell_links_to_its_partition(bound: BoundExperiment) -> None:
+    _, [line, *_] = tell(bound, Alert("exhausted", "text", "a", partition="0|solo"))
+    assert "/assets/drill/pair_results?view=partitions&partition=0%7Csolo" in line
+
+
+def test_the_address_may_stand_in_the_projects_env_file(
+    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    (bound.project.root / ".env").write_text(f"{VARIABLE}={hook.address}\n")
+    tell(bound)
+    assert len(hook.got) == 1
+
+
+def test_without_a_webhook_the_log_has_it_alone(tmp_path: Path) -> None:
+    new, lines = tell(bind_demo(tmp_path))
+    assert (new, len(lines)) == (True, 1)
+
+
+@pytest.mark.parametrize("behaviour", ["refuses", "answers 500", "redirects", "hangs", "no address", "no host"])
+def test_a_webhook_that_does_not_work_fails_nothing_and_hides_its_address(
+    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch, behaviour: str
+) -> None:
+    monkeypatch.setattr("cooperbench_assets.automation.alerts.post", lambda to, said: post(to, said, seconds=0.5))
+    address = hook.address
+    if behaviour == "refuses":
+        hook.server.server_close()
+    elif behaviour == "no address":
+        address = f"not-an-address-{TOKEN}"
+    elif behaviour == "no host":
+        address = f"http://nowhere.invalid:99999/{TOKEN}"
+    hook.answer = {"answers 500": 500, "redirects": 302}.get(behaviour, 200)
+    hook.redirect = f"{hook.address}/elsewhere" if behaviour == "redirects" else None
+    hook.silent_seconds = 3.0 if behaviour == "hangs" else 0.0
+    monkeypatch.setenv(VARIABLE, address)
+    before = time.monotonic()
+    new, lines = tell(bound)
+    assert time.monotonic() - before < 2.5
+    assert new
+    assert len(lines) == 2
+    assert f"the webhook in {VARIABLE} did not take the message" in lines[1]
+    kept = "".join(file.read_text() for file in (bound.project.data / "alerts").rglob("*.json"))
+    assert TOKEN not in f"{lines} {kept}"
+
+
+def test_what_a_webhook_did_not_take_is_offered_again_and_not_for_ever(
+    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, hook.address)
+    hook.answer = 503
+    tell(bound)
+    hook.answer = 200
+    assert tell(bound) == (False, [])
+    assert len(hook.got) == 2
+    tell(bound)
+    assert len(hook.got) == 2
+    hook.answer = 503
+    for _ in range(3 * WEBHOOK_TRIES):
+        tell(bound, replace(ALERT, about="another"))
+    assert len(hook.got) == 2 + WEBHOOK_TRIES
+
+
+def test_after_one_refusal_a_tick_asks_the_webhook_no_more(
+    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, hook.address)
+    hook.answer = 500
+    assert Teller(bound, Lines()).tell_all([replace(ALERT, about=str(n)) for n in range(5)]) == 5
+    assert len(hook.got) == 1
+
+
+def test_no_secret_is_in_a_message(tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = bind_demo(tmp_path, secrets=["MY_PROVIDER"], alerts={"webhook_variable": VARIABLE})
+    monkeypatch.setenv(VARIABLE, hook.address)
+    monkeypatch.setenv("MY_PROVIDER", "value-of-the-provider")
+    monkeypatch.setenv("SOME_API_KEY", "sk-some-key-123")
+    text = (
+        f"401 for value-of-the-provider and sk-some-key-123 at https://user:pw@host/x, {hook.address} <!channel> & more"
+    )
+    _, lines = tell(bound, replace(ALERT, text=text))
+    said = f"{lines} {hook.got}"
+    for secret in ("value-of-the-provider", "sk-some-key-123", "user:pw", TOKEN):
+        assert secret not in said
+    assert "<!channel>" not in str(hook.got), "nobody is called by a text from elsewhere"
+    assert "&lt;!channel&gt; &amp; more" in str(hook.got)
+    assert scrub(bound, "nothing secret") == "nothing secret"
+
+
+def test_a_message_in_slacks_format_without_a_run() -> None:
+    assert slack_message("a", "http://x/y", None) == {"text": "a <http://x/y|look>"}
+
+
+def test_an_address_in_defs_yaml_is_refused_without_saying_it(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        bind_demo(tmp_path, alerts={"webhook_variable": f"https://hooks.example/{TOKEN}"})
+    assert "alerts.webhook_variable" in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).replace(tzinfo=None)
+
+
+def seen(bound: BoundExperiment, **changes: Any) -> Look:
+    """A cell that was launched and owes nothing."""
+    of_state = {name: changes.pop(name) for name in list(changes) if name in CellState.__slots__}
+    cell = bound.cells[0]
+    return Look(cell, CellState(cell.cell, NOON, **of_state), **{"tries": 7, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"stops": (Stop("agent", "breaker", "5 in a row", "t"),)}, "breaker", "circuit breaker tripped: 5 in a row"),
+        ({"stops": (Stop("agent", "budget", "1.00 of 1.00 USD", "t"),)}, "budget", "budget is reached: 1.00 of"),
+        ({"families": {"auth": 9}}, "waiting", "9 pairs wait for a person (auth): renew or set the key"),
+        ({"exhausted": {"a/1/f1_f2": "3 of 3"}}, "exhausted", "1 pairs used up their tries (a/1/f1_f2)"),
+        ({"fruitless": 3, "agents": ("a/1/f1_f2",)}, "stuck", "3 runs of it in a row failed"),
+    ],
+)
+def test_each_standing_state_has_its_message(
+    bound: BoundExperiment, changes: dict[str, Any], kind: str, says: str
+) -> None:
+    [alert] = cell_alerts(seen(bound, **changes))
+    assert alert.kind == kind
+    assert says in alert.text
+    assert alert.text.startswith("drill solo seed 0: ")
+    again = list(cell_alerts(seen(bound, **changes)))
+    assert [one.about for one in again] == [alert.about]
+
+
+@pytest.mark.parametrize("changes", [{"active_run": "r"}, {"holder": "h"}, {"launched": False}, {"executes": False}])
+def test_nothing_is_said_of_a_cell_that_is_being_worked_on_or_that_nobody_launched(
+    bound: BoundExperiment, changes: dict[str, Any]
+) -> None:
+    assert not list(cell_alerts(seen(bound, families={"auth": 9}, exhausted={"a": "b"}, **changes)))
+
+
+def test_exhausted_pairs_are_told_when_the_others_are_done(bound: BoundExperiment) -> None:
+    assert not list(cell_alerts(seen(bound, exhausted={"a": "b"}, agents=("c",))))
+
+
+def test_the_experiment_is_complete_when_every_cell_is(tmp_path: Path) -> None:
+    bound = bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1]}})
+    done = [replace(seen(bound, complete=True), spec=cell) for cell in bound.cells]
+    [alert] = alerts_of(bound, done)
+    assert alert.text == "drill is complete: 6 of 6 pairs in each of its 2 cells"
+    assert not list(alerts_of(bound, done[:1]))
+    assert not list(alerts_of(bound, [done[0], replace(done[1], complete=False)]))

@@ -1,0 +1,145 @@
+"""The nightly schedule: one real backfill of what is owed, and none beside a running one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+from cooperbench_assets.assets.keys import asset_key, partition_key
+from cooperbench_assets.automation.backfills import running_backfills, still_to_launch
+from cooperbench_assets.automation.nightly import NIGHTLY_TAG
+from cooperbench_assets.automation.retry import backfilled
+from cooperbench_assets.execution.lock import cell_lock
+from cooperbench_assets.spec import ExperimentError
+from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.experiments import bind, fill
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+GRID = {"solo": {"mode": "solo", "seeds": [0, 1]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
+
+
+def drive(root: Path, instance: dg.DagsterInstance, **changes: Any) -> Driver:
+    return Driver(bind_demo(root, **{"settings": GRID, "nightly": "0 2 * * *", **changes}), instance)
+
+
+def backfill(instance: dg.DagsterInstance) -> PartitionBackfill:
+    [found] = instance.get_backfills()
+    return found
+
+
+def cells_of(driver: Driver) -> set[str]:
+    return set(still_to_launch(driver.instance, driver.repository.asset_graph, asset_key("drill", "pair_results")))
+
+
+def finish(instance: dg.DagsterInstance, found: PartitionBackfill, status: BulkActionStatus) -> None:
+    instance.update_backfill(found.with_status(status))  # type: ignore[no-untyped-call]
+
+
+def run_config(found: PartitionBackfill) -> Mapping[str, Any]:
+    assert found.run_config is not None
+    return found.run_config
+
+
+def test_cells_that_nobody_launched_yet_are_filled_by_one_backfill(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    driver = drive(tmp_path, instance)
+    said = driver.nightly()
+    found = backfill(instance)
+    assert found.backfill_id in said
+    assert found.title == "Nightly: 3 cells (3 never run)"
+    assert "drill coop-comm seed 0: never run" in (found.description or "")
+    assert found.tags[NIGHTLY_TAG] == "drill"
+    assert cells_of(driver) == {"0|solo", "1|solo", "0|coop-comm"}
+    assert set(found.asset_selection or ()) == {asset_key("drill", name) for name in CELL_ASSETS}
+    configs = run_config(found)["ops"]
+    assert all(config["config"]["automatic"] is True for config in configs.values())
+
+
+def test_there_is_never_a_second_beside_a_running_one(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    driver = drive(tmp_path, instance)
+    driver.nightly()
+    assert "is still running" in driver.nightly()
+    assert len(instance.get_backfills()) == 1
+    finish(instance, backfill(instance), BulkActionStatus.CANCELING)
+    assert "is still running" in driver.nightly()
+    finish(instance, backfill(instance), BulkActionStatus.COMPLETED_FAILED)
+    assert running_backfills(instance, {NIGHTLY_TAG: "drill"}) == []
+    driver.nightly()
+    assert len(instance.get_backfills()) == 2
+
+
+def test_the_retry_sensor_leaves_cells_alone_that_a_backfill_will_launch(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    driver = drive(tmp_path, instance)
+    driver.nightly()
+    looked = driver.tick()
+    assert not looked.run_requests
+    # Seen by the sensor, not by a look that knows no backfills.
+    waiting = backfilled(driver.bound, driver.context())
+    assert waiting == dict.fromkeys(["0|solo", "1|solo", "0|coop-comm"], backfill(instance).backfill_id)
+
+
+@pytest.mark.slow
+def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    settings = {"solo": {"mode": "solo", "seeds": [0, 1, 2]}}
+    driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
+    done, smoked, unread = driver.bound.cells
+    driver.launch(done.cell, pairs=[pair.name for pair in driver.bound.subset().pairs if pair.name != STRUCK])
+    driver.launch(smoked.cell, at_most=1)
+    driver.materialize(CELL_ASSETS[:2], partition_key(unread.cell))
+    accepting = drive(
+        tmp_path,
+        instance,
+        settings=settings,
+        strikes={"rate": 0.0, "always": [STRUCK]},
+        accepted=[{"pair": STRUCK, "reason": "always struck", "seed": seed} for seed in (0, 2)],
+    )
+    with cell_lock(accepting.bound.run_dir(smoked), "somebody's command"):
+        said = accepting.nightly()
+    assert "Nightly: 1 cell (1 newer than their tables)" in said
+    assert cells_of(accepting) == {"2|solo"}
+    finish(instance, backfill(instance), BulkActionStatus.COMPLETED_SUCCESS)
+    accepting.materialize(CELL_ASSETS, partition_key(unread.cell))
+    assert "Nightly: 1 cell (1 with pairs that are owed)" in accepting.nightly()
+    assert cells_of(accepting) == {"1|solo"}
+    for one in instance.get_backfills():
+        finish(instance, one, BulkActionStatus.COMPLETED_SUCCESS)
+    accepting.launch(smoked.cell)
+    accepting.leave_alone()
+    assert accepting.nightly().startswith("nothing is owed: drill solo seed 0: up to date")
+    assert len(instance.get_backfills()) == 2
+
+
+def test_an_experiment_that_only_reads_is_read_again_where_its_logs_changed(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bound = bind(tmp_path, nightly="0 2 * * *")
+    fill(bound, "solo")
+    driver = Driver(bound, instance)
+    assert "Nightly: 1 cell (1 newer than their tables)" in driver.nightly()
+    finish(instance, backfill(instance), BulkActionStatus.COMPLETED_SUCCESS)
+    driver.materialize(CELL_ASSETS, partition_key(bound.cells[0].cell))
+    assert driver.nightly().startswith("nothing is owed")
+
+
+def test_the_schedule_is_off_and_there_only_where_defs_yaml_names_a_time(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    schedule = drive(tmp_path, instance).repository.get_schedule_def("drill_nightly")
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 2 * * *", "UTC")
+    assert not drive(tmp_path, instance, nightly=None).repository.has_schedule_def("drill_nightly")
+
+
+@pytest.mark.parametrize("cron", ["at night", "0 2 * *", "", "rm -rf / * *"])
+def test_what_is_no_cron_expression_is_refused(tmp_path: Path, cron: str) -> None:
+    with pytest.raises(ExperimentError, match=r"nightly: .* is no cron expression of five fields"):
+        bind_demo(tmp_path, nightly=cron)

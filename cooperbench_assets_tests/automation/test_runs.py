@@ -1,0 +1,153 @@
+"""What Dagster's storage is asked, and runs that a dead process left there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from cooperbench_assets.assets.keys import HOST_TAG
+from cooperbench_assets.automation import runs
+from cooperbench_assets.automation.runs import CELL_ASSETS, cell_runs, concerns, report_dead_runs
+from cooperbench_assets.execution.lock import cell_lock
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets_tests.automation.driving import Driver, bind_demo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOLO = Cell("drill", "solo", 0)
+
+
+@pytest.fixture
+def driver(tmp_path: Path, instance: dg.DagsterInstance) -> Driver:
+    return Driver(bind_demo(tmp_path), instance)
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def started(driver: Driver, pid: int | None, **tags: str) -> dg.DagsterRun:
+    """A run that a process began and has not ended."""
+    run = driver.instance.create_run_for_job(
+        driver.job,
+        tags={"dagster/partition": "0|solo", **tags},
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
+    )
+    if pid is not None:
+        from dagster._core.events import EngineEventData
+
+        driver.instance.report_engine_event(f"Started (pid: {pid}).", run, EngineEventData.in_process(pid))
+    return run
+
+
+def status(driver: Driver, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = driver.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_whose_process_was_killed_is_reported_and_frees_its_place(
+    driver: Driver, sleeper: subprocess.Popen[bytes]
+) -> None:
+    run = started(driver, sleeper.pid)
+    assert report_dead_runs(driver.instance, driver.bound) == []
+    assert cell_runs(driver.instance, SOLO).active == run.run_id
+    kill(sleeper)
+    assert report_dead_runs(driver.instance, driver.bound) == [run.run_id]
+    assert status(driver, run) == dg.DagsterRunStatus.FAILURE
+    assert cell_runs(driver.instance, SOLO).active is None
+    assert report_dead_runs(driver.instance, driver.bound) == []
+
+
+def test_a_process_that_waits_to_be_reaped_is_dead(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
+    run = started(driver, sleeper.pid)
+    os.kill(sleeper.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not (reported := report_dead_runs(driver.instance, driver.bound)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reported == [run.run_id]
+
+
+def test_a_later_process_of_the_same_number_is_another(
+    driver: Driver, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = started(driver, sleeper.pid)
+    assert report_dead_runs(driver.instance, driver.bound) == []
+    # As if the run had said its number before this process was born.
+    process = runs._process
+
+    def said_long_ago(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
+        found = process(instance, run_id)
+        return None if found is None else (found[0], found[1] - 3600)
+
+    monkeypatch.setattr(runs, "_process", said_long_ago)
+    assert report_dead_runs(driver.instance, driver.bound) == [run.run_id]
+
+
+def test_a_run_whose_cell_is_held_is_left_alone(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
+    started(driver, sleeper.pid)
+    kill(sleeper)
+    with cell_lock(driver.bound.run_dir(driver.bound.cells[0]), "another machine's run"):
+        assert report_dead_runs(driver.instance, driver.bound) == []
+
+
+def test_a_run_that_named_no_process_is_left_alone(driver: Driver) -> None:
+    started(driver, None)
+    assert report_dead_runs(driver.instance, driver.bound) == []
+
+
+def test_runs_of_another_machine_in_a_shared_storage_are_left_alone(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    with dg.DagsterInstance.ephemeral() as shared:
+        driver = Driver(bind_demo(tmp_path), shared)
+        theirs = started(driver, sleeper.pid, **{HOST_TAG: "another-machine"})
+        ours = started(driver, sleeper.pid, **{HOST_TAG: socket.gethostname()})
+        unsigned = started(driver, sleeper.pid)
+        kill(sleeper)
+        assert report_dead_runs(shared, driver.bound) == [ours.run_id]
+        assert {status(driver, run) for run in (theirs, unsigned)} == {dg.DagsterRunStatus.STARTED}
+
+
+def test_a_run_concerns_an_experiment_by_its_assets_or_its_job() -> None:
+    def run(job: str, *assets: str) -> dg.DagsterRun:
+        selected = frozenset(dg.AssetKey(name.split("/")) for name in assets) or None
+        return dg.DagsterRun(job_name=job, asset_selection=selected)
+
+    assert concerns(run("__ASSET_JOB", "drill/run_logs"), "drill", CELL_ASSETS)
+    assert not concerns(run("__ASSET_JOB", "drill/results_store"), "drill", CELL_ASSETS)
+    assert concerns(run("__ASSET_JOB", "drill/results_store"), "drill")
+    assert not concerns(run("__ASSET_JOB", "drill2/run_logs"), "drill", CELL_ASSETS)
+    assert concerns(run("drill_smoke"), "drill", CELL_ASSETS)
+    assert not concerns(run("drill_refresh_results"), "drill", CELL_ASSETS)
+    assert concerns(run("drill_refresh_results"), "drill")
+    assert not concerns(run("drill_2_smoke"), "drill")
+
+
+def test_a_run_that_was_asked_for_and_never_handed_over_does_not_block_its_own_handing_over(driver: Driver) -> None:
+    driver.instance.create_run_for_job(
+        driver.job,
+        tags={"dagster/partition": "0|solo", runs.FINGERPRINT_TAG: "f"},
+        asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
+    )
+    assert cell_runs(driver.instance, SOLO).active is None
