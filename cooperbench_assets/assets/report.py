@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from cooperbench_assets.analysis.registry import ANALYSES
-from cooperbench_assets.assets.keys import asset_key, group_name
+from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.report.build import Built, build_reports
 from cooperbench_assets.report.figure import Figure
@@ -33,6 +33,7 @@ def build_report_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
         kinds={"html"},
         group_name=group_name(bound.name),
         tags={"experiment": bound.name},
+        automation_condition=FOLLOWS,
         pool="results_store",
     )
     def report() -> dg.MaterializeResult[Any]:

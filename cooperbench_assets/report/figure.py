@@ -71,7 +71,7 @@ def recompressed(png: bytes) -> bytes:
         (length,) = struct.unpack(">I", png[start : start + 4])
         chunks.append((png[start + 4 : start + 8], png[start + 8 : start + 8 + length]))
         start += length + 12
-    pixels = zlib.compress(zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT")), 9)
+    pixels = zlib.compress(zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT")), 6)
     others = [chunk for chunk in chunks if chunk[0] != b"IDAT"]
     parts = [*others[:-1], (b"IDAT", pixels), others[-1]]
     return png[:8] + b"".join(

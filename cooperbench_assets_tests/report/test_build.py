@@ -1,0 +1,179 @@
+"""Reports from a real results store: by function, by command, as an asset, and in a browser."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from cooperbench_assets.analysis.comparability import NotComparable
+from cooperbench_assets.assets.report import MOST_BYTES, build_report_asset
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.report.build import build_reports, build_side_by_side
+from cooperbench_assets.report.sources import ReportError
+from cooperbench_assets.spec import load_experiments
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.publish import publish
+from cooperbench_assets.store.units import cell_unit
+from cooperbench_assets_tests import experiments, trees
+from cooperbench_assets_tests.commands.place import Place, make_place
+from cooperbench_assets_tests.report.making import Page
+
+
+def published(root: Path, *, dead: bool = False) -> BoundExperiment:
+    """The experiment `made`, read and published; with `dead`, most agents of coop-comm died of a bad key."""
+    bound = experiments.bind(root, 8)
+    for cell in bound.cells:
+        experiments.fill(bound, cell.cell.setting, cell.cell.seed)
+    if dead:
+        built = experiments.tree(bound, "coop-comm")
+        gone = trees.agent(status="Error", error="AuthenticationError: 401 <script>alert(1)</script>")
+        for pair in bound.subset().pairs[2:]:
+            built.result(pair, agents=[gone, trees.agent()])
+    _publish(bound)
+    return bound
+
+
+def _publish(bound: BoundExperiment) -> None:
+    """Write the tables of every planned cell, and publish them."""
+    for cell in bound.cells:
+        write_unit(bound.project.tables, cell_unit(cell.cell), bound.view(cell).frames, declared=CELL_UNIT_TABLES)
+    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+
+
+def test_a_report_is_made_of_the_published_store(tmp_path: Path) -> None:
+    bound = published(tmp_path)
+    (built,) = build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
+    assert built.page == bound.project.report / "made" / "report.html"
+    page = Page(built.page.read_text())
+    links = [href for href in page.having("href") if href.startswith("./")]
+    assert links
+    assert all((built.folder / href).resolve().is_dir() for href in links)
+    assert "87.5 %" in page.visible  # 7 of 8 pass in every cell
+
+
+def test_an_experiment_that_is_not_in_the_store_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    bound = published(tmp_path)
+    with pytest.raises(ReportError, match="other is not in the results store; make it with"):
+        build_reports(bound.project.database, bound.project.report, ["other"])
+
+
+def _two(tmp_path: Path, **changes: str) -> BoundExperiment:
+    """`made`, and the same cells as an experiment `other` whose provenance has `changes`."""
+    bound = published(tmp_path)
+    for cell in bound.cells:
+        frames = bound.view(cell).frames
+        other = type(cell.cell)("other", cell.cell.setting, cell.cell.seed)
+        frames = {name: frame.with_columns(experiment=pl.lit("other")) for name, frame in frames.items()}
+        for name, value in changes.items():
+            frames["provenance"] = frames["provenance"].with_columns(pl.lit(value).alias(name))
+        write_unit(bound.project.tables, cell_unit(other), frames, declared=CELL_UNIT_TABLES)
+    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+    return bound
+
+
+def test_experiments_that_are_comparable_stand_side_by_side(tmp_path: Path) -> None:
+    bound = _two(tmp_path, model="another-model")
+    *single, joint = build_side_by_side(bound.project.database, bound.project.report, ["made", "other"])
+    assert [one.folder.name for one in single] == ["made", "other"]
+    assert joint.folder.name == "made+other"
+    page = Page(joint.page.read_text())
+    ids = page.having("id")
+    assert len(ids) == len(set(ids))
+    assert {"all-success_by_experiment", "made-pair_grid", "other-pair_grid"} <= set(ids)
+    for href in page.having("href"):
+        if href.startswith("../"):
+            assert (joint.folder / href).is_file(), href
+    assert "another-model" in page.visible
+
+
+def test_experiments_on_other_subsets_are_refused_a_common_page_and_keep_their_own(tmp_path: Path) -> None:
+    bound = _two(tmp_path, subset_sha256="0" * 64)
+    with pytest.raises(NotComparable, match="subset differs"):
+        build_side_by_side(bound.project.database, bound.project.report, ["made", "other"])
+    assert sorted(path.name for path in bound.project.report.iterdir() if path.is_dir()) == ["made", "other"]
+
+
+def test_the_asset_shows_where_the_page_is_and_two_small_figures(tmp_path: Path) -> None:
+    bound = published(tmp_path, dead=True)
+    done = dg.materialize([build_report_asset(bound)])
+    (found,) = done.get_asset_materialization_events()
+    metadata = {name: value.value for name, value in found.materialization.metadata.items()}
+    assert Path(str(metadata["page"])).is_file()
+    assert metadata["open_it"] == "data/report/made/report.html"
+    assert int(str(metadata["warnings"])) >= 1
+    for name in ("success_by_setting", "paired_comparisons"):
+        image = re.fullmatch(rf"!\[{name}\]\(data:image/png;base64,(.+)\)", str(metadata[name]))
+        assert image is not None
+        png = base64.b64decode(image[1])
+        assert png.startswith(b"\x89PNG")
+        assert len(png) <= MOST_BYTES
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    made = make_place(tmp_path)
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(made.project.root))
+    made.add_run("mine-solo")
+    made.add_run("mine-coop", "coop", passed=False)
+    runs = ("--run", "solo=mine-solo", "--run", "coop-nocomm=mine-coop")
+    done = made.run("import-logs", made.logs, "--experiment", "mine", "--subset", made.subset, *runs)
+    assert done.exit_code == 0, done.output
+    _publish(BoundExperiment("mine", load_experiments(made.project.defs)["mine"], made.project))
+    return made
+
+
+def test_the_command_makes_the_report_and_says_where(place: Place) -> None:
+    done = place.run("report", "mine")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0].startswith("data/report/mine/report.html")
+    assert (place.project.report / "mine" / "figures" / "pair_grid.png").is_file()
+    assert place.run("report").stdout == done.stdout
+
+
+def test_the_command_says_which_experiment_is_not_there(place: Place) -> None:
+    done = place.run("report", "nobody")
+    assert done.exit_code == 3
+    assert "nobody is not in the results store" in done.stderr
+
+
+@pytest.mark.browser
+def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_and_sorts_a_table(
+    tmp_path: Path,
+) -> None:
+    from cooperbench_assets_tests.ui import browser
+
+    bound = published(tmp_path, dead=True)
+    (built,) = build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
+    with browser(1500, 950) as page:
+        asked: list[str] = []
+        said: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.context.set_offline(True)
+        page.goto(built.page.as_uri())
+
+        for text in ("infrastructure ended agents in 6 of 8 planned pairs", "12.5 % to 87.5 %", "50.0 %"):
+            box = page.get_by_text(text).first.bounding_box()
+            assert box is not None, text
+            assert box["y"] + box["height"] < 950, text
+
+        headline = page.locator("table[data-table=headline]")
+        rates = headline.locator("tbody tr td:nth-child(3)")
+        headline.get_by_role("button", name="passes of judged").click()
+        up = [float(text.split(" %")[0]) for text in rates.all_inner_texts()]
+        assert up == sorted(up)
+        headline.get_by_role("button", name="passes of judged").click()
+        assert [float(text.split(" %")[0]) for text in rates.all_inner_texts()] == sorted(up, reverse=True)
+        assert headline.locator("th[aria-sort=descending]").count() == 1
+
+        assert page.evaluate("document.querySelectorAll('figure svg').length") > 5
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert asked == [built.page.as_uri()]
+        assert said == []

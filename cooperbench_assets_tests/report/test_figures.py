@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from xml.etree import ElementTree
+
+import pytest
+import vl_convert
+
+from cooperbench_assets.demo import DEMO_AGENT
+from cooperbench_assets.report.figure import Figure, with_own_ids
+from cooperbench_assets.report.page import draw
+from cooperbench_assets.report.sources import SCRIPTED, source_of
+from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES
+from cooperbench_assets_tests.analysis.stores import conflict
+from cooperbench_assets_tests.report.making import messages, ordinary, store, table
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, Figure]:
+    rows = [row for row in ordinary() if row["setting"] != "coop-comm"]
+    rows += table("coop-comm", "P F I")
+    rows[-1] = conflict(task=8, features=(3, 4))
+    for row in rows:
+        row["cost_usd"], row["steps"], row["agents"] = 0.5, 20, row["agents"] or 1
+    tables = store(rows, agent=DEMO_AGENT)
+    tables["messages"] = messages("I will edit core.py:12", "ok, done?")
+    return draw(source_of("e", tables))
+
+
+def _texts(svg: str) -> list[str]:
+    found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(element.itertext()) for element in found]
+
+
+def test_every_figure_is_drawn_from_a_full_store(figures: dict[str, Figure]) -> None:
+    assert [name for name, figure in figures.items() if figure.svg is None] == []
+
+
+def test_every_figure_says_how_many_it_is_about_and_that_the_agents_are_scripted(figures: dict[str, Figure]) -> None:
+    counted = re.compile(r"n = \d|\d+ of \d+|\d+ (?:pairs?|messages?)\b|^\d+$")
+    for name, figure in figures.items():
+        texts = _texts(figure.svg or "")
+        assert any(counted.search(text) for text in texts), name
+        assert any(SCRIPTED in text for text in texts), name
+
+
+def test_no_letter_is_smaller_than_ten_pixels(figures: dict[str, Figure]) -> None:
+    for name, figure in figures.items():
+        sizes = [float(size) for size in re.findall(r'font-size="([\d.]+)px"', figure.svg or "")]
+        assert min(sizes) >= 10, name
+
+
+def test_nothing_is_drawn_outside_of_a_figure(figures: dict[str, Figure]) -> None:
+    for name, figure in figures.items():
+        size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', figure.svg or "")
+        assert size is not None
+        assert 200 < float(size[1]) < 1100, name
+
+
+def test_settings_differ_in_shape_and_colour_and_outcomes_in_letter() -> None:
+    assert len(set(SETTING_COLOURS)) == len(SETTING_COLOURS) == len(set(SETTING_SHAPES))
+    letters = [fate.letter for fate in FATES.values()]
+    assert len(set(letters)) == len(letters)
+    assert len({fate.colour for fate in FATES.values()}) == len(letters)
+
+
+def _pixels(png: bytes) -> bytes:
+    start, body = 8, b""
+    while start < len(png):
+        (length,) = struct.unpack(">I", png[start : start + 4])
+        content = png[start + 8 : start + 8 + length]
+        assert zlib.crc32(png[start + 4 : start + 8] + content) == struct.unpack(">I", png[start + 8 + length :][:4])[0]
+        body += content if png[start + 4 : start + 8] == b"IDAT" else b""
+        start += length + 12
+    return zlib.decompress(body)
+
+
+def test_png_files_are_small_and_show_the_same_pixels(figures: dict[str, Figure]) -> None:
+    figure = figures["success_by_setting"]
+    small, quick = figure.png(1.0), vl_convert.svg_to_png(figure.svg or "", scale=1.0)
+    assert small.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(small) < len(quick)
+    assert len(small) < 60_000
+    assert _pixels(small) == _pixels(quick)
+
+
+def test_ids_of_two_figures_on_one_page_never_meet() -> None:
+    svg = '<svg><clipPath id="clip1"/><g id="clip10" clip-path="url(#clip1)"/><use href="#clip10"/></svg>'
+    assert with_own_ids(svg, "a") == (
+        '<svg><clipPath id="a-clip1"/><g id="a-clip10" clip-path="url(#a-clip1)"/><use href="#a-clip10"/></svg>'
+    )
+
+
+def test_a_sentence_has_no_pixels() -> None:
+    with pytest.raises(ValueError, match="nothing there"):
+        Figure("f", "d", sentence="nothing there").png()
