@@ -65,6 +65,11 @@ COMMANDS: Final = {
         "cooperbench_assets.commands.report:report", "Make figures and one self-contained page of the results."
     ),
     "query": Lazy("cooperbench_assets.commands.query:query", "Ask the results store something, in SQL."),
+    "export": Lazy("cooperbench_assets.commands.export:export", "Write an experiment as one file for co-authors."),
+    "import-bundle": Lazy(
+        "cooperbench_assets.commands.import_bundle:import_bundle",
+        "Take in the cells of a bundle that another machine exported.",
+    ),
     "doctor": Lazy(
         "cooperbench_assets.commands.doctor:doctor",
         "Say what is there, what is missing, and what that prevents.",

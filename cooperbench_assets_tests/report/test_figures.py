@@ -8,12 +8,14 @@ from xml.etree import ElementTree
 import pytest
 import vl_convert
 
+from cooperbench_assets.analysis.grid import pair_grid
 from cooperbench_assets.demo import DEMO_AGENT
+from cooperbench_assets.report.charts.grid import pair_grid as draw_grid
 from cooperbench_assets.report.figure import Figure, with_own_ids
 from cooperbench_assets.report.page import draw
 from cooperbench_assets.report.sources import SCRIPTED, source_of
-from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES
-from cooperbench_assets_tests.analysis.stores import conflict
+from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES, Look
+from cooperbench_assets_tests.analysis.stores import conflict, random_frames
 from cooperbench_assets_tests.report.making import messages, ordinary, store, table
 
 
@@ -84,6 +86,12 @@ def test_png_files_are_small_and_show_the_same_pixels(figures: dict[str, Figure]
     assert len(small) < len(quick)
     assert len(small) < 60_000
     assert _pixels(small) == _pixels(quick)
+
+
+def test_a_grid_of_too_many_squares_is_a_sentence() -> None:
+    frames = random_frames(21_000, settings=("solo",), messages=False)
+    found = draw_grid(pair_grid(frames), Look(("solo",)))
+    assert found == "21,000 pairs × cells are more than a figure can show: see the tables, and their CSV."
 
 
 def test_ids_of_two_figures_on_one_page_never_meet() -> None:

@@ -20,11 +20,17 @@ LABELLED = 120
 """Pairs up to which each row has its name and its letters; more are drawn as narrow rows."""
 
 
+MOST_SQUARES = 20_000
+"""Squares up to which the grid is drawn: more would make a page that no browser opens with ease."""
+
+
 def pair_grid(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
     """The grid by the strict verdict, the pairs that pass most first."""
     found = results["pair_grid"]
     if found.is_empty():
         return NOTHING
+    if found.height > MOST_SQUARES:
+        return f"{found.height:,} pairs × cells are more than a figure can show: see the tables, and their CSV."
     rows = [_square(row) for row in found.iter_rows(named=True)]
     pairs = found.unique("row").sort("row")["pair"].to_list()
     cells = [

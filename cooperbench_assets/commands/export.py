@@ -1,0 +1,70 @@
+"""export: one experiment as one file for co-authors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.output import count, note, warn
+
+if TYPE_CHECKING:
+    from cooperbench_assets.bundle import LogRun
+    from cooperbench_assets.project import Project
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("--raw-logs", is_flag=True, help="Also the raw files of its runs, without what looks like a secret.")
+@click.option(
+    "-o", "--output", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .tar.gz file."
+)
+def export(experiment: str, raw_logs: bool, target: Path) -> None:
+    """Write an experiment as one file for co-authors.
+
+    The file holds its tables with provenance and checks, its report where one was made (make it first:
+    cooperbench-assets report EXPERIMENT) and, with --raw-logs, the files of its runs. Keys, tokens and passwords are
+    taken out of all of them, by their shape and by the values of the variables that defs.yaml lists under secrets.
+    A shape is no proof: look before you publish. import-bundle takes the file in on another machine.
+    """
+    from cooperbench_assets.bundle import export_bundle
+
+    project = find_project()
+    runs = _runs(project, experiment) if raw_logs else None
+    done = export_bundle(project, experiment, target, runs=runs, known=_secrets(project, experiment))
+    parts = [count(len(done.cells), "cell"), "its report" if done.contents.report else "no report"]
+    if raw_logs:
+        parts.append(count(done.log_files, "raw file"))
+    click.echo(f"{target}: {', '.join(parts)}, {done.bytes / 1e6:.1f} MB")
+    if done.contents.redacted:
+        found = ", ".join(f"{kind} {times}" for kind, times in done.contents.redacted.items())
+        click.echo(f"Taken out as secrets: {found}")
+    if not done.contents.report:
+        note(f"make the report first to have it along: cooperbench-assets report {experiment}")
+    for left in done.left_out:
+        warn(f"left out: {left}")
+
+
+def _runs(project: Project, experiment: str) -> list[LogRun]:
+    """The run folders of an experiment's planned cells.
+
+    Raises:
+        click.BadParameter: if the experiment is not defined here, so that its logs are not known.
+    """
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.bundle import LogRun
+
+    spec = load_experiments(project.defs).get(experiment)
+    if spec is None:
+        raise click.BadParameter(f"{experiment} has no defs.yaml here, so that its raw logs are not known")
+    bound = BoundExperiment(experiment, spec, project)
+    return [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]
+
+
+def _secrets(project: Project, experiment: str) -> list[str]:
+    """Values of the variables that the experiment calls secrets, as far as they are set here."""
+    spec = load_experiments(project.defs).get(experiment)
+    return [os.environ[name] for name in (spec.secrets if spec else ()) if os.environ.get(name)]

@@ -1,0 +1,52 @@
+"""import-bundle: take in what another machine exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.output import count, note, some, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cooperbench_assets.project import Project
+    from cooperbench_assets.store.cells import Cell
+
+
+@click.command("import-bundle")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def import_bundle(file: Path) -> None:
+    """Take in the cells of a bundle that another machine exported.
+
+    FILE is one that cooperbench-assets export wrote. Its cells join those of the same experiment here and are
+    published. A cell that is here already must hold the same; if it does not, nothing is imported. The report is
+    made anew (cooperbench-assets report); raw logs stay in the bundle: unpack it to read them.
+    """
+    from cooperbench_assets.bundle import import_bundle as take_in
+
+    project = find_project()
+    done = take_in(project, file)
+    click.echo(f"{done.experiment}: {count(len(done.added), 'cell')} added, {len(done.unchanged)} unchanged")
+    for cell in done.added:
+        click.echo(f"  {cell.setting} seed {cell.seed}")
+    for text in done.published.warnings:
+        warn(text)
+    _mention_unplanned(project, done.experiment, done.added)
+    note(f"analyses and figures: cooperbench-assets report {done.experiment}")
+
+
+def _mention_unplanned(project: Project, experiment: str, added: Sequence[Cell]) -> None:
+    """Say which new cells defs.yaml does not plan: the next materialization would take them out of the store."""
+    spec = load_experiments(project.defs).get(experiment)
+    if spec is None:
+        return
+    planned = {cell.cell for cell in spec.cells(experiment)}
+    if lacking := [f"{cell.setting} seed {cell.seed}" for cell in added if cell not in planned]:
+        warn(
+            f"not planned in defs.yaml: {some(lacking)}; add these seeds there, or the next materialization of "
+            f"{experiment} takes them out of the results store (their tables stay)"
+        )
