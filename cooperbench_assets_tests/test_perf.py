@@ -1,0 +1,46 @@
+"""The measurements run: what they find is not looked at, as no test looks at a clock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cooperbench_assets_tests import trees
+from perf import growth
+from perf.makespan import Machine, bound, run_after_run
+from perf.measure import ROOT
+
+
+def test_a_quick_measurement_writes_its_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    command = [sys.executable, "-m", "perf", "--quick", "--only", "makespan", "--output", str(page)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert "not for quoting" in text
+    assert "| six flash runs | 8 |" in text
+    assert str(tmp_path) not in text
+
+
+def test_an_unknown_measurement_is_refused() -> None:
+    command = [sys.executable, "-m", "perf", "--only", "nothing"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nothing" in done.stderr
+
+
+def test_the_fake_clock_ends_where_the_work_does(tmp_path: Path) -> None:
+    import random
+
+    one, two, three = trees.pairs(3)
+    seconds = {one: 1.0, two: 2.0, three: 3.0}
+    machine = Machine(2, tmp_path)
+    machine.add("cell", seconds, seconds.get)
+    assert machine.makespan(random.Random(0)) == 3.0
+    assert bound([seconds], 2) == 3.0
+    assert run_after_run([seconds, seconds], 1) == 12.0
+
+
+def test_the_exponent_of_a_square_is_two() -> None:
+    assert round(growth.exponent([1, 10, 100], [3.0, 300.0, 30000.0]), 6) == 2.0

@@ -1,0 +1,93 @@
+"""``python -m perf``: every measurement, each in a process of its own, and the page that they give."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from perf import machine, report
+from perf.measure import ROOT
+from perf.results import Section
+
+MEASUREMENTS = (
+    "reading",
+    "materialising",
+    "publishing",
+    "importing",
+    "querying",
+    "evaluating",
+    "demo",
+    "makespan",
+    "loading",
+    "growth",
+)
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def main() -> int:
+    """Measure, print, and write the page. Exit code 1 if a measurement could not be made."""
+    arguments = _arguments()
+    if arguments.worker:
+        _work(arguments.only[0], Path(arguments.worker), arguments.quick)
+        return 0
+    names = [name for name in MEASUREMENTS if not arguments.only or name in arguments.only]
+    sections, failed = [], []
+    with tempfile.TemporaryDirectory(prefix="cooperbench-perf-", dir=arguments.scratch) as scratch:
+        for name in names:
+            place = Path(scratch) / name
+            place.mkdir()
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            if (section := _measured(name, place, arguments.quick)) is None:
+                failed.append(name)
+            else:
+                sections.append(section)
+    page = report.page(sections, machine.describe(), quick=arguments.quick, complete=names == list(MEASUREMENTS))
+    print(page)
+    target = arguments.output or (PAGE if names == list(MEASUREMENTS) and not arguments.quick and not failed else None)
+    if target is not None:
+        target.write_text(page, encoding="utf-8")
+    for name in failed:
+        print(f"{name}: could not be measured; its output stands above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
+    parser.add_argument("--only", action="append", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS))
+    parser.add_argument("--quick", action="store_true", help="few rounds and small inputs: to see that it works")
+    parser.add_argument("--output", type=Path, help="write the page here; without it, a full run writes the docs' page")
+    parser.add_argument("--scratch", type=Path, help="folder for what is made; the system's temporary one if not given")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _measured(name: str, place: Path, quick: bool) -> Section | None:
+    command = [sys.executable, "-m", "perf", "--only", name, "--worker", str(place), *(["--quick"] if quick else [])]
+    left_out = ("DAGSTER_HOME", "COOPERBENCH_ASSETS_ROOT")
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
+    environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    result = place / "section.json"
+    if done.returncode or not result.exists():
+        return None
+    return msgspec.json.decode(result.read_bytes(), type=Section)
+
+
+def _work(name: str, place: Path, quick: bool) -> None:
+    before, began = machine.load(), time.monotonic()
+    section: Section = importlib.import_module(f"perf.{name}").measure(place, quick)
+    section.load = (before, machine.load())
+    section.seconds = time.monotonic() - began
+    (place / "section.json").write_bytes(msgspec.json.encode(section))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
