@@ -88,7 +88,7 @@ def of_messages(place: Path, sizes: Sequence[int], rounds: int) -> list[list[str
 def _add_cell(growth: Growth, place: Path, pairs: int, messages: int) -> stores.Frames:
     """What is done with one coop cell of a size, and its tables."""
     logs = place / f"grown-{pairs}-{messages}"
-    _, (_, _, run) = inputs.generate(logs, cells=2, pairs=pairs, messages=messages)
+    ((_, _, run),) = inputs.generate(logs, cells=1, pairs=pairs, messages=messages, settings=inputs.SETTINGS[1:])
     planned = inputs.subset(place, pairs)
     reading = read_run(run)
     frames = cell_frames(CELL, planned, reading, logs_root=logs)

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,14 @@ def subset(place: Path, count: int) -> Subset:
     return trees.write_subset(place / f"made-{count}.json", planned(count))
 
 
-def generate(logs: Path, cells: int, pairs: int, messages: int = 5) -> list[tuple[str, int, Path]]:
-    """Run folders of made-up cells: setting, seed and folder of each, two settings in turn."""
+def generate(
+    logs: Path, cells: int, pairs: int, messages: int = 5, settings: Sequence[tuple[str, str]] = SETTINGS
+) -> list[tuple[str, int, Path]]:
+    """Run folders of made-up cells: setting, seed and folder of each, the settings in turn."""
     made: list[tuple[str, int, Path]] = []
     for number in range(cells):
-        setting, mode = SETTINGS[number % 2]
-        seed = number // 2
+        setting, mode = settings[number % len(settings)]
+        seed = number // len(settings)
         run = logs / f"{setting}-seed{seed}"
         made.append((setting, seed, run))
         if run.exists():

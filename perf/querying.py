@@ -91,8 +91,6 @@ def measure(place: Path, quick: bool) -> Section:
             "analysis_seconds": analysis,
             "analysis_peak_mib": found[-1].peak_mib or 0.0,
             "analysis_rows": rows,
-            "analysis_exponent_from": section.facts.get("analysis_seconds", 0.0),
-            "analysis_rows_from": section.facts.get("analysis_rows", 0.0),
             "query_seconds": worst / 1000,
         }
     section.text = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perf import beyond
+from perf.machine import memory_mib
 from perf.results import Record, Section
 
 _HEAD = """# Performance
@@ -25,7 +26,8 @@ def page(sections: Sequence[Section], machine: dict[str, str], *, quick: bool, c
     parts.append(_summary(sections))
     parts += [_section(section) for section in sections]
     if complete:
-        parts.append(beyond.section({name: value for one in sections for name, value in one.facts.items()}))
+        facts = {name: value for one in sections for name, value in one.facts.items()}
+        parts.append(beyond.section(facts | {"memory_mib": memory_mib()}))
     return "\n".join(parts)
 
 
