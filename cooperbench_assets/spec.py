@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cooperbench_assets.benchmark.pairs import Pair
+from cooperbench_assets.execution.job import NEEDS_ENGINE
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly)|[\d*/,\-]+( [\d*/,\-A-Za-z]+){4}")
 """What a cron expression looks like; whether its numbers make sense, Dagster says when it loads."""
-
-NEEDS_ENGINE = frozenset({"mini_swe_agent_v2", "swe_agent", "openhands_sdk", "claude_code", "codex"})
-"""Agents that come with the harness; each works in a container or a remote sandbox."""
 
 
 GOLD_SETTINGS = ("gold-solo", "gold-coop")
@@ -72,10 +70,10 @@ class Limits(_Strict):
     """What one experiment may use."""
 
     concurrency: int = Field(default=4, ge=1)
-    """Pairs whose agents run at once, in all cells of the experiment."""
+    """Pairs of one cell whose agents run at once; the machine's slots bound all cells together."""
 
     eval_concurrency: int = Field(default=10, ge=1)
-    """Pairs that are evaluated at once."""
+    """Pairs of one cell that are evaluated at once; bounded alike."""
 
     agent_attempts: int = Field(default=3, ge=1)
     """Tries of a pair's agents per campaign, counting only those that infrastructure ended."""

@@ -177,7 +177,7 @@ def run_stage(
     """
     work = run_agents if STAGES[key.path[-1]] == "agent" else run_evaluations
     job = job_of(bound, cell, bound.subset())
-    report = work(job, config.options(), _teller(context, bound, cell, key))
+    report = work(job, config.options(), _teller(context, bound, cell, key), what=f"run {context.run.run_id}")
     for note in report.notes:
         context.log.warning(note)
     if report.stopped:
