@@ -86,12 +86,12 @@ def build_side_by_side(
     """Make each experiment's report and one page with all of them, which comes last.
 
     Raises:
-        NotComparable: if they may not be set side by side; their own reports are then in place.
+        NotComparable: if they may not be set side by side; nothing is made then.
         ReportError: as `build_reports` does.
     """
     sources = read_sources(database, experiments, logs or {})
-    single = [build_one(source, reports) for source in sources]
     together = draw_side_by_side(sources)
+    single = [build_one(source, reports) for source in sources]
     folder = reports / JOINED.join(source.experiment for source in sources)
     figures = {source.experiment: drawn for source, (_, drawn) in zip(sources, single, strict=True)}
     text = page(sources, figures, folder, together).encode()

@@ -9,11 +9,13 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from cooperbench_assets.analysis.comparability import NotComparable
 from cooperbench_assets.assets.report import MOST_BYTES, build_report_asset
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
 from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.cli import cli
 from cooperbench_assets.report.build import build_reports, build_side_by_side
 from cooperbench_assets.report.sources import ReportError
 from cooperbench_assets.spec import load_experiments
@@ -92,10 +94,20 @@ def test_experiments_that_are_comparable_stand_side_by_side(tmp_path: Path) -> N
     assert "another-model" in page.visible
 
 
-def test_experiments_on_other_subsets_are_refused_a_common_page_and_keep_their_own(tmp_path: Path) -> None:
+def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bound = _two(tmp_path, subset_sha256="0" * 64)
     with pytest.raises(NotComparable, match="subset differs"):
         build_side_by_side(bound.project.database, bound.project.report, ["made", "other"])
+    assert not bound.project.report.exists()
+
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(tmp_path))
+    (tmp_path / "dagster.yaml").touch()
+    bound.project.defs.mkdir(parents=True)
+    done = CliRunner().invoke(cli, ["report", "made", "other"])
+    assert done.exit_code == 1
+    assert "cannot be set side by side, subset differs" in done.stderr
     assert sorted(path.name for path in bound.project.report.iterdir() if path.is_dir()) == ["made", "other"]
 
 

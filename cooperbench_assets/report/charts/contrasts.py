@@ -60,17 +60,18 @@ def _row(row: Mapping[str, Any]) -> Row:
 
 
 def _notes(row: Mapping[str, Any]) -> Iterator[str]:
-    """What stands beside a contrast: why it is refused; or n once, p, and why it is no headline."""
+    """What stands beside a contrast: why it is refused; or n once, p, and that it is no headline."""
     if row["refused"]:
         if row["verdict"] == "strict":
             yield f"refused: {row['refused']}"
         return
     if row["verdict"] == "strict":
         yield f"{count(row['pairs'] or 0, 'pair')}, {count(row['tasks'] or 0, 'task')}"
-    if row["p_holm"] is not None:
+    if not row["shown"]:
+        if row["verdict"] == "strict":
+            yield "no headline: the table says why"
+    elif row["p_holm"] is not None:
         yield f"p = {row['p_holm']:.2g} (Holm over {row['contrasts']})"
-    if row["verdict"] == "strict" and not row["headline"]:
-        yield f"no headline: {row['why_not']}"
 
 
 def _chart(rows: list[Row], order: list[str]) -> Chart:

@@ -56,6 +56,9 @@ def _figure(results: Mapping[str, pl.DataFrame], look: Look, method: str, title:
     found = found.filter(method=method)
     if found.is_empty():
         return ONE_SEED
+    levels = found.filter(scale="level")["level"].unique().to_list()
+    if len(levels) < 2:
+        return f"Every judged pair has the same difficulty ({levels[0]}), so that there is no curve over it."
     settings = [name for name in look.settings if name in set(found["setting"].to_list())]
     panels = [_panel(found.filter(scale=scale), settings, look, name) for scale, name in _PANELS.items()]
     points = (

@@ -6,6 +6,7 @@ between settings (``charts.contrasts``).
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -75,7 +76,12 @@ def _setting_row(row: Mapping[str, Any], *, named: bool) -> Row:
         kept[name] = row[source] if shown else None
     judged = f"{row['clean']:,} of {count(row['planned'], 'pair')} judged, {count(row['cells'], 'seed')}"
     why = row["interval_note"] if shown else f"no headline: {row['why_not']}"
-    return {**kept, "label": _label(row, named=named), "note": judged, "why": shortened(why, 60) if why else ""}
+    return {**kept, "label": _label(row, named=named), "note": judged, "why": _wrapped(why)}
+
+
+def _wrapped(text: str | None) -> str:
+    """A reason in two lines beside its row."""
+    return "\n".join(textwrap.wrap(shortened(text or "", 110), 56)[:2])
 
 
 def seed_rows(summary: pl.DataFrame, *, named: bool = False) -> list[Row]:
@@ -108,7 +114,7 @@ def _chart(rows: list[Row], seeds: list[Row], order: list[str], title: alt.Title
     once = [row for row in rows if row["verdict"] == "strict"]
     beside = alt.Chart(data(once)).encode(y=y, x=alt.value(WIDTH + 10))
     note = beside.mark_text(align="left", fontSize=12, dy=-8).encode(text="note:N")
-    why = beside.mark_text(align="left", fontSize=11, dy=8, color=GREY).encode(text="why:N")
+    why = beside.mark_text(align="left", fontSize=11, dy=8, color=GREY, lineBreak="\n").encode(text="why:N")
     return alt.layer(bounds, line, ticks, point, note, why).properties(
         width=WIDTH, height=_ROW_HEIGHT * len(order), title=title
     )
