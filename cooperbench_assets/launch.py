@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -118,6 +119,10 @@ class Launcher:
         """Materialise results_store and every analysis of it."""
         return self._run(["results_store", *(analysis.name for analysis in ANALYSES)])
 
+    def run_report(self) -> Ran:
+        """Materialise the report."""
+        return self._run(["report"])
+
     def _run(self, assets: Sequence[str], cell: Cell | None = None, ops: Mapping[str, Any] | None = None) -> Ran:
         job = self._definitions.resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(
@@ -160,5 +165,7 @@ def _errors(result: dg.ExecuteInProcessResult) -> Iterator[str]:
         error = event.step_failure_data.error
         while error is not None and error.cause is not None:
             error = error.cause
-        text = "unknown error" if error is None else error.message
-        yield text.strip().removeprefix(f"{error.cls_name}: " if error else "")
+        if error is None:
+            yield "unknown error"
+        else:
+            yield re.sub(rf"^[\w.]*\b{re.escape(error.cls_name or '')}: ", "", error.message.strip())

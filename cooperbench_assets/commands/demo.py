@@ -29,8 +29,8 @@ def demo() -> None:
     """Run the built-in experiment: scripted agents, real tests, no engine, key or network.
 
     Builds its dataset, materialises its five cells, retries what the scripted infrastructure broke, publishes the
-    results store and prints its cells. Running it again continues where it stopped. Exit code 3 if an asset could
-    not be materialised.
+    results store, draws the report and prints the cells. Running it again continues where it stopped. Exit code 3 if
+    an asset could not be materialised.
     """
     started = time.monotonic()
     project = find_project()
@@ -42,12 +42,13 @@ def demo() -> None:
 
     with Launcher(project, EXPERIMENT, spec) as launcher:
         failures = _run_until_nothing_helps(launcher, chosen_cells(EXPERIMENT, spec), out)
-        store = launcher.run_store()
-    if store.error:
-        report(out, "results_store", store)
-    if failures or store.error:
+        last = {"results_store": launcher.run_store(), "report": launcher.run_report()}
+    broken = {what: ran for what, ran in last.items() if ran.error}
+    for what, ran in broken.items():
+        report(out, what, ran)
+    if failures or broken:
         raise click.exceptions.Exit(3)
-    _end(project, spec, time.monotonic() - started, store, out)
+    _end(project, spec, time.monotonic() - started, last["results_store"], out)
 
 
 def _run_until_nothing_helps(launcher: Launcher, cells: Sequence[CellSpec], out: Console) -> int:
@@ -65,9 +66,11 @@ def _run_until_nothing_helps(launcher: Launcher, cells: Sequence[CellSpec], out:
 
 def _end(project: Project, spec: ExperimentSpec, seconds: float, store: Ran, out: Console) -> None:
     out.print()
-    show(look(project, {EXPERIMENT: spec}, stored(project), EXPERIMENT))
-    passed = "all checks are green" if not store.failed_checks else f"{len(store.failed_checks)} checks failed"
-    out.print(f"\n{seconds:.0f} seconds; {passed} on the results store.")
+    cells = look(project, {EXPERIMENT: spec}, stored(project), EXPERIMENT)
+    show(cells)
+    failed = len(store.failed_checks) + sum(cell.as_dict()["checks_failed"] or 0 for cell in cells)
+    out.print(f"\n{seconds:.0f} seconds; {f'{failed} checks failed' if failed else 'all checks are green'}.")
     out.print(f"The results:  duckdb -readonly {project.relative(project.database)}")
-    out.print('              cooperbench-assets query "SELECT * FROM cells"')
+    out.print('              .venv/bin/cooperbench-assets query "SELECT * FROM cells"')
+    out.print(f"The report:   {project.relative(project.report / EXPERIMENT / 'report.html')}")
     out.print("The UI:       make ui, then http://127.0.0.1:3000")
