@@ -15,6 +15,7 @@ from cooperbench_assets.assets.analysis import build_analysis_assets
 from cooperbench_assets.assets.cells import build_cell_assets
 from cooperbench_assets.assets.gold_baseline import build_gold_baseline
 from cooperbench_assets.assets.keys import partitions_of
+from cooperbench_assets.assets.report import build_report_asset
 from cooperbench_assets.assets.results_store import build_results_store
 from cooperbench_assets.assets.subset import build_subset_asset
 from cooperbench_assets.assets.task_images import build_task_images
@@ -69,6 +70,7 @@ def experiment_definitions(bound: BoundExperiment) -> dg.Definitions:
                 *build_cell_assets(bound, partitions),
                 build_results_store(bound),
                 build_analysis_assets(bound),
+                build_report_asset(bound),
             ]
         )
         return dg.Definitions.merge(assets, automation_definitions(bound, partitions))
