@@ -36,8 +36,8 @@ def build_jobs(bound: BoundExperiment) -> list[UnresolvedAssetJobDefinition]:
         _job(
             bound,
             "refresh_results",
-            ("results_store", *(analysis.name for analysis in ANALYSES)),
-            "Publishes the cells as they are, and makes the analyses of them.",
+            ("results_store", *(analysis.name for analysis in ANALYSES), "report"),
+            "Publishes the cells as they are, and makes their analyses and the report.",
         ),
     ]
     if bound.spec.execution != "none":
