@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import polars as pl
@@ -35,15 +36,34 @@ def cells(count: int) -> list[Cell]:
     return [Cell(f"made-{n // 5:03}", *CELLS_OF_EXPERIMENT[n % 5]) for n in range(count)]
 
 
+DIFFER = ("cost_usd", "duration_seconds", "patch_sha256", "run_id", "message")
+"""Columns that no two cells have alike; equal ones would be packed into almost nothing."""
+
+
 def of_cell(cell: Cell, frames: Frames) -> Frames:
-    """The tables of another cell with the same content."""
+    """The tables of another cell: the same outcomes, with costs, times, hashes and texts of its own."""
     key = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed}
-    return {
-        name: frame.with_columns(
-            pl.lit(value).cast(frame.schema[column]).alias(column) for column, value in key.items()
+    own = {}
+    for name, frame in frames.items():
+        columns = [pl.lit(value).cast(frame.schema[column]).alias(column) for column, value in key.items()]
+        own[name] = frame.with_columns(
+            *columns, *(_its_own(cell, frame, column) for column in DIFFER if column in frame)
         )
-        for name, frame in frames.items()
-    }
+    return own
+
+
+def _its_own(cell: Cell, frame: pl.DataFrame, column: str) -> pl.Series:
+    chance = random.Random(f"{cell} {column}")
+    values = frame[column].to_list()
+    if frame.schema[column] == pl.Float64:
+        changed: list[object] = [None if value is None else value * chance.uniform(0.5, 2) for value in values]
+    elif column == "message":
+        changed = [None if value is None else f"{value} {chance.getrandbits(160):x}" for value in values]
+    else:
+        changed = [
+            None if value is None else f"{chance.getrandbits(4 * len(value)):0{len(value)}x}" for value in values
+        ]
+    return pl.Series(column, changed, dtype=frame.schema[column])
 
 
 def template_of(cell: Cell, made: list[Frames]) -> Frames:
