@@ -74,6 +74,10 @@ COMMANDS: Final = {
         "cooperbench_assets.commands.doctor:doctor",
         "Say what is there, what is missing, and what that prevents.",
     ),
+    "cleanup": Lazy(
+        "cooperbench_assets.commands.cleanup:cleanup",
+        "Remove what dead runs have left on the Docker engine.",
+    ),
 }
 """Every command, in the order of the help."""
 

@@ -18,6 +18,16 @@ SECONDS = 60.0
 """How long the model may take to answer."""
 
 QUESTION = [{"role": "user", "content": "Say yes."}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "bash",
+        "description": "Run a command",
+        "parameters": {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
+    },
+}
+"""Agents call with a tool; some models, and some installations of litellm, fail with one only."""
+
 _NOT_FOR_A_QUESTION = ("max_tokens", "max_completion_tokens", "stream", "num_retries", "max_retries", "timeout")
 
 
@@ -35,7 +45,8 @@ def ask_model(request: ChildRequest) -> None:
         if found := azure.resolve_azure_config():
             model = azure.azure_litellm_model(model)
             kwargs |= {"api_base": found["endpoint"], "api_key": found["api_key"]}
-    call = {"model": model, "messages": QUESTION, **kwargs, "timeout": SECONDS, "num_retries": 0, "max_retries": 0}
+    patience = {"timeout": SECONDS, "num_retries": 0, "max_retries": 0}
+    call = {"model": model, "messages": QUESTION, "tools": [TOOL], **kwargs, **patience}
     try:
         litellm.completion(**call, max_tokens=1)
     except litellm.exceptions.BadRequestError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.execution.docker import ownership
 from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets_tests.engines import engine
@@ -48,3 +49,15 @@ def toy_dataset(toy: Toy, toy_image: str) -> Iterator[Path]:
     """The toy's dataset, whose image is there, ready for upstream's evaluation."""
     with backends_as_they_are():
         yield toy.dataset
+
+
+@pytest.fixture(scope="session")
+def demo_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's dataset."""
+    return build_dataset(tmp_path_factory.mktemp("demo") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def demo_images(engine: Engine, demo_dataset: Path) -> list[str]:
+    """The images of its tasks, made where they are not there."""
+    return build_task_images(engine, demo_dataset)

@@ -1,0 +1,66 @@
+"""cleanup: removing by hand what dead runs have left on the Docker engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cooperbench_assets.cli import NOT_IN_ORDER, CannotError
+from cooperbench_assets.commands.output import count, emit, new_table, note, rows_to
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cooperbench_assets.execution.docker.sweep import Belonging, Swept
+
+WHY: Final = {
+    "dead": "the process that it served is gone",
+    "alive": "the process that it serves runs",
+    "elsewhere": "it belongs to another machine or container, which cannot be looked into from here",
+}
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+def cleanup(dry_run: bool) -> None:
+    """Remove what dead runs have left on the Docker engine.
+
+    Looks at containers, networks and volumes with the labels of cooperbench-assets, and removes those whose run is
+    gone. Every run does that by itself at its start and end, so this is for runs that were killed and that nobody
+    starts again. What has no such label is never touched, nor are the images. Exit code 1 if something could not be
+    removed, 3 if no engine answers.
+    """
+    from cooperbench_assets.execution.docker.engine import Engine
+    from cooperbench_assets.execution.docker.sweep import sweep
+    from cooperbench_assets.execution.infrastructure import InfrastructureError
+
+    try:
+        with Engine.connect() as engine:
+            swept = sweep(engine, dry_run=dry_run)
+    except InfrastructureError as error:
+        raise CannotError(error.text) from error
+    show(swept, dry_run=dry_run)
+    if swept.failed:
+        raise click.exceptions.Exit(NOT_IN_ORDER)
+
+
+def show(swept: Swept, *, dry_run: bool) -> None:
+    """A line for each thing with our labels: what became of it, what it was for, and why."""
+    done = "would go" if dry_run else "removed"
+    rows = [(done, one, WHY[one.fate]) for one in swept.removed]
+    rows += [("not removed", one, problem) for one, problem in swept.failed]
+    rows += [("kept", one, WHY[one.fate]) for one in swept.kept]
+    if rows:
+        table = new_table("", "what", "name", "for", "why")
+        emit(rows_to(table, [(what, one.kind, one.name, purpose(one), why) for what, one, why in rows]))
+    verb = "would be removed" if dry_run else "removed"
+    note(f"{count(len(swept.removed), 'thing')} {verb}, {len(swept.kept)} kept, {len(swept.failed)} not removed")
+
+
+def purpose(one: Belonging) -> str:
+    """What it was made for: experiment, setting, seed, pair and attempt, as far as its labels say."""
+    said: Mapping[str, str] = one.described
+    seed = f"seed {said['seed']}" if "seed" in said else ""
+    parts = (said.get("experiment"), said.get("setting"), seed, said.get("pair"), said.get("attempt"))
+    return " ".join(part for part in parts if part) or said.get("purpose", "")

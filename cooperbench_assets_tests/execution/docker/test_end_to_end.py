@@ -1,0 +1,113 @@
+"""Whole experiments on a Docker engine, through the assets: images, verdicts, the gold baseline, and an engine's
+troubles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cooperbench_assets.execution.docker.engine import Engine
+from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets_tests.execution.docker.places import LIMITS, Place, demo_experiment, in_background
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+ALL = {
+    "solo": {"mode": "solo", "seeds": [0]},
+    "coop-comm": {"mode": "coop", "seeds": [0]},
+}
+VERDICT = ("pair", "outcome", "reason", "outcome_strict", "reason_strict", "merge_status", "apply_a", "apply_b")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_images: list[str]) -> Iterator[None]:
+    """Slots of this test's own, and the images."""
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    yield
+    close_servers()
+
+
+def verdicts(tried: Place, setting: str) -> list[tuple[Any, ...]]:
+    return tried.table(setting).select(VERDICT).sort("pair").rows()
+
+
+def until_settled(tried: Place, setting: str) -> None:
+    """Run a cell as often as its scripted failures of infrastructure need."""
+    for _ in range(4):
+        assert tried.run(setting).error is None
+        if not tried.table(setting).filter(pl.col("outcome") == "infra_error").height:
+            return
+
+
+@pytest.mark.parametrize("subset", ["tiny", "lite"])
+def test_verdicts_on_docker_equal_those_of_processes(
+    subset: str, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    settings = ALL if subset == "tiny" else {"solo": ALL["solo"]}
+    said = {"subset": subset, "settings": settings}
+    docker = Place(tmp_path / "docker", demo_experiment(demo_dataset, **said))
+    process = Place(tmp_path / "process", demo_experiment(demo_dataset, execution="process", **said))
+    for setting in settings:
+        for tried in (docker, process):
+            until_settled(tried, setting)
+        assert verdicts(docker, setting) == verdicts(process, setting)
+        assert {row[1] for row in verdicts(docker, setting)} <= {"pass", "fail"}
+    assert docker.left(engine) == []
+
+
+@pytest.mark.parametrize("execution", ["docker", "process"])
+def test_gold_passes_but_for_pairs_that_conflict_on_purpose(
+    execution: str, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = Place(tmp_path / "project", demo_experiment(demo_dataset, execution=execution))
+    ran = tried.gold()
+    assert ran.error is None
+    assert ran.failed_checks == ()
+    said = ran.metadata["gold_baseline"]
+    assert {name: said[name] for name in ("sound", "fails", "flaky", "conflicting", "not_judged")} == {
+        "sound": 12,
+        "fails": 0,
+        "flaky": 0,
+        "conflicting": 2,
+        "not_judged": 0,
+    }
+    until_settled(tried, "solo")
+    published = tried.publish()
+    assert (published.error, published.failed_checks) == (None, ())
+    rows = tried.rows("SELECT mode, first, second, count(*) FROM gold_baseline GROUP BY ALL ORDER BY ALL")
+    assert rows == [("coop", "fail", "fail", 2), ("coop", "pass", "pass", 4), ("solo", "pass", "pass", 6)]
+    sensitivity = tried.rows("SELECT DISTINCT setting, gold_passes, gold_fails, gold_unknown FROM gold_sensitivity")
+    assert sensitivity == [("solo", 6, 0, 0)]
+    assert tried.left(engine) == []
+
+
+def test_a_container_that_is_killed_is_no_fail_and_the_next_run_completes_the_cell(
+    demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    limits = {**LIMITS, "eval_concurrency": 1, "eval_attempts": 3}
+    tried = Place(tmp_path / "project", demo_experiment(demo_dataset, limits=limits))
+    killed: list[str] = []
+
+    def kill() -> None:
+        end = time.monotonic() + 240
+        while not killed and time.monotonic() < end:
+            for one in tried.left(engine):
+                if engine.api.inspect_container(one.id)["State"]["Running"]:
+                    engine.api.kill(one.id)
+                    killed.append(one.described["pair"])
+                    return
+            time.sleep(0.02)
+
+    with in_background(kill):
+        assert tried.run().error is None
+    (pair,) = killed
+    assert tried.outcomes()[pair].startswith("infra_error eval container_")
+    assert tried.left(engine) == []
+    until_settled(tried, "solo")
+    assert set(tried.table("solo")["outcome"]) <= {"pass", "fail"}
