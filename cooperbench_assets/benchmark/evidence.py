@@ -42,6 +42,15 @@ GRADED = frozenset({"Submitted", "LimitsExceeded", "CostLimitExceeded"})
 LIMITS = frozenset({"LimitsExceeded", "CostLimitExceeded"})
 """Statuses of an agent that used up its steps or its money: its patch is graded."""
 
+_COMPLAINTS = (
+    "Error response from daemon: ",
+    "Error: No such container",
+    "OCI runtime exec failed",
+    "Cannot connect to",
+)
+_COMPLAINT_LINES = 4
+"""A patch with a change in it has more."""
+
 _NO_TEXT = (b"", b"null", b'""')
 _TAIL = 1 << 16
 _LONGEST_TAIL = 1 << 23
@@ -100,6 +109,8 @@ def agent_end(folder: str, names: Container[str], name: str, feature: int | None
             return AgentEnd(
                 name, feature, record, None, ending.text, ending.source, suspect=record.status not in LIMITS
             )
+        if (lost := _from_patch(folder, names, feature, record)) is not None:
+            return AgentEnd(name, feature, record, *lost)
         return AgentEnd(name, feature, record)
     found = _from_result(record)
     if found is None or found[0].family == "unknown":
@@ -131,6 +142,24 @@ def _from_result(record: AgentRecord) -> _Found | None:
     text = text_of(record.error or None) or (record.status if record.status not in (None, "Error") else None)
     failure = failures.classify(text)
     return None if failure is None or text is None else (failure, text, "result.json")
+
+
+def _from_patch(folder: str, names: Container[str], feature: int | None, record: AgentRecord) -> _Found | None:
+    """The engine's complaint where a patch should be: the container was gone when upstream asked it for the work.
+
+    The agent does not notice: every command of it fails, until its steps are used up or it says that it is done.
+    """
+    file = "solo.patch" if feature is None else f"agent{feature}.patch"
+    if not (isinstance(record.patch_lines, int) and 0 < record.patch_lines <= _COMPLAINT_LINES) or file not in names:
+        return None
+    try:
+        text = read_bytes(f"{folder}/{file}").decode("utf-8", "replace").strip()
+    except (OSError, BadFileError):
+        return None
+    if not text.startswith(_COMPLAINTS):
+        return None
+    failure = failures.classify(text)
+    return None if failure is None else (failure, text[:EVIDENCE_LIMIT], file)
 
 
 def _from_ending(ending: _Ending | None) -> _Found | None:

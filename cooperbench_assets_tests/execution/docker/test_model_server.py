@@ -206,3 +206,25 @@ def test_an_agent_that_hangs_is_ended_at_its_deadline(
     (found,) = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
     assert found == "infra_error agent provider_timeout"
     assert tried.left(engine) == []
+
+
+def test_an_agent_whose_container_is_killed_is_never_graded(
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = place(tmp_path, server, demo_dataset, preflight={"ask_model": False})
+    server.pause = 1.0
+
+    def kill() -> None:
+        assert server.slow.wait(120)
+        for one in tried.left(engine):
+            engine.api.kill(one.id)
+
+    with in_background(kill):
+        assert tried.run(at_most=1).error is None
+    (found,) = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
+    assert found == "infra_error agent container_died"
+    assert tried.left(engine) == []
+
+    server.pause = 0.0
+    assert tried.run(at_most=1).error is None
+    assert sorted(tried.outcomes().values()) == ["missing"] * 5 + ["pass"]
