@@ -50,10 +50,14 @@ def runs(logs: str) -> list[Path]:
     return sorted(Path(logs).iterdir())
 
 
+def _no_cause(*_: object) -> None:
+    """In place of the search; a mock of the library would take longer than the search itself."""
+
+
 def parse(logs: str) -> None:
     """Every file read, decoded, validated and held against its place; no search for causes."""
     with (
-        mock.patch.object(evidence, "struck", return_value=None),
+        mock.patch.object(evidence, "struck", _no_cause),
         mock.patch.object(pairfolder, "DISK_NEEDLE", b"{"),
     ):
         for run in runs(logs):
@@ -135,8 +139,10 @@ def measure(place: Path, quick: bool) -> Section:
         title="Read and classify a log tree",
         records=records,
         targets=[
-            Target(text="parsing ≤ 1.6 × floor", value=f"{parsed:.2f} ×", met=parsed <= 1.6),
-            Target(text="with classification ≤ 2.5 × floor", value=f"{classified:.2f} ×", met=classified <= 2.5),
+            Target(text="parsing ≤ 1.6 × floor", value=f"{parsed:.2f} ×", met=parsed <= 1.6, why=why),
+            Target(
+                text="with classification ≤ 2.5 × floor", value=f"{classified:.2f} ×", met=classified <= 2.5, why=why
+            ),
             Target(text="≥ 3.5 × as fast as the loop", value=f"{loop:.1f} ×", met=loop >= 3.5, why=why),
             Target(text="≥ 10 × as fast as read_json", value=f"{duck:.1f} ×", met=duck >= 10),
         ],
