@@ -65,6 +65,8 @@ def tick(
     if not chosen:
         return dg.SkipReason("nothing is owed: " + "; ".join(_why_not(seen) for seen in looks))
     title = title_of([why for _, why in chosen])
+    if is_preview(context):
+        return dg.SkipReason(f"A tick would launch a backfill now. {title}")
     listed = "\n".join(f"{cell}: {WORDS[why]}" for cell, why in chosen)
     backfill = add_backfill(
         context.instance,
@@ -73,11 +75,26 @@ def tick(
         [asset_key(bound.name, name) for name in CELL_ASSETS],
         title=title,
         description=listed,
-        tags={**tags, LAUNCHED_BY_TAG: "nightly schedule"},
+        tags={
+            **tags,
+            LAUNCHED_BY_TAG: "nightly schedule",
+            # The Backfills page shows tags, and the title on the backfill's own page only.
+            "cooperbench-assets/why": title,
+            "dagster/schedule_name": job_name(bound.name, "nightly"),
+        },
         run_config=run_config(bound.name, CELL_ASSETS),
         now=now.replace(tzinfo=UTC),
     )
     return dg.SkipReason(f"backfill {backfill}: {title}")
+
+
+def is_preview(context: dg.ScheduleEvaluationContext) -> bool:
+    """Whether somebody only looks, by the UI's "Preview tick result": the daemon numbers its ticks, a preview does not.
+
+    A preview calls the same code as a tick does, and must buy nothing.
+    """
+    key = context.log_key
+    return key is not None and len(key) > 0 and not key[-1].isdecimal()
 
 
 def owed_by_night(seen: Look) -> str | None:

@@ -1,0 +1,137 @@
+"""What a person does in the Dagster UI with an experiment, and what they wait for."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+LOCATION = "cooperbench_assets"
+REPOSITORY = "__repository__"
+PATIENCE_SECONDS = 150.0
+
+
+def launch_cell(page: Page, address: str, experiment: str, setting: str, seed: int) -> None:
+    """Materialise a cell by the job's button; ends on the page of the run."""
+    page.goto(f"{address}/locations/{LOCATION}/jobs/{experiment}_run_cell/")
+    page.get_by_role("button", name="Materialize").first.click()
+    sure = page.get_by_role("button", name="Confirm")
+    dialog = page.get_by_role("dialog").filter(has_text="Launch runs to materialize")
+    expect(sure.or_(dialog).first).to_be_visible()
+    if sure.is_visible():
+        sure.click()  # subset_pairs was never materialised: the cell reads the subset itself.
+    # The dimensions stand in the order of their names.
+    for place, value in enumerate((str(seed), setting)):
+        selector = dialog.locator("[class*=tagSelectorContainer]").nth(place)
+        selector.click()
+        choices = page.locator(".dagster-popover[role=dialog]")
+        choices.get_by_title(value, exact=True).click()
+        expect(selector).to_contain_text(value)
+        page.keyboard.press("Escape")
+        expect(choices).to_be_hidden()
+    page.get_by_role("button", name="Launch 1 run").click()
+    # The toast has a button of its own beside the page's "View 3 assets".
+    page.get_by_text("View", exact=True).first.click()
+    page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}"), wait_until="commit")
+
+
+def switch_on(page: Page, address: str, kind: str, name: str) -> None:
+    """Start a sensor or schedule by its switch.
+
+    Args:
+        page: The browser's page.
+        address: The UI's address.
+        kind: sensors or schedules.
+        name: The sensor's or schedule's name.
+    """
+    page.goto(f"{address}/locations/{LOCATION}/{kind}/{name}")
+    switch = page.get_by_role("switch").or_(page.locator("input[type=checkbox]")).first
+    expect(switch).to_be_attached()
+    switch.dispatch_event("click")  # The input itself is hidden behind what is drawn.
+    expect(switch).to_be_checked()
+
+
+def wait_for(page: Page, url: str, wanted: Locator, seconds: float = PATIENCE_SECONDS) -> None:
+    """Look at a page again and again until it shows something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        page.goto(url)
+        try:
+            expect(wanted).to_be_visible(timeout=12_000)
+        except AssertionError:
+            continue
+        return
+    raise AssertionError(f"{url} did not show {wanted} within {seconds:g} seconds:\n{page.inner_text('body')[:3000]}")
+
+
+def check_page(address: str, experiment: str, asset: str, check: str) -> str:
+    """The page of an asset check."""
+    return f"{address}/assets/{experiment}/{asset}?view=checks&checkDetail={check}"
+
+
+def partition_page(address: str, experiment: str, asset: str, setting: str, seed: int) -> str:
+    """The page of a partition of an asset."""
+    return f"{address}/assets/{experiment}/{asset}?view=partitions&partition={seed}%7C{setting}"
+
+
+def graphql(address: str, query: str, **variables: Any) -> Any:
+    """Ask the webserver.
+
+    Raises:
+        AssertionError: if it answers with errors.
+    """
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{address}/graphql", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        content = json.loads(answer.read())
+    assert "errors" not in content, content["errors"]
+    return content["data"]
+
+
+def start_sensor(address: str, name: str) -> None:
+    """Start a sensor without a browser."""
+    selector = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "sensorName": name}
+    query = "mutation ($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename } }"
+    assert graphql(address, query, s=selector)["startSensor"]["__typename"] == "Sensor"
+
+
+def launch_run(address: str, experiment: str, setting: str, seed: int) -> str:
+    """Launch a cell without a browser, as the UI does; returns the run's id."""
+    tags = {"dagster/partition": f"{seed}|{setting}", "dagster/partition/seed": str(seed)}
+    tags["dagster/partition/setting"] = setting
+    parameters = {
+        "selector": {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": REPOSITORY,
+            "pipelineName": f"{experiment}_run_cell",
+        },
+        "runConfigData": {},
+        "mode": "default",
+        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+    }
+    query = (
+        "mutation ($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) "
+        "{ __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"
+    )
+    answer = graphql(address, query, p=parameters)["launchPipelineExecution"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["runId"])
+
+
+def run_statuses(address: str) -> list[str]:
+    """The statuses of all runs, the newest first."""
+    answer = graphql(address, "{ runsOrError { ... on Runs { results { status } } } }")
+    return [run["status"] for run in answer["runsOrError"]["results"]]
+
+
+def backfill_titles(address: str) -> list[str]:
+    """The titles of all backfills."""
+    answer = graphql(address, "{ partitionBackfillsOrError { ... on PartitionBackfills { results { title } } } }")
+    return [backfill["title"] for backfill in answer["partitionBackfillsOrError"]["results"]]

@@ -1,0 +1,151 @@
+"""An experiment that is left alone, in the real UI: `dagster dev` with its daemon, and a person's browser."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from cooperbench_assets.benchmark.logtree import read_run
+from cooperbench_assets.benchmark.outcomes import judge
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.demo.strikes import StrikePolicy, strikes_agent
+from cooperbench_assets.execution.attempts import scan_attempts
+from cooperbench_assets.spec import load_experiments
+from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.automation.ui_actions import (
+    backfill_titles,
+    check_page,
+    launch_cell,
+    launch_run,
+    partition_page,
+    run_statuses,
+    start_sensor,
+    switch_on,
+    wait_for,
+)
+from cooperbench_assets_tests.projects import make_project
+from cooperbench_assets_tests.ui import browser, dagster_dev
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.project import Project
+
+pytestmark = pytest.mark.slow
+
+STRIKES = {"rate": 0.5, "most": 1}
+TWO_SEEDS = {"solo": {"mode": "solo", "seeds": [0, 1]}}
+
+
+def bind(project: Project) -> BoundExperiment:
+    return BoundExperiment("drill", load_experiments(project.defs)["drill"], project)
+
+
+def outcomes(bound: BoundExperiment, seed: int = 0) -> dict[str, str]:
+    cell = bound.spec.cell("drill", "solo", seed)
+    reading = read_run(bound.run_dir(cell), cell.mode)
+    return {pair.name: judge(reading.pairs.get(pair)).outcome for pair in bound.subset().pairs}
+
+
+@pytest.mark.browser
+def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by_night(tmp_path: Path) -> None:
+    attributes = demo_attributes(
+        TWO_SEEDS, STRIKES, retry={"backoff_minutes": 0, "every_seconds": 5}, nightly="* * * * *"
+    )
+    project = make_project(tmp_path / "project", {"drill": attributes})
+    bound = bind(project)
+    pairs = [pair.name for pair in bound.subset().pairs]
+    struck = sum(strikes_agent(pair, "solo", 0, 1, StrikePolicy.from_config(STRIKES)) is not None for pair in pairs)
+    assert 0 < struck < 5, "the breaker stays closed"
+
+    with dagster_dev(project) as address, browser() as page:
+        expect.set_options(timeout=90_000)
+        launch_cell(page, address, "drill", "solo", 0)
+        expect(page.get_by_text(re.compile(r"[1-6] of 6 pairs done")).first).to_be_visible()
+        expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+
+        cell = partition_page(address, "drill", "pair_results", "solo", 0)
+        page.goto(cell)
+        expect(page.get_by_text("pairs_that_need_attention")).to_be_visible()
+        infra = page.locator("tr", has=page.get_by_text("infra_error", exact=True)).first
+        assert int(infra.locator("td").nth(1).inner_text()) >= struck
+        check = check_page(address, "drill", "run_logs", "no_agent_infra_error")
+        page.goto(check)
+        expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
+        page.get_by_role("tab", name="Partitions").last.click()
+        expect(page.get_by_text("Failed (1)", exact=True)).to_be_visible()
+
+        switch_on(page, address, "sensors", "drill_retry")
+        done = page.locator("tr", has=page.get_by_text("pairs_that_need_attention"))
+        wait_for(page, f"{address}/runs", page.get_by_text("retry sensor").first)
+        deadline = time.monotonic() + 150
+        while set(outcomes(bound).values()) - {"pass", "fail"} and time.monotonic() < deadline:
+            time.sleep(1)
+        assert set(outcomes(bound).values()) <= {"pass", "fail"}
+        wait_for(page, check, page.get_by_text("no infrastructure failure at the agent stage"))
+        page.get_by_role("tab", name="Partitions").last.click()
+        expect(page.get_by_text("Passed (1)", exact=True)).to_be_visible()
+        page.goto(cell)
+        expect(page.get_by_text("run_folder").first).to_be_visible()
+        assert done.count() == 0
+
+        switch_on(page, address, "schedules", "drill_nightly")
+        wait_for(page, f"{address}/runs?view=backfills", page.get_by_text("Nightly: 1 cell (1 never run)").first)
+        assert backfill_titles(address) == ["Nightly: 1 cell (1 never run)"]
+        wait_for(
+            page, f"{address}/assets/drill/pair_results?view=partitions", page.get_by_text("Materialized (2)").first
+        )
+        deadline = time.monotonic() + 150
+        while set(outcomes(bound, 1).values()) - {"pass", "fail"} and time.monotonic() < deadline:
+            time.sleep(1)
+        assert set(outcomes(bound, 1).values()) <= {"pass", "fail"}
+        assert backfill_titles(address) == ["Nightly: 1 cell (1 never run)"], "nothing is owed in later nights"
+
+
+def test_stopping_the_daemon_in_the_middle_and_starting_it_again_changes_nothing_in_the_outcome(
+    tmp_path: Path,
+) -> None:
+    strikes = {"rate": 0.4, "eval_rate": 0.0, "most": 1}
+    one_at_a_time = {"concurrency": 1, "pair_timeout_minutes": 1, "test_timeout_seconds": 30}
+    attributes = demo_attributes(None, strikes, limits=one_at_a_time, retry={"backoff_minutes": 0, "every_seconds": 5})
+    ends = {}
+    for name in ("undisturbed", "stopped"):
+        project = make_project(tmp_path / name, {"drill": attributes})
+        bound = bind(project)
+        pairs = bound.subset().pairs
+        run_dir = bound.run_dir(bound.cells[0])
+        with dagster_dev(project) as address:
+            start_sensor(address, "drill_retry")
+            launch_run(address, "drill", "solo", 0)
+            if name == "stopped":
+                until(lambda folder=run_dir: bool(scan_attempts(folder, "solo")))
+            else:
+                at_rest(bound, address)
+        if name == "stopped":
+            assert len(scan_attempts(run_dir, "solo")) < len(pairs) or set(outcomes(bound).values()) != {"pass"}
+            with dagster_dev(project) as address:
+                at_rest(bound, address)
+        ends[name] = outcomes(bound)
+        tries = scan_attempts(run_dir, "solo").values()
+        assert all(len([one for one in several if one.stage == "agent"]) <= 3 for several in tries)
+    assert ends["stopped"] == ends["undisturbed"]
+    assert set(ends["stopped"].values()) <= {"pass", "fail"}
+
+
+def at_rest(bound: BoundExperiment, address: str) -> None:
+    """Wait until every pair has its verdict and no run is left in any queue."""
+    until(lambda: set(outcomes(bound).values()) <= {"pass", "fail"})
+    until(lambda: set(run_statuses(address)) <= {"SUCCESS", "FAILURE", "CANCELED"})
+
+
+def until(holds: object, seconds: float = 180.0) -> None:
+    """Wait for something to come true."""
+    assert callable(holds)
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} seconds"
+        time.sleep(0.5)
