@@ -158,12 +158,12 @@ def _summarise(result: dg.ExecuteInProcessResult) -> Ran:
 
 
 def _errors(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """The innermost text of each failed step: the wrapping says nothing to a person."""
+    """What each failed step raised: Dagster's wrapping says nothing to a person, and neither do the causes below."""
     for event in result.all_events:
         if not event.is_step_failure:
             continue
         error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
+        while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
             error = error.cause
         if error is None:
             yield "unknown error"

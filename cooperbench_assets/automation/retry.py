@@ -33,10 +33,11 @@ TICK_SECONDS: Final = 40.0
 
 def build_retry_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
     """The sensor that asks for a run of each cell with something to retry."""
+    images = ("task_images",) if bound.spec.execution == "docker" else ()
 
     @dg.sensor(
         name=job_name(bound.name, "retry"),
-        target=dg.AssetSelection.assets(*(asset_key(bound.name, name) for name in CELL_ASSETS)),
+        target=dg.AssetSelection.assets(*(asset_key(bound.name, name) for name in (*images, *CELL_ASSETS))),
         minimum_interval_seconds=bound.spec.retry.every_seconds,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Tries again what infrastructure broke in cells that somebody has launched, within the limits of "
@@ -73,6 +74,9 @@ def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datet
             reasons.append(f"{seen.state.cell}: {decision.reason}")
     for reason in reasons:
         context.log.info(reason)
+    if requests and (images := images_request(bound, now)) is not None:
+        context.log.info("task images come first: no lock file names them yet")
+        return dg.SensorResult(run_requests=[images], cursor=cursor)
     if requests:
         return dg.SensorResult(run_requests=requests, cursor=cursor)
     return dg.SensorResult(skip_reason="\n".join(reasons) or "the experiment plans no cell", cursor=cursor)
@@ -115,6 +119,17 @@ def request(bound: BoundExperiment, state: CellState, launch: Launch) -> dg.RunR
             FINGERPRINT_TAG: state.fingerprint,
             "cooperbench-assets/why": launch.why,
         },
+    )
+
+
+def images_request(bound: BoundExperiment, now: datetime) -> dg.RunRequest | None:
+    """The run that makes the task images ready, where that was never done; once an hour while it fails."""
+    if bound.spec.execution != "docker" or bound.image_lock.is_file():
+        return None
+    return dg.RunRequest(
+        run_key=f"{bound.name}:task_images:{now:%Y-%m-%dT%H}",
+        asset_selection=[asset_key(bound.name, "task_images")],
+        tags={LAUNCHED_BY_TAG: "retry sensor"},
     )
 
 

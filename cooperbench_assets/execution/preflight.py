@@ -6,6 +6,7 @@ project without launching (``doctor``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -235,6 +236,8 @@ class Preflight:
             return str(error)
         finally:
             shutil.rmtree(place, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                place.parent.rmdir()
         if ended.exit_code == 0:
             return None
         return ended.error or "the process that asked it was ended"

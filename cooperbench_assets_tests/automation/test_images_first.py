@@ -1,0 +1,44 @@
+"""The retry sensor of an experiment on Docker: no cell is asked for before its images are."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cooperbench_assets.execution.docker.engine import Engine
+from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.engines import engine
+from cooperbench_assets_tests.execution.docker.images import build_task_images
+
+__all__ = ["engine"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine]
+
+
+def asked(result: dg.SensorResult) -> list[list[str]]:
+    return [[key.path[-1] for key in one.asset_selection or ()] for one in result.run_requests or ()]
+
+
+def test_images_are_made_ready_first_and_then_the_cell_is_retried(
+    tmp_path: Path, instance: dg.DagsterInstance, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    always = {"rate": 0.0, "always": [STRUCK]}
+    driver = Driver(bind_demo(tmp_path, strikes=always, execution="docker"), instance)
+    driver.bound.subset()
+    build_task_images(engine, driver.bound.dataset)
+    assert driver.materialize(["subset_pairs", "task_images"]).success
+    assert driver.launch(driver.bound.cells[0].cell, pairs=[STRUCK]).success
+    driver.now += timedelta(hours=1)
+    assert asked(driver.tick()) == [list(CELL_ASSETS)]
+
+    driver.bound.image_lock.unlink()
+    result = driver.tick()
+    assert asked(result) == [["task_images"]]
+    (request,) = result.run_requests or ()
+    assert request.partition_key is None
+    assert driver.execute(request).success
+    assert asked(driver.tick()) == [list(CELL_ASSETS)]
