@@ -15,6 +15,7 @@ from statistics import median
 
 import psutil
 
+from cooperbench_assets.project import Project
 from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project
 from perf.measure import Contender, cpu_seconds, race, run_command
 from perf.results import Record, Section, Target, ratio
@@ -158,15 +159,20 @@ def measure(place: Path, quick: bool) -> Section:
     projects = make_projects(place)
     folder, variables = projects["ours"]
 
-    def python(code: str) -> object:
-        return run_command([sys.executable, "-c", code], cwd=folder, env=variables)
+    bare = make_project(place / "bare", {})
+    (bare.defs / "nothing").mkdir()
+    (bare.defs / "nothing" / "definitions.py").write_text(EMPTY)
+
+    def python(code: str, project: Project | None = None) -> object:
+        where = folder if project is None else project.root
+        return run_command([sys.executable, "-c", code], cwd=where, env=environment(project) if project else variables)
 
     load = "import cooperbench_assets.definitions as it; it.defs()"
     graph = f"{load}.get_repository_def()"
     records = race(
         [
             Contender("import dagster", "floor", lambda: python("import dagster")),
-            Contender("import dagster, load an empty defs folder's machinery", "floor", lambda: python(MACHINERY)),
+            Contender("the code location without any experiment", "floor", lambda: python(load, bare)),
             Contender("ours: load the code location", "ours", lambda: python(load)),
             Contender("ours: and resolve the graph", "part", lambda: python(graph)),
             Contender("cooperbench-assets --help", "part", lambda: python(HELP)),
@@ -200,18 +206,19 @@ def measure(place: Path, quick: bool) -> Section:
     )
 
 
-MACHINERY = "import dagster as dg; from dagster.components.core.load_defs import load_defs"
 HELP = "import sys; sys.argv[1:] = ['--help']; from cooperbench_assets.cli import main; main()"
 
 
 def slow(variables: dict[str, str], folder: Path) -> str:
-    """The modules outside Dagster whose import takes longest."""
+    """The packages whose import takes longest, once Dagster's own is over."""
     code = "import dagster, sys; sys.stderr.write('----\\n'); import cooperbench_assets.definitions as it; it.defs()"
     said = run_command([sys.executable, "-X", "importtime", "-c", code], cwd=folder, env=variables).output
-    found = []
+    took: dict[str, int] = {}
     for line in said.partition("----")[2].splitlines():
         parts = line.removeprefix("import time:").split("|")
-        if len(parts) == 3 and parts[1].strip().isdigit() and not parts[2].startswith("     "):
-            found.append((int(parts[1]), parts[2].strip()))
-    longest = sorted(found, reverse=True)[:6]
-    return "Beside Dagster's own import: " + ", ".join(f"{name} {took / 1000:.0f} ms" for took, name in longest) + "."
+        if len(parts) == 3 and parts[0].strip().isdigit():
+            package = parts[2].strip().partition(".")[0]
+            took[package] = took.get(package, 0) + int(parts[0])
+    longest = sorted(took.items(), key=lambda one: -one[1])[:8]
+    figures = ", ".join(f"{name} {value / 1000:.0f} ms" for name, value in longest)
+    return f"After `import dagster`, which puts off most of Dagster itself, the imports of: {figures}."
