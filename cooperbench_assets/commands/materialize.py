@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.launch import Launcher, Ran
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
 
+GOLD_FIGURES = ("sound", "fails", "flaky", "conflicting", "not_judged")
 STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 
 
@@ -34,6 +35,7 @@ STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 @click.option("--concurrency", type=click.IntRange(1), help="Pairs at once, instead of the experiment's limit.")
 @click.option("--unplanned", is_flag=True, help="Also run a cell that the experiment does not plan.")
 @click.option("--new-campaign", is_flag=True, help="Count tries anew: what broke them is mended.")
+@click.option("--gold", is_flag=True, help="The gold baseline instead of cells: no model and no cost.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and why; run nothing.")
 def materialize(
     experiment: str,
@@ -45,6 +47,7 @@ def materialize(
     concurrency: int | None,
     unplanned: bool,
     new_campaign: bool,
+    gold: bool,
     dry_run: bool,
 ) -> None:
     """Bring an experiment's cells and its results store up to date.
@@ -52,6 +55,8 @@ def materialize(
     Runs what is missing or what infrastructure broke, reads every chosen cell, evaluates the checks and publishes.
     Nothing that has its verdict is run again. Failed checks are reported and are no error: they say something about
     the data. Exit code 3 if an asset could not be materialised.
+
+    --gold evaluates the dataset's own solutions twice, in the same sandbox: the best first run on a new machine.
     """
     project = find_project()
     spec = choose(load_experiments(project.defs), experiment)[experiment]
@@ -68,11 +73,13 @@ def materialize(
     from cooperbench_assets.launch import Launcher  # imports Dagster: seconds that --help need not cost
 
     out = console()
+    if gold and spec.execution not in ("docker", "process"):
+        raise click.BadParameter(f"--gold needs execution: docker or process; {experiment} has {spec.execution}")
     if dry_run:
         print_plans(BoundExperiment(experiment, spec, project), cells, config, out)
         return
     with Launcher(project, experiment, spec) as launcher:
-        failures = run_cells(launcher, cells, out, config)
+        failures = run_gold(launcher, out) if gold else run_cells(launcher, cells, out, config)
         store = launcher.run_store()
     report(out, "results_store", store)
     if failures or store.error:
@@ -164,14 +171,37 @@ def progress_bar(out: Console, launcher: Launcher) -> Iterator[Progress]:
         yield progress
 
 
+def run_first(launcher: Launcher, out: Console) -> bool:
+    """Materialise what cells wait for: the subset and, on Docker, its images. Whether that went well."""
+    first = launcher.run_subset()
+    if first.error:
+        report(out, "task_images" if "subset_pairs" in first.materialized else "subset_pairs", first)
+        return False
+    for name, found in first.failed_checks:
+        out.print(f"check {name}: {found}", style="yellow")
+    return True
+
+
+def run_gold(launcher: Launcher, out: Console) -> int:
+    """Materialise the gold baseline; 1 if it could not be."""
+    if not run_first(launcher, out):
+        return 1
+    ran = launcher.run_gold()
+    said = ran.metadata.get("gold_baseline") or {}
+    figures = ", ".join(f"{said[name]} {name.replace('_', ' ')}" for name in GOLD_FIGURES if said.get(name))
+    if ran.error:
+        report(out, "gold_baseline", ran)
+        return 1
+    out.print(f"gold_baseline: {figures}")
+    for name, found in ran.failed_checks:
+        out.print(f"  check {name}: {found}", style="yellow")
+    return 0
+
+
 def run_cells(launcher: Launcher, cells: Sequence[CellSpec], out: Console, config: dict[str, Any] | None = None) -> int:
     """Materialise the subset and the cells; returns how many could not be."""
-    subset = launcher.run_subset()
-    if subset.error:
-        report(out, "task_images" if "subset_pairs" in subset.materialized else "subset_pairs", subset)
+    if not run_first(launcher, out):
         return 1
-    for name, found in subset.failed_checks:
-        out.print(f"check {name}: {found}", style="yellow")
     failures = 0
     with progress_bar(out, launcher) as progress:
         for cell in cells:
