@@ -6,15 +6,17 @@ figure (``report``).
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
 import base64
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name
 from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.report.build import Built, build_reports
-from cooperbench_assets.report.figure import Figure
+
+if TYPE_CHECKING:
+    from cooperbench_assets.report.build import Built
+    from cooperbench_assets.report.figure import Figure
 
 SHOWN = ("success_by_setting", "paired_comparisons")
 """Figures that the materialisation shows."""
@@ -37,6 +39,8 @@ def build_report_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
         pool="results_store",
     )
     def report() -> dg.MaterializeResult[Any]:
+        from cooperbench_assets.report.build import build_reports  # the drawing libraries take half a second
+
         logs = {bound.name: bound.logs}
         (built,) = build_reports(bound.project.database, bound.project.report, [bound.name], logs)
         return dg.MaterializeResult(metadata=_metadata(bound, built))
@@ -44,7 +48,7 @@ def build_report_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
     return report
 
 
-def _metadata(bound: BoundExperiment, built: Built) -> dict[str, Any]:
+def _metadata(bound: BoundExperiment, built: "Built") -> dict[str, Any]:
     """Where the page is, how many findings stand first on it, and two figures."""
     drawn = {name: built.figures[name] for name in SHOWN}
     return {
@@ -57,7 +61,7 @@ def _metadata(bound: BoundExperiment, built: Built) -> dict[str, Any]:
     }
 
 
-def preview(figure: Figure) -> str:
+def preview(figure: "Figure") -> str:
     """A figure as Markdown that needs no file beside it, or the sentence in its place."""
     if figure.svg is None:
         return figure.sentence or ""
