@@ -94,7 +94,7 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
         assert done.count() == 0
 
         switch_on(page, address, "schedules", "drill_nightly")
-        wait_for(page, f"{address}/runs?view=backfills", page.get_by_text("Nightly: 1 cell (1 never run)").first)
+        wait_for(page, f"{address}/runs?view=backfills", page.get_by_text("why: 1 cell (1 never run)").first)
         assert backfill_titles(address) == ["Nightly: 1 cell (1 never run)"]
         wait_for(
             page, f"{address}/assets/drill/pair_results?view=partitions", page.get_by_text("Materialized (2)").first

@@ -17,10 +17,11 @@ from cooperbench_assets.automation.backfills import add_backfill, running_backfi
 from cooperbench_assets.automation.decide import FRUITLESS_RUNS
 from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.automation.retry import backfilled, run_config
-from cooperbench_assets.automation.runs import CELL_ASSETS, LAUNCHED_BY_TAG, job_name, report_dead_runs
+from cooperbench_assets.automation.runs import CELL_ASSETS, job_name, report_dead_runs
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
 NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
+WHY_TAG: Final = "why"
 WORDS: Final = {"missing": "never run", "incomplete": "with pairs that are owed", "stale": "newer than their tables"}
 
 
@@ -77,9 +78,8 @@ def tick(
         description=listed,
         tags={
             **tags,
-            LAUNCHED_BY_TAG: "nightly schedule",
-            # The Backfills page shows tags, and the title on the backfill's own page only.
-            "cooperbench-assets/why": title,
+            # The Backfills page shows tags and no title, and cuts what is long.
+            WHY_TAG: title.removeprefix("Nightly: "),
             "dagster/schedule_name": job_name(bound.name, "nightly"),
         },
         run_config=run_config(bound.name, CELL_ASSETS),

@@ -148,14 +148,14 @@ def failed_since(instance: dg.DagsterInstance, experiment: str, since: datetime)
 
 
 def error_of(instance: dg.DagsterInstance, run_id: str) -> str:
-    """The innermost text of a run's first failed step, or of the run: the wrapping says nothing to a person."""
+    """What a run's first failed step raised, or why the run failed: Dagster's wrapping says nothing to a person."""
     wanted = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
     for entry in sorted(instance.all_logs(run_id, of_type=wanted), key=lambda entry: entry.timestamp):
         event = entry.dagster_event
         if event is None:
             continue
         error = event.step_failure_data.error if event.is_step_failure else event.job_failure_data.error
-        while error is not None and error.cause is not None:
+        while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
             error = error.cause
         text = (error.message if error is not None else event.message) or ""
         if text.strip():
