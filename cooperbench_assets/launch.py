@@ -18,6 +18,7 @@ from dagster._core.instance.ref import InstanceRef
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.execution import owes
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
+from cooperbench_assets.automation.runs import report_dead_runs
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.experiment import experiment_definitions
 
@@ -76,6 +77,7 @@ class Launcher:
         os.environ.setdefault("DAGSTER_HOME", str(self.bound.project.root))
         reference = InstanceRef.from_dir(str(self.bound.project.root))
         self._instance = self._stack.enter_context(dg.DagsterInstance.from_ref(reference))
+        report_dead_runs(self._instance, self.bound)
         return self
 
     def __exit__(

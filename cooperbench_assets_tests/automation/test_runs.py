@@ -17,8 +17,11 @@ from cooperbench_assets.assets.keys import HOST_TAG
 from cooperbench_assets.automation import runs
 from cooperbench_assets.automation.runs import CELL_ASSETS, cell_runs, concerns, report_dead_runs
 from cooperbench_assets.execution.lock import cell_lock
+from cooperbench_assets.launch import Launcher
+from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets_tests.automation.driving import Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import Driver, bind_demo, demo_attributes
+from cooperbench_assets_tests.projects import make_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,3 +154,21 @@ def test_a_run_that_was_asked_for_and_never_handed_over_does_not_block_its_own_h
         asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
     )
     assert cell_runs(driver.instance, SOLO).active is None
+
+
+def test_the_command_line_reports_dead_runs_when_it_starts(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "project", {"drill": demo_attributes()})
+    monkeypatch.setenv("DAGSTER_HOME", str(project.root))
+    spec = load_experiments(project.defs)["drill"]
+    with Launcher(project, "drill", spec) as launcher:
+        assert launcher._instance is not None
+        driver = Driver(launcher.bound, launcher._instance)
+        run = started(driver, sleeper.pid)
+    kill(sleeper)
+    with Launcher(project, "drill", spec) as launcher:
+        assert launcher._instance is not None
+        found = launcher._instance.get_run_by_id(run.run_id)
+        assert found is not None
+        assert found.status == dg.DagsterRunStatus.FAILURE
