@@ -18,6 +18,7 @@ import yaml
 from playwright.sync_api import Page, expect
 
 from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.launch import Launcher
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets_tests.automation.ui_actions import (
     LOCATION,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "demo"
 MINUTES = 20.0
 SETTLING_SECONDS = 4.0
+WIDTH, HEIGHT = 1500, 900
 
 
 def demo_attributes() -> dict[str, Any]:
@@ -69,9 +71,11 @@ def on_the_way(page: Page, address: str, folder: Path) -> None:
 
 def at_the_end(page: Page, address: str, folder: Path) -> None:
     """Pictures of what is there when every cell has its hundred verdicts."""
+    page.set_viewport_size({"width": 2200, "height": 1400})  # The graph shows figures where it is not too small.
     page.goto(f"{address}/locations/{LOCATION}/asset-groups/{EXPERIMENT}/lineage")
     expect(page.get_by_text("pair_results").first).to_be_visible()
     take(page, folder, "lineage")
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     page.goto(partition_page(address, EXPERIMENT, "pair_results", "coop-comm", 0))
     expect(page.get_by_text("content_sha256").first).to_be_visible()
     take(page, folder, "partitions")
@@ -79,12 +83,14 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text(re.compile(r"Passed \(5\)")).first).to_be_visible()
+    for dimension in ("0", "coop-comm"):
+        page.get_by_text(dimension, exact=True).last.click()
     take(page, folder, "checks")
     page.goto(f"{address}/locations/{LOCATION}/sensors/{EXPERIMENT}_retry")
     expect(page.get_by_text("Evaluations").first).to_be_visible()
     take(page, folder, "retry")
     page.goto(f"{address}/runs")
-    expect(page.get_by_text("retry sensor").first).to_be_visible()
+    expect(page.get_by_text("demo_retry").first).to_be_visible()
     take(page, folder, "runs")
 
 
@@ -111,7 +117,9 @@ def make_pictures(project: Project, folder: Path) -> None:
     """All pictures, into a folder."""
     bound = BoundExperiment(EXPERIMENT, load_experiments(project.defs)[EXPERIMENT], project)
     expect.set_options(timeout=120_000)
-    with dagster_dev(project) as address, browser(1500, 900) as page:
+    with Launcher(project, EXPERIMENT, bound.spec) as launcher:
+        launcher.run_subset()
+    with dagster_dev(project) as address, browser(WIDTH, HEIGHT) as page:
         for name in ("retry", "downstream"):
             start_sensor(address, f"{EXPERIMENT}_{name}")
         on_the_way(page, address, folder)

@@ -81,7 +81,7 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
 
         switch_on(page, address, "sensors", "drill_retry")
         done = page.locator("tr", has=page.get_by_text("pairs_that_need_attention"))
-        wait_for(page, f"{address}/runs", page.get_by_text("retry sensor").first)
+        wait_for(page, f"{address}/runs", page.get_by_text("drill_retry").first)
         deadline = time.monotonic() + 150
         while set(outcomes(bound).values()) - {"pass", "fail"} and time.monotonic() < deadline:
             time.sleep(1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cooperbench_assets.assets.keys import group_name
-from cooperbench_assets.automation.runs import LAUNCHED_BY_TAG, job_name
+from cooperbench_assets.automation.runs import job_name
 
 if TYPE_CHECKING:
     from cooperbench_assets.bound import BoundExperiment
@@ -22,7 +22,6 @@ def build_downstream_sensor(bound: BoundExperiment) -> dg.AutomationConditionSen
         name=job_name(bound.name, "downstream"),
         target=dg.AssetSelection.groups(group_name(bound.name)),
         default_status=dg.DefaultSensorStatus.STOPPED,
-        run_tags={LAUNCHED_BY_TAG: "downstream sensor"},
         description="Brings the results store, the analyses and the report up to date whenever a cell has new "
         "results. It costs seconds of this machine, and no money.",
     )

@@ -17,11 +17,10 @@ from cooperbench_assets.automation.backfills import add_backfill, running_backfi
 from cooperbench_assets.automation.decide import FRUITLESS_RUNS
 from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.automation.retry import backfilled, run_config
-from cooperbench_assets.automation.runs import CELL_ASSETS, job_name, report_dead_runs
+from cooperbench_assets.automation.runs import CELL_ASSETS, WHY_TAG, job_name, report_dead_runs
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
 NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
-WHY_TAG: Final = "why"
 WORDS: Final = {"missing": "never run", "incomplete": "with pairs that are owed", "stale": "newer than their tables"}
 
 

@@ -20,7 +20,7 @@ from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.automation.runs import (
     CELL_ASSETS,
     FINGERPRINT_TAG,
-    LAUNCHED_BY_TAG,
+    WHY_TAG,
     job_name,
     report_dead_runs,
 )
@@ -115,9 +115,8 @@ def request(bound: BoundExperiment, state: CellState, launch: Launch) -> dg.RunR
             bound.name, launch.assets, {"run_logs": launch.agents, "eval_outputs": launch.evaluations}
         ),
         tags={
-            LAUNCHED_BY_TAG: "retry sensor",
             FINGERPRINT_TAG: state.fingerprint,
-            "cooperbench-assets/why": launch.why,
+            WHY_TAG: launch.why,
         },
     )
 
@@ -129,7 +128,7 @@ def images_request(bound: BoundExperiment, now: datetime) -> dg.RunRequest | Non
     return dg.RunRequest(
         run_key=f"{bound.name}:task_images:{now:%Y-%m-%dT%H}",
         asset_selection=[asset_key(bound.name, "task_images")],
-        tags={LAUNCHED_BY_TAG: "retry sensor"},
+        tags={WHY_TAG: "no lock file names the task images yet"},
     )
 
 

@@ -37,7 +37,9 @@ CELL_JOBS: Final = ("smoke", "run_cell", "second_verdict")
 FINGERPRINT_TAG: Final = "cooperbench-assets/state"
 """On runs that automation asked for: the fingerprint of the cell as it was then."""
 
-LAUNCHED_BY_TAG: Final = "cooperbench-assets/launched-by"
+WHY_TAG: Final = "why"
+"""On runs and backfills that automation asked for. The UI shows tags, and cuts what is long."""
+
 PARTITION_TAG: Final = "dagster/partition"
 
 UNFINISHED: Final = (
