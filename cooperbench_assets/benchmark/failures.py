@@ -338,7 +338,7 @@ def classify_output(output: str, exit_code: int | None = None) -> Failure | None
 
 
 def _last_place(output: str, mark: _Mark) -> int | None:
-    """End of the last line that shows a mark; None where none does."""
+    """End of the last mark whose line says what it must; None where there is none."""
     # str.find is several times as fast as str.rfind, and most often nothing is there.
     place = output.rfind(mark.literal) if mark.literal in output else -1
     while place >= 0:
@@ -346,7 +346,7 @@ def _last_place(output: str, mark: _Mark) -> int | None:
         end = output.find("\n", place, place + _LONGEST_LINE)
         end = min(len(output), place + _LONGEST_LINE) if end < 0 else end
         if mark.line.search(output[start:end]):
-            return end
+            return place + len(mark.literal)
         place = output.rfind(mark.literal, 0, start)
     return None
 
