@@ -86,8 +86,9 @@ def test_an_evaluation_makes_a_handful_of_calls_to_the_engine(
     assert [call.partition(" ")[2] for call in sent[:-1]] == ["version", "create", "attach", "start"]
 
 
+# The signal mask is read of a command, not of the shell: bash blocks signals of its own while it starts one.
 STATE = (
-    "grep -E '^(Sig(Blk|Ign)|Umask|Cap|NoNew|Seccomp|Groups)' /proc/$$/status; cat /proc/self/limits; pwd; id; "
+    "grep -E '^(Sig(Blk|Ign)|Umask|Cap|NoNew|Seccomp|Groups)' /proc/self/status; cat /proc/self/limits; pwd; id; "
     "readlink /proc/$$/fd/0; ls /proc/$$/fd"
 )
 
