@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself if it is missing or older than the lock files.
 .DELETE_ON_ERROR:
-.PHONY: .venv demo test test-fast lint format ui perf screenshots lock clean
+.PHONY: .venv demo test test-fast lint format ui perf screenshots figures lock clean
 
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -32,6 +32,11 @@ perf: .venv/.ready  ## measurements, with floors and peers in the same run
 
 screenshots: .venv/.ready  ## the pictures in docs/, from the real UI in Chromium
 	$(BIN)/python -m cooperbench_assets_tests.screenshots docs
+
+figures: demo  ## the demo's figures in docs/
+	for name in success_by_setting success_by_difficulty; do \
+	  cp data/report/demo/figures/$$name.png docs/demo-$$(echo $$name | tr _ -).png; \
+	done
 
 .venv: .venv/.ready
 
