@@ -44,7 +44,7 @@ def cell_metadata(view: CellView) -> dict[str, Any]:
     """Figures of one cell, its provenance in short, and the pairs that need attention."""
     counts = cell_counts(view.pairs)
     provenance = view.frames["provenance"].row(0, named=True)
-    metadata: dict[str, Any] = {name: value for name, value in counts.items() if value is not None}
+    metadata: dict[str, Any] = {name: _settled(value) for name, value in counts.items() if value is not None}
     for name in ("model", "agent", "harness_version", "merge_policy", "origin"):
         if provenance[name] is not None:
             metadata[name] = provenance[name]
@@ -58,6 +58,11 @@ def cell_metadata(view: CellView) -> dict[str, Any]:
             view.frames["quarantine"].select("path", "kind", "message", "remedy").head(ATTENTION)
         )
     return metadata
+
+
+def _settled(value: float) -> float:
+    """A sum without the last digits that only its order of adding decides."""
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _attention(view: CellView) -> pl.DataFrame:
