@@ -75,7 +75,7 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     page.goto(f"{address}/locations/{LOCATION}/asset-groups/{EXPERIMENT}/lineage")
     expect(page.get_by_text("pair_results").first).to_be_visible()
     take(page, folder, "lineage")
-    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+    page.set_viewport_size({"width": 1800, "height": HEIGHT})
     page.goto(partition_page(address, EXPERIMENT, "pair_results", "coop-comm", 0))
     expect(page.get_by_text("content_sha256").first).to_be_visible()
     take(page, folder, "partitions")
@@ -84,7 +84,7 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text(re.compile(r"Passed \(5\)")).first).to_be_visible()
     for dimension in ("0", "coop-comm"):
-        page.get_by_text(dimension, exact=True).last.click()
+        page.get_by_text(dimension, exact=True).filter(visible=True).last.click()
     take(page, folder, "checks")
     page.goto(f"{address}/locations/{LOCATION}/sensors/{EXPERIMENT}_retry")
     expect(page.get_by_text("Evaluations").first).to_be_visible()
