@@ -39,9 +39,9 @@ def test_an_option_that_is_none_is_refused_by_name(content: dict[str, Any], name
 
 def test_variables_are_in_no_representation() -> None:
     assert "hunter2" not in repr(DockerOptions(environment={"PIP_INDEX_URL": "https://user:hunter2@index.example"}))
-    told = reach.of_host({"PIP_INDEX_URL": "https://user:hunter2@index.example/simple"})
+    told = reach.of_host({"PIP_INDEX_URL": "https://user:hunter2@index.example/packages"})
     assert "hunter2" not in repr(told)
-    assert told.environment == {"PIP_INDEX_URL": "https://user:hunter2@index.example/simple"}
+    assert told.environment == {"PIP_INDEX_URL": "https://user:hunter2@index.example/packages"}
 
 
 def test_a_certificate_file_that_several_variables_name_is_passed_on_once(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_a_certificate_file_that_several_variables_name_is_passed_on_once(tmp_pa
 @pytest.mark.parametrize(
     ("name", "value", "travels"),
     [
-        ("PIP_EXTRA_INDEX_URL", "https://a.example/simple https://b.example/simple", True),
-        ("PIP_EXTRA_INDEX_URL", "file:/opt/wheels", False),
-        ("PIP_FIND_LINKS", "/opt/wheels", False),
+        ("PIP_EXTRA_INDEX_URL", "https://a.example/packages https://b.example/packages", True),
+        ("PIP_EXTRA_INDEX_URL", "file:/srv/wheels", False),
+        ("PIP_FIND_LINKS", "/srv/wheels", False),
         ("HTTPS_PROXY", "proxy:3128", True),
         ("HTTPS_PROXY", "http://localhost:3128", False),
         ("https_proxy", "http://127.0.0.1:3128", False),
@@ -71,5 +71,5 @@ def test_an_address_is_passed_on_where_it_means_the_same_in_a_container(name: st
 
 
 def test_of_several_addresses_those_that_mean_the_same_are_passed_on() -> None:
-    told = reach.of_host({"PIP_EXTRA_INDEX_URL": "https://a.example/simple file:/opt/wheels https://b.example/simple"})
-    assert told.environment == {"PIP_EXTRA_INDEX_URL": "https://a.example/simple https://b.example/simple"}
+    told = reach.of_host({"PIP_EXTRA_INDEX_URL": "https://a.example/packages file:/srv/wheels https://b.example/packages"})
+    assert told.environment == {"PIP_EXTRA_INDEX_URL": "https://a.example/packages https://b.example/packages"}
