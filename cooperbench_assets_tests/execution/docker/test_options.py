@@ -71,5 +71,7 @@ def test_an_address_is_passed_on_where_it_means_the_same_in_a_container(name: st
 
 
 def test_of_several_addresses_those_that_mean_the_same_are_passed_on() -> None:
-    told = reach.of_host({"PIP_EXTRA_INDEX_URL": "https://a.example/packages file:/srv/wheels https://b.example/packages"})
+    told = reach.of_host(
+        {"PIP_EXTRA_INDEX_URL": "https://a.example/packages file:/srv/wheels https://b.example/packages"}
+    )
     assert told.environment == {"PIP_EXTRA_INDEX_URL": "https://a.example/packages https://b.example/packages"}
