@@ -176,7 +176,7 @@ def test_a_test_that_hangs_is_ended_at_its_deadline_with_all_it_started(
     assert result["error"] == "[infra:test_timeout] Command timed out after 1 seconds"
     assert result["both_passed"] is False
     assert time.monotonic() - began < 10
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
     assert naptime not in listed
 
 

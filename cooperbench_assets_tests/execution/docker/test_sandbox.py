@@ -77,7 +77,8 @@ def running(engine: Engine, pair: str, program: str) -> str | None:
     """The container of this test in which a program runs now."""
     for container in containers(engine, pair):
         with contextlib.suppress(APIError):  # not started yet, or gone
-            if program in str(engine.api.top(container)):
+            # Where COLUMNS is set, or a terminal is near, ps cuts its lines, unless it is told not to.
+            if program in str(engine.api.top(container, "-eww -o pid,args")):
                 return container
     return None
 
