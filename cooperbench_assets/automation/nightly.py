@@ -14,9 +14,9 @@ import dagster as dg
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.automation.backfills import add_backfill, running_backfills
-from cooperbench_assets.automation.decide import FRUITLESS_RUNS
+from cooperbench_assets.automation.decide import FRUITLESS_RUNS, Launch, decide, ready_at
 from cooperbench_assets.automation.look import Look, look
-from cooperbench_assets.automation.retry import backfilled, run_config
+from cooperbench_assets.automation.retry import backfilled, run_config, sensor_is_on
 from cooperbench_assets.automation.runs import CELL_ASSETS, WHY_TAG, job_name, report_dead_runs
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
@@ -61,9 +61,10 @@ def tick(
         looks = list(look(bound, context.instance, now, backfilled=backfilled(bound, context)))
     except MissingInputError as error:
         return dg.SkipReason(str(error))
-    chosen = [(seen.state.cell, why) for seen in looks if (why := owed_by_night(seen)) is not None]
+    retrying = sensor_is_on(context.instance, bound)
+    chosen = [(seen.state.cell, why) for seen in looks if (why := owed_by_night(seen, retrying=retrying)) is not None]
     if not chosen:
-        return dg.SkipReason("nothing is owed: " + "; ".join(_why_not(seen) for seen in looks))
+        return dg.SkipReason("nothing is owed: " + "; ".join(_why_not(seen, retrying=retrying) for seen in looks))
     title = title_of([why for _, why in chosen])
     if is_preview(context):
         return dg.SkipReason(f"A tick would launch a backfill now. {title}")
@@ -96,14 +97,19 @@ def is_preview(context: dg.ScheduleEvaluationContext) -> bool:
     return key is not None and len(key) > 0 and not key[-1].isdecimal()
 
 
-def owed_by_night(seen: Look) -> str | None:
-    """missing, incomplete or stale; None where nothing is owed, or somebody is at it."""
+def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
+    """missing, incomplete or stale; None where nothing is owed, somebody is at it, or it is too early to try again.
+
+    Args:
+        seen: The cell.
+        retrying: Whether the retry sensor is on: what it asks for by itself is left to it.
+    """
     state = seen.state
     if not state.planned or state.active_run is not None or state.holder is not None or state.problem is not None:
         return None
     if not state.executes:
         return "stale" if state.unread else None
-    if state.fruitless >= FRUITLESS_RUNS:
+    if state.fruitless >= FRUITLESS_RUNS or _pausing(seen) or (retrying and _left_to_the_sensor(seen)):
         return None
     agents = state.agents or state.unwanted
     if not state.launched:
@@ -111,6 +117,18 @@ def owed_by_night(seen: Look) -> str | None:
     if (agents and state.money is None) or state.evaluations:
         return "incomplete"
     return "stale" if state.unread else None
+
+
+def _pausing(seen: Look) -> bool:
+    """Whether the next try must wait, for the pause behind the last one or for a usage limit: a night may be early."""
+    state = seen.state
+    until = ready_at(state, tries_owed=bool(state.agents or state.evaluations))
+    return until is not None and state.now < until
+
+
+def _left_to_the_sensor(seen: Look) -> bool:
+    """Whether the sensor's next tick asks for all that is owed; pairs that nobody asked for yet it never buys."""
+    return not seen.state.unwanted and isinstance(decide(seen.state), Launch)
 
 
 def title_of(reasons: Sequence[str]) -> str:
@@ -121,10 +139,14 @@ def title_of(reasons: Sequence[str]) -> str:
     return f"Nightly: {total} cell{'s' if total > 1 else ''} ({', '.join(parts)})"
 
 
-def _why_not(seen: Look) -> str:
+def _why_not(seen: Look, *, retrying: bool) -> str:
     state = seen.state
     if state.active_run is not None or state.holder is not None:
         return f"{state.cell} is being worked on"
+    if state.executes and state.launched and _pausing(seen):
+        return f"{state.cell}: {decide(state).reason}"
+    if retrying and _left_to_the_sensor(seen):
+        return f"{state.cell} is left to the retry sensor"
     return f"{state.cell}: {state.problem or state.money or 'up to date, or waits for a person'}"
 
 

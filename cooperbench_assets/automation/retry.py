@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
 
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.automation.alerts import Teller
@@ -47,6 +48,13 @@ def build_retry_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
         return tick(bound, context, datetime.now(UTC).replace(tzinfo=None))
 
     return retry
+
+
+def sensor_is_on(instance: dg.DagsterInstance, bound: BoundExperiment) -> bool:
+    """Whether somebody has started an experiment's retry sensor."""
+    name = job_name(bound.name, "retry")
+    sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    return any(sensor.name == name and sensor.is_running for sensor in sensors)
 
 
 def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datetime) -> dg.SensorResult:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.automation.backfills import running_backfills, still_to_launch
@@ -39,6 +43,15 @@ def cells_of(driver: Driver) -> set[str]:
 
 def finish(instance: dg.DagsterInstance, found: PartitionBackfill, status: BulkActionStatus) -> None:
     instance.update_backfill(found.with_status(status))  # type: ignore[no-untyped-call]
+
+
+def switch(instance: dg.DagsterInstance, sensor: str, status: InstigatorStatus) -> None:
+    """What the daemon's storage holds of a sensor that somebody has switched on or off."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("somewhere"), "__repository__")
+    origin = RemoteInstigatorOrigin(repository, sensor)
+    state = InstigatorState(origin, InstigatorType.SENSOR, status, SensorInstigatorData(min_interval=30))
+    known = instance.get_instigator_state(state.instigator_origin_id, state.selector_id)
+    (instance.add_instigator_state if known is None else instance.update_instigator_state)(state)
 
 
 def run_config(found: PartitionBackfill) -> Mapping[str, Any]:
@@ -88,6 +101,36 @@ def test_the_retry_sensor_leaves_cells_alone_that_a_backfill_will_launch(
 
 
 @pytest.mark.slow
+def test_a_night_between_a_strike_and_its_retry_waits_for_the_pause_and_leaves_the_cell_to_a_sensor_that_is_on(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    settings = {"solo": {"mode": "solo", "seeds": [0]}}
+    driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
+    [cell] = driver.bound.cells
+    assert driver.launch(cell.cell).success
+    assert driver.nightly().startswith("nothing is owed: drill solo seed 0: pause before the next try, until 2")
+    driver.now += timedelta(hours=1)
+    switch(instance, "drill_retry", InstigatorStatus.RUNNING)
+    assert driver.nightly() == "nothing is owed: drill solo seed 0 is left to the retry sensor"
+    assert instance.get_backfills() == []
+    switch(instance, "drill_retry", InstigatorStatus.STOPPED)
+    switch(instance, "another_retry", InstigatorStatus.RUNNING)
+    assert "Nightly: 1 cell (1 with pairs that are owed)" in driver.nightly()
+
+
+@pytest.mark.slow
+def test_pairs_that_nobody_asked_for_yet_are_bought_by_night_though_the_sensor_is_on(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    settings = {"solo": {"mode": "solo", "seeds": [0]}}
+    driver = drive(tmp_path, instance, settings=settings)
+    driver.launch(driver.bound.cells[0].cell, at_most=1)
+    switch(instance, "drill_retry", InstigatorStatus.RUNNING)
+    assert driver.tick().run_requests in (None, [])
+    assert "Nightly: 1 cell (1 with pairs that are owed)" in driver.nightly()
+
+
+@pytest.mark.slow
 def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0, 1, 2]}}
     driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
@@ -102,6 +145,7 @@ def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path,
         strikes={"rate": 0.0, "always": [STRUCK]},
         accepted=[{"pair": STRUCK, "reason": "always struck", "seed": seed} for seed in (0, 2)],
     )
+    accepting.now += timedelta(hours=1)  # the pause behind the strike is over
     with cell_lock(accepting.bound.run_dir(smoked), "somebody's command"):
         said = accepting.nightly()
     assert "Nightly: 1 cell (1 newer than their tables)" in said
