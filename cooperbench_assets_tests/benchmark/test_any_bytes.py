@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,16 @@ OUTCOMES = {"pass", "fail", "infra_error", "unevaluated", "missing"}
 OF_PAIR = ("result.json", "eval.json", "conversation.json", "attempt.json")
 OF_RUN = ("config.json", "eval_summary.json", "provenance.json")
 FILES = (*OF_PAIR, *OF_RUN)
-DECODERS: list[msgspec.json.Decoder[Any]] = [
-    records.RESULT,
-    records.EVAL,
-    records.CONVERSATION,
-    records.CONFIG,
-    records.EVAL_SUMMARY,
-    records.ATTEMPT,
-    records.PROVENANCE,
-]
+KINDS = {"empty", "cut", "encoding", "not_json", "wrong_type", "features", "misplaced", "duplicate"}
+DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "result.json": records.RESULT,
+    "eval.json": records.EVAL,
+    "conversation.json": records.CONVERSATION,
+    "attempt.json": records.ATTEMPT,
+    "config.json": records.CONFIG,
+    "eval_summary.json": records.EVAL_SUMMARY,
+    "provenance.json": records.PROVENANCE,
+}
 
 # Leaves that have broken readers before: too large, not finite, of a wrong type, half a character, a zero byte.
 LEAVES: st.SearchStrategy[Any] = st.one_of(
@@ -73,24 +75,44 @@ def path_of(tree: Tree, file: str) -> Path:
     return tree.run_dir / file if file in OF_RUN else tree.folder(HIT) / file
 
 
-def holds(tree: Tree, file: str) -> None:
-    """Every planned pair has a row, the neighbours are whole, and a file that cannot be used is told of."""
-    reading = read_run(tree.run_dir, tree.mode)
+def pair_rows(tree: Tree) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of the three pairs by name, and of what was set aside; all tables are as the schema says."""
     subset = Subset("three", (LEFT, HIT, RIGHT), Path("three.json"))
-    frames = cell_frames(CELL, subset, reading, logs_root=tree.logs)
+    frames = cell_frames(CELL, subset, read_run(tree.run_dir, tree.mode), logs_root=tree.logs)
     for table in CELL_TABLES:
         assert frames[table.name].schema == table.schema
+    assert cell_counts(frames["pairs"])["planned"] == frames["pairs"].height == 3
     rows = {row["pair"]: row for row in frames["pairs"].iter_rows(named=True)}
+    return rows, frames["quarantine"].to_dicts()
+
+
+def set_aside(tree: Tree, file: str) -> bool:
+    """Whether a file was set aside. Either way each pair has its row, and its neighbours are whole."""
+    rows, quarantine = pair_rows(tree)
     assert set(rows) == {LEFT.name, HIT.name, RIGHT.name}
-    assert {row["outcome"] for row in rows.values()} <= OUTCOMES
+    assert rows[HIT.name]["outcome"] in OUTCOMES
     for pair in (LEFT, RIGHT):
         assert (rows[pair.name]["outcome"], rows[pair.name]["has_result"]) == ("pass", True)
-    set_aside = frames["quarantine"]["path"].to_list()
-    assert len(set_aside) <= 1
+    for entry in quarantine:
+        assert entry["path"] == str(path_of(tree, file).relative_to(tree.logs))
+        assert entry["pair"] == (HIT.name if file in OF_PAIR else None)
+        assert entry["kind"] in KINDS
+        assert entry["message"].startswith(f"{path_of(tree, file).relative_to(tree.run_dir)}: ")
+        assert entry["remedy"]
+    assert len(quarantine) <= 1
     used = {"result.json": "has_result", "eval.json": "has_eval"}.get(file)
     if used is not None:
-        assert rows[HIT.name][used] != any(path.endswith(file) for path in set_aside)
-    assert cell_counts(frames["pairs"])["planned"] == 3
+        assert rows[HIT.name][used] != bool(quarantine)
+    return bool(quarantine)
+
+
+def damage(file: str, content: bytes) -> str | None:
+    """What is wrong with a file's content, as a kind and a sentence; None where it is a record."""
+    try:
+        decode(content, DECODERS[file])
+    except BadFileError as bad:
+        return f"{bad.kind}: {bad}"
+    return None
 
 
 @st.composite
@@ -117,13 +139,14 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
     return {mode: tree_with(mode, tmp_path_factory.mktemp(mode)) for mode in ("solo", "coop")}
 
 
-def holds_with(tree: Tree, file: str, content: bytes) -> None:
-    """What must hold with one file's content put in place of the valid one."""
+@contextlib.contextmanager
+def put_in_place(tree: Tree, file: str, content: bytes) -> Iterator[None]:
+    """One file's content in place of the valid one."""
     path = path_of(tree, file)
     before = path.read_bytes() if path.exists() else None
     put(path, content)
     try:
-        holds(tree, file)
+        yield
     finally:
         path.unlink() if before is None else path.write_bytes(before)
 
@@ -140,7 +163,9 @@ def holds_with(tree: Tree, file: str, content: bytes) -> None:
 @example(content=b'[{"to": ["a", 1]}]')
 @example(content=b'{"agents": {"\\ud800": {"status": "Error"}}}')
 def test_any_bytes_give_rows_or_a_quarantine_entry(trees: dict[str, Tree], file: str, content: bytes) -> None:
-    holds_with(trees["coop" if file == "conversation.json" else "solo"], file, content)
+    tree = trees["coop" if file == "conversation.json" else "solo"]
+    with put_in_place(tree, file, content):
+        assert set_aside(tree, file) or damage(file, content) is None, "what is no record is told of"
 
 
 @pytest.mark.parametrize("mode", ["solo", "coop"])
@@ -150,16 +175,29 @@ def test_any_bytes_give_rows_or_a_quarantine_entry(trees: dict[str, Tree], file:
 def test_valid_files_with_other_values_give_rows_or_a_quarantine_entry(
     trees: dict[str, Tree], file: str, mode: str, data: st.DataObject
 ) -> None:
-    path = path_of(trees[mode], file)
-    content = data.draw(mutated(json.loads(path.read_text()) if path.exists() else []))
-    holds_with(trees[mode], file, json.dumps(content).encode())
+    tree = trees[mode]
+    path = path_of(tree, file)
+    before, _ = pair_rows(tree)
+    content = json.dumps(data.draw(mutated(json.loads(path.read_text()) if path.exists() else []))).encode()
+    with put_in_place(tree, file, content):
+        unread = mode == "solo" and file == "conversation.json"
+        assert set_aside(tree, file) or damage(file, content) is None or unread
+        after, _ = pair_rows(tree)
+    if file in OF_PAIR:
+        assert [after[pair.name] for pair in (LEFT, RIGHT)] == [before[pair.name] for pair in (LEFT, RIGHT)]
 
 
 @settings(max_examples=300)
-@given(st.sampled_from(DECODERS), st.binary(max_size=200))
-def test_any_bytes_decode_or_are_said_to_be_bad(decoder: msgspec.json.Decoder[Any], content: bytes) -> None:
-    with contextlib.suppress(BadFileError):
-        decode(content, decoder)
+@given(st.sampled_from(FILES), st.binary(max_size=200))
+def test_any_bytes_decode_or_are_said_to_be_bad(file: str, content: bytes) -> None:
+    said = damage(file, content)
+    if said is not None:
+        kind, _, sentence = said.partition(": ")
+        assert kind in KINDS
+        assert sentence.startswith("it ")
+    else:
+        record = decode(content, DECODERS[file])
+        assert decode(msgspec.json.encode(record), DECODERS[file]) == record
 
 
 @settings(max_examples=200)
@@ -168,7 +206,7 @@ def test_a_file_that_is_cut_anywhere_is_set_aside(file: str, data: st.DataObject
     whole = json.dumps(result(HIT) if file == "result.json" else evaluation(HIT)).encode()
     length = data.draw(st.integers(0, len(whole) - 1))
     with pytest.raises(BadFileError) as caught:
-        decode(whole[:length], DECODERS[0] if file == "result.json" else DECODERS[1])
+        decode(whole[:length], DECODERS[file])
     assert caught.value.kind in {"cut", "empty"}
 
 
