@@ -138,6 +138,16 @@ class Engine:
         except TROUBLE as error:
             raise translated(error, doing, family) from error
 
+    def gateway(self) -> str | None:
+        """This machine's own address on the network that containers are on by default; None where it has none there.
+
+        An engine on another machine, or in a virtual machine of its own (Docker Desktop), has its bridge there.
+        """
+        found = self.call("look at its network", self.api.inspect_network, "bridge")
+        addresses = [one.get("Gateway") for one in (found.get("IPAM") or {}).get("Config") or []]
+        address = next((one for one in addresses if one and ":" not in one), None)
+        return address if self.is_local and address is not None and _is_ours(address) else None
+
     def data_root(self) -> Path | None:
         """The folder that images lie in, if it can be seen from here."""
         root = Path(str(self.call("ask for its data root", self.client.info).get("DockerRootDir") or "/nonexistent"))
@@ -147,6 +157,16 @@ class Engine:
         """Free bytes where images lie; None where that cannot be seen from here."""
         root = self.data_root()
         return None if root is None else shutil.disk_usage(root).free
+
+
+def _is_ours(address: str) -> bool:
+    """Whether an address is one of this machine, so that a server can listen there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:
+        try:
+            tried.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _knock(host: str) -> None:

@@ -13,18 +13,19 @@ class EngineDoor:
 
     def __init__(self, engine: Path, listening: socket.socket) -> None:
         self._engine = engine
-        self._listening = listening
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._listen(listening)
+
+    def _listen(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._name = listening.getsockname()
+        threading.Thread(target=self._serve, args=(listening,), daemon=True).start()
 
     @classmethod
     def at_path(cls, path: Path, engine: Path = Path("/var/run/docker.sock")) -> EngineDoor:
         """A door at a Unix socket, as a local engine has."""
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listening.bind(str(path))
-        listening.listen()
-        return cls(engine, listening)
+        return cls(engine, _at_path(str(path)))
 
     @classmethod
     def at_port(cls, engine: Path = Path("/var/run/docker.sock")) -> EngineDoor:
@@ -34,8 +35,7 @@ class EngineDoor:
     @property
     def host(self) -> str:
         """What DOCKER_HOST has to be."""
-        name = self._listening.getsockname()
-        return f"unix://{name}" if isinstance(name, str) else f"tcp://127.0.0.1:{name[1]}"
+        return f"unix://{self._name}" if isinstance(self._name, str) else f"tcp://127.0.0.1:{self._name[1]}"
 
     def shut(self) -> None:
         """Cut every connection, and take no more."""
@@ -47,15 +47,27 @@ class EngineDoor:
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self) -> None:
+    def open(self) -> None:
+        """Take connections again, where it did before: the engine was started."""
+        Path(self._name).unlink()
+        self._listen(_at_path(self._name))
+
+    def _serve(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listening.accept()
+                client, _ = listening.accept()
                 engine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 engine.connect(str(self._engine))
                 with self._lock:
                     self._open += [client, engine]
                 threading.Thread(target=_join, args=(client, engine), daemon=True).start()
+
+
+def _at_path(path: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(path)
+    listening.listen()
+    return listening
 
 
 def _join(client: socket.socket, engine: socket.socket) -> None:

@@ -1,13 +1,10 @@
-"""Whole experiments on a Docker engine, through the assets: images, verdicts, the gold baseline, and an engine's
-troubles.
-"""
+"""Whole experiments on a Docker engine, through the assets: images, verdicts, the gold baseline, a killed container."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -16,7 +13,6 @@ import pytest
 from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets.execution.servers import close_servers
 from cooperbench_assets_tests.execution.docker.places import LIMITS, Place, demo_experiment, in_background
-from cooperbench_assets_tests.execution.docker.proxy import EngineDoor
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -113,34 +109,3 @@ def test_a_container_that_is_killed_is_no_fail_and_the_next_run_completes_the_ce
     assert tried.left(engine) == []
     until_settled(tried, "solo")
     assert set(tried.table("solo")["outcome"]) <= {"pass", "fail"}
-
-
-def test_an_engine_that_goes_away_in_mid_cell_fails_no_pair_and_the_next_run_completes_it(
-    demo_dataset: Path, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = {**LIMITS, "eval_concurrency": 1, "eval_attempts": 6}
-    tried = Place(tmp_path / "project", demo_experiment(demo_dataset, limits=limits))
-    # A short path: a socket's has no room for a test's long name.
-    with TemporaryDirectory() as short:
-        door = EngineDoor.at_path(Path(short) / "engine.sock")
-        monkeypatch.setenv("DOCKER_HOST", door.host)
-
-        def shut() -> None:
-            end = time.monotonic() + 240
-            while not tried.left(engine) and time.monotonic() < end:
-                time.sleep(0.02)
-            door.shut()
-
-        with in_background(shut):
-            assert tried.run().error is None
-    found = tried.outcomes().values()
-    assert {outcome.split()[0] for outcome in found} <= {"pass", "infra_error", "unevaluated"}
-    struck = [outcome for outcome in found if outcome.startswith("infra_error")]
-    assert struck
-    assert {outcome.split()[2] for outcome in struck} <= {"engine", "container_died", "container_start"}
-
-    monkeypatch.delenv("DOCKER_HOST")
-    close_servers()  # As another process would find the engine that is back.
-    until_settled(tried, "solo")
-    assert {outcome.split()[0] for outcome in tried.outcomes().values()} <= {"pass", "fail"}
-    assert tried.left(engine) == []
