@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -32,7 +33,12 @@ _MODULES = (
     "cooperbench.eval.evaluate",
     "cooperbench.eval.sandbox",
 )
-_UPSTREAM_BACKENDS = ("modal", "gcp")
+
+UPSTREAM_BACKENDS = {
+    "modal": {"modal": "modal"},
+    "gcp": {"google.cloud.batch_v1": "google-cloud-batch", "google.cloud.storage": "google-cloud-storage"},
+}
+"""Executions that upstream's own backends serve: the modules that they import, late, and the packages of these."""
 
 
 class HarnessImportError(RuntimeError):
@@ -122,11 +128,18 @@ def _describe() -> HarnessInfo:
         dirty=dirty,
         packages=_packages(),
         agents=agents(),
-        backends=(*OWN_BACKENDS, *_UPSTREAM_BACKENDS),
+        backends=(*OWN_BACKENDS, *(name for name, needs in UPSTREAM_BACKENDS.items() if all(map(_is_there, needs)))),
         isolation=isolation,
         isolation_reason=reason,
         warnings=tuple(_thread_warnings()),
     )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _thread_warnings() -> list[str]:

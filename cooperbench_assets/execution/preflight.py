@@ -19,6 +19,7 @@ from cooperbench_assets.execution.asking import SECONDS
 from cooperbench_assets.execution.client import HarnessError
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.gold import unsound
+from cooperbench_assets.execution.harness import UPSTREAM_BACKENDS
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.job import NEEDS_ENGINE, STAGING
 from cooperbench_assets.execution.protocol import ChildRequest
@@ -190,9 +191,20 @@ class Preflight:
             self.problems.append(str(error))
             return None
         self.import_seconds = time.monotonic() - before
+        self.problems += self._backend(info)
         if self.stage == "agent" and self._asks() and (problem := self._ask(server)):
             self.problems.append(problem)
         return server, info
+
+    def _backend(self, info: HarnessInfo) -> Iterator[str]:
+        """The packages of a backend of upstream's, which imports them in the middle of a pair."""
+        execution = self.job.execution
+        if execution not in info.backends:
+            packages = " and ".join(UPSTREAM_BACKENDS[execution].values())
+            yield (
+                f"execution: {execution} is upstream's own, and needs {packages} beside the harness; "
+                f"install what is missing where {info.python} finds it"
+            )
 
     def _asks(self) -> bool:
         return self.job.preflight.ask_model and self.job.agent in ASKS_FROM_HERE
