@@ -14,7 +14,6 @@ import duckdb
 import pytest
 
 import cooperbench_assets.store
-from cooperbench_assets.store import read
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import read_unit
 from cooperbench_assets.store.publish import rebuild
@@ -34,6 +33,9 @@ from cooperbench_assets_tests.store.worker import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+KILLS = 60
+"""At random moments, in each of six tests: hundreds in all, shared out among workers."""
+
 CELL = Cell("race", "solo", 0)
 SOURCES = sorted(Path(cooperbench_assets.store.__file__).parent.glob("*.py"))
 STOPS = sorted({stop for path in SOURCES for stop in re.findall(r"reach\(\"(.+?)\"\)", path.read_text())})
@@ -49,11 +51,12 @@ def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
 
 
 def published_generation(store: Store) -> int:
-    """The one generation that the published rows of all tables carry."""
-    with read.snapshot(store.database) as snapshot:
-        found = generations({name: snapshot.table(name) for name in GENERATION})
+    """The one generation that the published rows of all tables carry, as plain DuckDB reads them."""
+    every_table = " UNION ".join(f"SELECT {column} FROM {name}" for name, column in GENERATION.items())
+    with duckdb.connect(str(store.database), read_only=True) as connection:
+        found = connection.execute(every_table).fetchall()
     assert len(found) == 1, found
-    return int(found.pop())
+    return int(found[0][0])
 
 
 def written_generation(store: Store) -> int:
@@ -122,29 +125,30 @@ def content_folders(store: Store) -> list[Path]:
     return list(cell_unit(CELL).folder(store.tables).glob("@*"))
 
 
-@pytest.mark.parametrize(
-    ("kills", "seed"), [(60, 1), pytest.param(300, 2, marks=pytest.mark.slow)], ids=["60 kills", "300 kills"]
-)
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4, 5, 6))])
 def test_kills_at_random_moments_leave_the_last_good_store_and_the_next_run_finishes(
-    store: Store, forker: Forker, kills: int, seed: int
+    store: Store, forker: Forker, seed: int
 ) -> None:
     draw = random.Random(seed)
     write_and_publish(store.root, "solo", "0")
     began = time.monotonic()
     forker.launch(write_and_publish, store.root, "solo", 1)
     assert forker.wait() == 0
-    span = 2 * (time.monotonic() - began)  # kills hit every step of a first publish, and of a second
+    span = 2 * (time.monotonic() - began)
     last, in_the_act = 1, 0
-    for _ in range(kills):
+    for _ in range(KILLS):
         child = forker.launch(publish_for_ever, store.root, "solo", last + 1)
         time.sleep(draw.uniform(0, span))
         os.kill(child, signal.SIGKILL)
         assert forker.wait() == -signal.SIGKILL
         in_the_act += bool(store.leftovers()) or len(content_folders(store)) > 1
-        assert written_generation(store) >= published_generation(store) >= last
-        last = published_generation(store)
+        published = published_generation(store)
+        assert written_generation(store) >= published >= last
+        # However busy the machine is: most kills come before a first publish is done, a quarter in a later one.
+        span *= 1.05 if published == last else 0.85
+        last = published
     assert last > 1
-    assert in_the_act > kills // 4
+    assert in_the_act > KILLS // 4
 
     store.publish()
     assert published_generation(store) == written_generation(store)
