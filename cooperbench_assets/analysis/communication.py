@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from cooperbench_assets.analysis.comparability import refused_units, with_headline
 from cooperbench_assets.analysis.frames import (
     CELL,
     EXPERIMENT,
+    HEADLINE,
+    cells_and_settings,
     cells_of,
     columns,
     conform,
@@ -56,6 +59,7 @@ COMMUNICATION = result_table(
         ("share_unanswered", pl.Float64, "questions_unanswered / questions"),
         ("labels", pl.String, "Where the labels come from: rules, or the names of other sources"),
     ),
+    HEADLINE,
 )
 
 
@@ -66,10 +70,8 @@ def communication(frames: Frames) -> dict[str, pl.DataFrame]:
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
     pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"])
     labels = _with_lengths(labels, frames)
-    asked = cells.filter("planned").select(CELL)
-    no_seed = pl.lit(None, pl.Int32).alias("seed")
-    planned = [frame.join(asked, on=CELL, how="semi").with_columns(no_seed) for frame in (pairs, labels)]
-    rows = pl.concat([_summary(pairs, labels), _summary(*planned)])
+    rows = _summary(cells_and_settings(pairs, cells), cells_and_settings(labels, cells))
+    rows = with_headline(rows.join(refused_units(cells), on=CELL, how="left", nulls_equal=True), pl.col("why_not"))
     order = [pl.col("experiment", "place", "setting"), pl.col("seed").is_not_null(), pl.col("seed")]
     return {COMMUNICATION.name: conform(COMMUNICATION, rows.sort(*order))}
 

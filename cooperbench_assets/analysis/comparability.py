@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cooperbench_assets.analysis.frames import cells_of, compared_cells, joined_reasons, pairs_of
+from cooperbench_assets.analysis.frames import CELL, cells_of, compared_cells, joined_reasons, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,7 @@ ACROSS_EXPERIMENTS = ("subset_sha256", "harness_version", "merge_policy")
 
 _NAMES = {**MUST_AGREE, "subset_sha256": "subset"}
 _NO_VALUE = ("", "none", "unknown")
+_STOPPED = "a budget stopped it before all pairs were bought"
 
 
 class NotComparable(ValueError):
@@ -95,24 +96,34 @@ def contrast_differences(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.Dat
     return differences(sides, key)
 
 
-def truncated_reason() -> pl.Expr:
-    """Why a truncated cell has no headline; NULL for another."""
-    return pl.when("truncated").then(pl.lit("a budget stopped it before all pairs were bought"))
-
-
 def refused_settings(cells: pl.DataFrame) -> pl.DataFrame:
     """Why a setting may have no headline over its planned seeds: experiment, setting, ``why_not`` (NULL: it may)."""
     asked = cells.filter("planned")
     by = ["experiment", "setting"]
-    seeds = pl.col("seed").filter("truncated").sort().cast(pl.String).str.join(", ")
+    seeds = pl.col("seed").filter("truncated").sort().cast(pl.String)
+    word = pl.when(seeds.len() == 1).then(pl.lit("seed ")).otherwise(pl.lit("seeds "))
     stopped = asked.group_by(by, maintain_order=True).agg(
         stopped=pl.when(pl.col("truncated").any()).then(
-            pl.concat_str(pl.lit("a budget stopped it before all pairs were bought (seed "), seeds, pl.lit(")"))
+            pl.concat_str(pl.lit(f"{_STOPPED} ("), word, seeds.str.join(", "), pl.lit(")"))
         )
     )
     return stopped.join(differences(asked, by), on=by, how="left").select(
         *by, why_not=joined_reasons(pl.col("stopped"), pl.col("differs"))
     )
+
+
+def refused_units(cells: pl.DataFrame) -> pl.DataFrame:
+    """Why a cell, or a setting over its planned seeds, may have no headline.
+
+    Returns:
+        experiment, setting, seed (NULL for a setting), ``why_not`` (NULL: it may).
+    """
+    stopped = pl.when("truncated").then(pl.lit(_STOPPED))
+    unplanned = pl.when(~pl.col("planned")).then(pl.lit("not planned"))
+    found = cells.join(differences(cells, CELL), on=CELL, how="left")
+    found = found.select(*CELL, why_not=joined_reasons(stopped, unplanned, pl.col("differs")))
+    settings = refused_settings(cells).with_columns(seed=pl.lit(None, pl.Int32))
+    return pl.concat([found, settings.select(found.columns)])
 
 
 def refusals(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
@@ -134,10 +145,24 @@ def refusals(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
     return found
 
 
+CONTRAST_REASONS = (pl.col("refused"), pl.col("why_a"), pl.col("why_b"))
+"""Why a contrast may have no headline: the columns that ``refusals`` gives."""
+
+
 def beside_the_headline() -> pl.Expr:
     """Why a row of another verdict or population is no headline; NULL for the strict verdict over clean pairs."""
     other = (pl.col("verdict") != "strict") | (pl.col("population") != "clean")
     return pl.when(other).then(pl.lit("stands beside the strict verdict over clean pairs"))
+
+
+def with_headline(rows: pl.DataFrame, *reasons: pl.Expr) -> pl.DataFrame:
+    """`rows` with ``why_not``, every reason that is not NULL, and ``headline``, whether there is none."""
+    return rows.with_columns(why_not=joined_reasons(*reasons)).with_columns(headline=pl.col("why_not").is_null())
+
+
+def without_refused(*figures: str) -> list[pl.Expr]:
+    """These columns, NULL in rows that are ``refused``."""
+    return [pl.when(pl.col("refused").is_null()).then(name).alias(name) for name in figures]
 
 
 def require_comparable(frames: Frames, experiment: str, setting_a: str, setting_b: str) -> None:

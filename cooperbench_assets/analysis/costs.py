@@ -16,10 +16,12 @@ from cooperbench_assets.analysis.frames import (
     cells_of,
     columns,
     conform,
+    level_order,
     pairs_of,
     result_table,
     settings_of,
     table_of,
+    tally,
 )
 from cooperbench_assets.store import schema
 
@@ -111,9 +113,9 @@ def results_manifest(frames: Frames) -> dict[str, pl.DataFrame]:
     agents = table_of(frames, schema.AGENTS)
     status = pl.col("status")
     ends = agents.group_by(*CELL, "pair").agg(
-        submitted=(status == "Submitted").sum().cast(pl.Int64),
-        limits=(status == "LimitsExceeded").sum().cast(pl.Int64),
-        errors=(status == "Error").sum().cast(pl.Int64),
+        submitted=tally(status == "Submitted"),
+        limits=tally(status == "LimitsExceeded"),
+        errors=tally(status == "Error"),
     )
     pairs = pairs_of(frames).join(ends, on=[*CELL, "pair"], how="left")
     cells = pairs.group_by(CELL).agg(_manifest_sums())
@@ -122,7 +124,7 @@ def results_manifest(frames: Frames) -> dict[str, pl.DataFrame]:
 
 def _known(name: str) -> pl.Expr:
     """The sum of what is known; NULL where nothing is."""
-    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum())
+    return _sum_of(pl.col(name))
 
 
 def _manifest_sums() -> list[pl.Expr]:
@@ -132,7 +134,7 @@ def _manifest_sums() -> list[pl.Expr]:
     counted = pl.sum_horizontal("submitted", "limits", "errors")
     wall = (pl.col("ended_at").max() - pl.col("started_at").min()).dt.total_seconds() / 60
     return [
-        done.sum().cast(pl.Int64).alias("pairs"),
+        tally(done).alias("pairs"),
         pl.len().cast(pl.Int64).alias("planned"),
         of_done["agents"].sum().cast(pl.Int64).alias("agents"),
         *ends,
@@ -198,8 +200,7 @@ def _levels(
             part = part.join(spread, on=on, how="left")
         parts.append(part.with_columns(*rates, level=pl.lit(level)))
     rows = pl.concat(parts, how="diagonal")
-    order = pl.col("level").replace_strict({"experiment": 0, "setting": 1, "cell": 2}, return_dtype=pl.Int8)
-    return conform(table, rows.sort("experiment", order, "place", "seed", nulls_last=True))
+    return conform(table, rows.sort("experiment", level_order(), "place", "seed", nulls_last=True))
 
 
 def cost_report(frames: Frames) -> dict[str, pl.DataFrame]:
@@ -217,11 +218,11 @@ def cost_report(frames: Frames) -> dict[str, pl.DataFrame]:
         (_known("duration_seconds") / 3600).alias("hours"),
         pl.col("duration_seconds").null_count().cast(pl.Int64).alias("hours_unknown"),
         _part_of(pl.col("cost_usd"), unjudged).alias("unjudged_usd"),
-        unjudged.sum().cast(pl.Int64).alias("unjudged"),
+        tally(unjudged).alias("unjudged"),
     )
     passes = pairs.group_by(CELL).agg(
-        passes_strict=(pl.col("outcome_strict") == "pass").sum().cast(pl.Int64),
-        passes_upstream=(pl.col("outcome") == "pass").sum().cast(pl.Int64),
+        passes_strict=tally(pl.col("outcome_strict") == "pass"),
+        passes_upstream=tally(pl.col("outcome") == "pass"),
     )
     cells = passes.join(spending, on=CELL, how="left").join(of_record, on=CELL, how="left")
     counts = [name for name in cells.columns if name in _COUNTED]
@@ -252,7 +253,7 @@ def _spending(pairs: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
         spent_estimated_usd=cost.filter("estimated").sum(),
         spent_unknown=cost.null_count().cast(pl.Int64),
         lost_usd=_part_of(cost, pl.col("lost")),
-        lost=pl.col("lost").sum().cast(pl.Int64),
+        lost=tally(pl.col("lost")),
         lost_unknown=cost.filter("lost").null_count().cast(pl.Int64),
     )
 

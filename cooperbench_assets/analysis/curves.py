@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cooperbench_assets.analysis.comparability import beside_the_headline, refusals
-from cooperbench_assets.analysis.comparisons import pair_means
+from cooperbench_assets.analysis.comparability import (
+    CONTRAST_REASONS,
+    beside_the_headline,
+    refusals,
+    with_headline,
+    without_refused,
+)
+from cooperbench_assets.analysis.contrasts import pair_means
 from cooperbench_assets.analysis.difficulty import (
     BUCKETS,
     difficulties,
@@ -35,6 +41,7 @@ from cooperbench_assets.analysis.frames import (
     settings_of,
 )
 from cooperbench_assets.analysis.intervals import BOOTSTRAP, FEWEST_TASKS, bootstrap_ratio, clustered_mean
+from cooperbench_assets.analysis.words import counted
 
 if TYPE_CHECKING:
     from cooperbench_assets.analysis.frames import Frames
@@ -68,7 +75,13 @@ SUCCESS_BY_DIFFICULTY = result_table(
         ("low", pl.Float64, "Lower end of its 95 % interval (CR2 by task)"),
         ("high", pl.Float64, "Upper end of its 95 % interval"),
         ("interval_note", pl.String, "Why there is no interval"),
+        (
+            "refused",
+            pl.String,
+            "Why it, or solo, may have no headline; where the two are not comparable rate and interval are NULL",
+        ),
     ),
+    HEADLINE,
 )
 
 SUCCESS_AUC = result_table(
@@ -118,12 +131,12 @@ def success_by_difficulty(frames: Frames) -> dict[str, pl.DataFrame]:
     """The curves, the areas under them, and retention, of every experiment with a solo setting."""
     cells = cells_of(frames)
     scores = scores_of(frames, cells)
-    points = _points(scores, cells)
-    curves = _with_rates(points)
+    points = _with_rates(_points(scores, cells))
+    curves = _with_standing(_refused(points.join(reference_settings(cells), on="experiment"), cells))
     order = ["experiment", "verdict", "population", "method", "scale", "held_out", "place", "x"]
     return {
         SUCCESS_BY_DIFFICULTY.name: conform(SUCCESS_BY_DIFFICULTY, curves.sort(order)),
-        SUCCESS_AUC.name: conform(SUCCESS_AUC, _areas(curves, scores, cells)),
+        SUCCESS_AUC.name: conform(SUCCESS_AUC, _areas(points, scores, cells)),
         RETENTION.name: conform(RETENTION, _retention(scores, cells)),
     }
 
@@ -166,6 +179,18 @@ def _with_rates(points: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([*scales, each], how="diagonal")
 
 
+def _with_standing(curves: pl.DataFrame) -> pl.DataFrame:
+    """Points without the figures of what is refused, and why a point is no headline."""
+    one = pl.when(pl.col("held_out").is_not_null()).then(pl.lit("one held-out seed of several"))
+    rows = curves.with_columns(without_refused("rate", "low", "high"))
+    rows = rows.with_columns(refused=joined_reasons(*CONTRAST_REASONS))
+    return with_headline(rows, beside_the_headline(), _circular(), one, pl.col("refused"))
+
+
+def _circular() -> pl.Expr:
+    return pl.when(pl.col("method") == REPRODUCTION).then(pl.lit("circular"))
+
+
 def _pooled(points: pl.DataFrame, key: list[str]) -> pl.DataFrame:
     """Points of one scale over all held-out seeds. A pair belongs to one task, so pairs of tasks add up."""
     by_task = points.group_by(*key, "task").agg(pl.col("k", "n").sum(), pairs=pl.col("pair").n_unique().cast(pl.Int64))
@@ -196,14 +221,10 @@ def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> p
         pl.col("curves").fill_null(0),
         retention=pl.when(pl.col("auc_solo") > 0).then(pl.col("auc") / pl.col("auc_solo")),
     )
-    rows = _refused(rows, cells).with_columns(_without_refused(("auc", "span", "points", "retention")))
-    reasons = [pl.col(name) for name in ("refused", "why_a", "why_b")]
+    rows = _refused(rows, cells).with_columns(without_refused("auc", "span", "points", "retention"))
     no_figure = pl.when(pl.col("auc").is_null()).then(pl.lit("no figure"))
-    circular = pl.when(pl.col("method") == REPRODUCTION).then(pl.lit("circular"))
-    rows = rows.with_columns(
-        note=joined_reasons(pl.col("refused"), _area_note()),
-        why_not=joined_reasons(beside_the_headline(), circular, *reasons, no_figure),
-    ).with_columns(headline=pl.col("why_not").is_null())
+    rows = rows.with_columns(note=joined_reasons(pl.col("refused"), _area_note()))
+    rows = with_headline(rows, beside_the_headline(), _circular(), *CONTRAST_REASONS, no_figure)
     return rows.sort("experiment", "verdict", "population", "method", "place")
 
 
@@ -212,9 +233,9 @@ def _area_note() -> pl.Expr:
         pl.lit("no figure: leaving one solo seed out needs at least two")
     ).otherwise(pl.lit("no figure: fewer than two difficulties occur"))  # fmt: skip
     circular = pl.format(
-        "difficulty is made from the same {} solo seeds that solo is scored on, so that solo's area is an identity; "
+        "difficulty is made from the same {} that solo is scored on, so that solo's area is an identity; "
         "no interval, and not to be compared with an experiment of another number of seeds",
-        "seeds",
+        counted("seeds", "solo seed"),
     )
     return (
         pl.when((pl.col("method") == REPRODUCTION) & pl.col("auc").is_not_null())
@@ -279,23 +300,15 @@ def _refused(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     return rows.join(found, on=["experiment", "reference", "setting"], how="left")
 
 
-def _without_refused(figures: tuple[str, ...]) -> list[pl.Expr]:
-    return [pl.when(pl.col("refused").is_null()).then(name).alias(name) for name in figures]
-
-
 def _with_sentences(rows: pl.DataFrame) -> pl.DataFrame:
     """Refused retentions without figures, and why others have none, no interval, or no headline."""
-    rows = rows.with_columns(_without_refused(("retention", "low", "high", "mean_setting", "mean_solo")))
+    rows = rows.with_columns(without_refused("retention", "low", "high", "mean_setting", "mean_solo"))
     rows = rows.with_columns(
         undefined=_why_undefined(), interval_method=pl.when(pl.col("low").is_not_null()).then(pl.lit(BOOTSTRAP))
     )
     nothing = pl.when(pl.col("retention").is_null()).then("undefined")
-    reasons = [pl.col(name) for name in ("refused", "why_a", "why_b")]
-    rows = rows.with_columns(
-        note=joined_reasons(pl.col("refused"), pl.when(pl.col("low").is_null()).then("undefined")),
-        why_not=joined_reasons(beside_the_headline(), *reasons, nothing),
-    )
-    return rows.with_columns(headline=pl.col("why_not").is_null())
+    note = joined_reasons(pl.col("refused"), pl.when(pl.col("low").is_null()).then("undefined"))
+    return with_headline(rows.with_columns(note=note), beside_the_headline(), *CONTRAST_REASONS, nothing)
 
 
 def _why_undefined() -> pl.Expr:

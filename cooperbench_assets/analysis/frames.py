@@ -219,9 +219,20 @@ def reference_settings(cells: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def scored_order() -> list[pl.Expr]:
-    """Sort keys of a result table: experiment, then strict before upstream, clean before evaluated."""
-    return [pl.col("experiment"), pl.col("verdict"), pl.col("population")]
+def level_order() -> pl.Expr:
+    """Sort key of ``level``: the experiment, then its settings, then their cells."""
+    return pl.col("level").replace_strict({"experiment": 0, "setting": 1, "cell": 2}, return_dtype=pl.Int8)
+
+
+def tally(flag: pl.Expr) -> pl.Expr:
+    """How many rows have `flag`; what is not known has not."""
+    return flag.fill_null(False).sum().cast(pl.Int64)
+
+
+def cells_and_settings(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
+    """Rows of every cell, and those of planned cells once more without a seed: over the seeds of their setting."""
+    planned = rows.join(cells.filter("planned").select(CELL), on=CELL, how="semi")
+    return pl.concat([rows, planned.with_columns(seed=pl.lit(None, pl.Int32))])
 
 
 def joined_reasons(*reasons: pl.Expr) -> pl.Expr:

@@ -14,6 +14,7 @@ from cooperbench_assets.analysis.frames import (
     EXPERIMENT,
     VERDICT,
     VERDICTS,
+    cells_and_settings,
     cells_of,
     columns,
     conform,
@@ -87,8 +88,7 @@ def outcome_funnel(frames: Frames) -> dict[str, pl.DataFrame]:
     places = settings_of(cells).select("experiment", "setting", "place", "mode")
     pairs = pairs_of(frames).join(places, on=["experiment", "setting"])
     staged = pl.concat(_staged(pairs, verdict) for verdict in VERDICTS)
-    over_seeds = staged.join(cells.filter("planned").select(CELL), on=CELL, how="semi")
-    units = pl.concat([staged, over_seeds.with_columns(seed=pl.lit(None, pl.Int32))])
+    units = cells_and_settings(staged, cells)
     order = ["experiment", "place", "setting", "seed", "verdict", "position"]
     funnel = _stages(units).sort(*order, pl.col("detail").is_not_null(), "detail")
     losses = _losses(units).sort(*order, "loss")

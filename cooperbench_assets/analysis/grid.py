@@ -22,6 +22,7 @@ from cooperbench_assets.analysis.frames import (
     result_table,
     score,
     settings_of,
+    tally,
 )
 from cooperbench_assets.analysis.intervals import clustered_mean
 
@@ -152,10 +153,10 @@ def _summed(pairs: pl.DataFrame, verdict: str) -> pl.DataFrame:
     timed_out = (pl.col("family").fill_null("") == "test_timeout") | (pl.col("reason").fill_null("") == "test_timeout")
     rows = pairs.group_by(*by, "task").agg(
         cells=pl.len().cast(pl.Int64),
-        clean=outcome.is_in(["pass", "fail"]).sum().cast(pl.Int64),
-        passes=(outcome == "pass").sum().cast(pl.Int64),
-        infra_errors=(outcome == "infra_error").sum().cast(pl.Int64),
-        test_timeouts=timed_out.sum().cast(pl.Int64),
+        clean=tally(outcome.is_in(["pass", "fail"])),
+        passes=tally(outcome == "pass"),
+        infra_errors=tally(outcome == "infra_error"),
+        test_timeouts=tally(timed_out),
     )
     some = pl.col("flaky_settings") != ""
     return rows.join(flaky, on=by).with_columns(
@@ -178,7 +179,7 @@ def _tasks(summary: pl.DataFrame) -> pl.DataFrame:
         pairs=pl.len().cast(pl.Int64),
         clean=pl.col("clean").sum(),
         passes=pl.col("passes").sum(),
-        never_judged=pl.col("never_judged").sum().cast(pl.Int64),
+        never_judged=tally(pl.col("never_judged")),
     )
     rows = rows.with_columns(rate=pl.col("passes") / pl.col("clean"), dead=pl.col("passes") == 0)
     return rows.sort("experiment", "verdict", "task")
@@ -199,8 +200,8 @@ def _gold_sensitivity(pairs: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     )
     counts = scored.unique([*by, "pair"]).group_by(by).agg(
         pairs=pl.len().cast(pl.Int64),
-        gold_passes=pl.col("gold_passes").sum().cast(pl.Int64),
-        gold_fails=(~pl.col("gold_passes")).sum().cast(pl.Int64),
+        gold_passes=tally(pl.col("gold_passes")),
+        gold_fails=tally(~pl.col("gold_passes")),
         gold_unknown=pl.col("gold_passes").null_count().cast(pl.Int64),
     )  # fmt: skip
     rates = scored.group_by(by).agg(rate=pl.col("score").mean())

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from cooperbench_assets.analysis.comparability import refused_units, with_headline
 from cooperbench_assets.analysis.frames import (
     CELL,
     EXPERIMENT,
+    HEADLINE,
     POPULATION,
     POPULATIONS,
+    cells_and_settings,
     cells_of,
     columns,
     conform,
@@ -23,6 +26,7 @@ from cooperbench_assets.analysis.frames import (
     result_table,
     settings_of,
     table_of,
+    tally,
 )
 from cooperbench_assets.analysis.intervals import CR2, WILSON, clustered_mean, wilson
 from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
@@ -65,6 +69,7 @@ MERGE_CONFLICTS = result_table(
         ("hollow", pl.Int64, "Merges called clean that hold nothing; part of merges"),
         ("rate_not_hollow", pl.Float64, "conflicts over the merges that are not hollow"),
     ),
+    HEADLINE,
 )
 
 MERGE_KINDS = result_table(
@@ -85,6 +90,7 @@ MERGE_KINDS = result_table(
         ("passes_upstream", pl.Int64, "Pass by upstream's verdict"),
         ("fallback_unseen", pl.Int64, "Upstream tested agent 1's patch alone and kept no output of it"),
     ),
+    HEADLINE,
 )
 
 
@@ -130,17 +136,23 @@ def merge_conflicts(frames: Frames) -> dict[str, pl.DataFrame]:
     merged = merged_pairs(frames, cells)
     overlaps = table_of(frames, PATCH_OVERLAPS).select(*CELL, "pair", "shared_files", "touching_places")
     merged = merged.join(overlaps, on=[*CELL, "pair"], how="left")
-    asked = merged.join(cells.filter("planned").select(CELL), on=CELL, how="semi")
+    rows = cells_and_settings(merged, cells)
     order = [pl.col("experiment", "place", "setting"), pl.col("seed").is_not_null(), pl.col("seed", "population")]
-    rates = pl.concat([_over_seeds(asked), _per_cell(merged)], how="diagonal")
     place = pl.col("condition").replace_strict(
         {name: place for place, name in enumerate(CONDITIONS)}, return_dtype=pl.Int8
     )
-    kinds = pl.concat([_kinds(asked.with_columns(seed=pl.lit(None, pl.Int32))), _kinds(merged)])
+    rates, kinds = _with_standing(_rates(rows), cells), _with_standing(_kinds(rows), cells)
     return {
         MERGE_CONFLICTS.name: conform(MERGE_CONFLICTS, rates.sort(*order, place)),
         MERGE_KINDS.name: conform(MERGE_KINDS, kinds.sort(*order, pl.col("kind"))),
     }
+
+
+def _with_standing(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
+    """Why a row is no headline: its cell or setting may have none, or it is of another population."""
+    beside = pl.when(pl.col("population") != "clean").then(pl.lit("stands beside the clean pairs"))
+    rows = rows.join(refused_units(cells), on=CELL, how="left", nulls_equal=True)
+    return with_headline(rows, beside, pl.col("why_not"))
 
 
 def _conditioned(merged: pl.DataFrame) -> pl.DataFrame:
@@ -152,43 +164,33 @@ def _conditioned(merged: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(some | (pl.col("condition") == "all"))
 
 
-def _sums(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    hollow = (pl.col("kind") == "hollow").sum().cast(pl.Int64)
+def _rates(merged: pl.DataFrame) -> pl.DataFrame:
+    """Conflict rates under every condition, Wilson's interval for a cell, one clustered by task over seeds."""
+    by = [*CELL, "place", "population", "condition"]
+    rows = _conditioned(merged).with_columns(n=pl.lit(1, pl.Int64))
     sums = rows.group_by(by).agg(
-        merges=pl.len().cast(pl.Int64),
-        tasks=pl.col("task").n_unique().cast(pl.Int64),
-        conflicts=pl.col("conflict").sum(),
-        hollow=hollow,
+        merges=pl.len().cast(pl.Int64), conflicts=pl.col("conflict").sum(), hollow=tally(pl.col("kind") == "hollow")
     )
-    solid = pl.col("merges") - pl.col("hollow")
-    return sums.with_columns(
+    solid, one_cell = pl.col("merges") - pl.col("hollow"), pl.col("seed").is_not_null()
+    found = clustered_mean(rows, by, total="conflict").select(*by, "tasks", "low", "high", "interval_note")
+    low, high = wilson(pl.col("conflicts"), pl.col("merges"))
+    clustered = pl.when(pl.col("low").is_not_null()).then(pl.lit(CR2))
+    return sums.join(found, on=by, how="left", nulls_equal=True).with_columns(
         rate=pl.col("conflicts") / pl.col("merges"),
         rate_not_hollow=pl.when(solid > 0).then(pl.col("conflicts") / solid),
+        low=pl.when(one_cell).then(low).otherwise("low"),
+        high=pl.when(one_cell).then(high).otherwise("high"),
+        interval_method=pl.when(one_cell).then(pl.lit(WILSON)).otherwise(clustered),
+        interval_note=pl.when(~one_cell).then("interval_note"),
     )
-
-
-def _per_cell(merged: pl.DataFrame) -> pl.DataFrame:
-    rows = _sums(_conditioned(merged), [*CELL, "place", "population", "condition"])
-    low, high = wilson(pl.col("conflicts"), pl.col("merges"))
-    return rows.with_columns(low=low, high=high, interval_method=pl.lit(WILSON), interval_note=pl.lit(None, pl.String))
-
-
-def _over_seeds(merged: pl.DataFrame) -> pl.DataFrame:
-    by = ["experiment", "setting", "place", "population", "condition"]
-    rows = _conditioned(merged).with_columns(n=pl.lit(1, pl.Int64))
-    found = clustered_mean(rows, by, total="conflict").select(*by, "low", "high", "interval_note")
-    method = pl.when(pl.col("low").is_not_null()).then(pl.lit(CR2))
-    return _sums(rows, by).join(found, on=by, how="left").with_columns(
-        seed=pl.lit(None, pl.Int32), interval_method=method
-    )  # fmt: skip
 
 
 def _kinds(merged: pl.DataFrame) -> pl.DataFrame:
     by = [*CELL, "place", "population"]
     rows = merged.group_by(*by, "kind").agg(
         pairs=pl.len().cast(pl.Int64),
-        passes_strict=(pl.col("outcome_strict") == "pass").sum().cast(pl.Int64),
-        passes_upstream=(pl.col("outcome") == "pass").sum().cast(pl.Int64),
-        fallback_unseen=pl.col("fallback_unseen").fill_null(False).sum().cast(pl.Int64),
+        passes_strict=tally(pl.col("outcome_strict") == "pass"),
+        passes_upstream=tally(pl.col("outcome") == "pass"),
+        fallback_unseen=tally(pl.col("fallback_unseen")),
     )
     return rows.with_columns(share=pl.col("pairs") / pl.col("pairs").sum().over(by))

@@ -28,6 +28,7 @@ from cooperbench_assets.analysis.frames import (
     result_table,
 )
 from cooperbench_assets.analysis.intervals import FEWEST_TASKS
+from cooperbench_assets.analysis.words import counted, percent
 
 if TYPE_CHECKING:
     from cooperbench_assets.analysis.frames import Frames
@@ -91,10 +92,6 @@ def _row(frame: pl.DataFrame, level: str | pl.Expr, code: str, subject: pl.Expr,
     )
 
 
-def _percent(value: pl.Expr) -> pl.Expr:
-    return pl.concat_str((value * 100).round(1).cast(pl.String), pl.lit(" %"))
-
-
 def _counts(pairs: pl.DataFrame) -> pl.DataFrame:
     outcome, stage = pl.col("outcome"), pl.col("stage")
     by_agent = (outcome == "infra_error") & (stage == "agent")
@@ -127,12 +124,12 @@ def _deaths(counts: pl.DataFrame) -> pl.DataFrame:
     )
     apart = pl.col("share") - pl.col("least") > DEATHS
     what = pl.format(
-        "infrastructure ended agents in {} of {} planned pairs ({}; {})",
-        "dead", "planned", _percent(pl.col("share")), pl.col("families"),
+        "infrastructure ended agents in {} of {} ({}; {})",
+        "dead", counted("planned", "planned pair"), percent(pl.col("share")), pl.col("families"),
     )  # fmt: skip
     against = pl.format(
         "{}, against {} in {}: its rate over all pairs is not what its agents can do; read the bounds",
-        what, _percent(pl.col("least")), "best",
+        what, percent(pl.col("least")), "best",
     )  # fmt: skip
     found = rows.filter(apart | (pl.col("share") > DEATHS)).with_columns(apart=apart)
     level = pl.when("apart").then(pl.lit("error")).otherwise(pl.lit("warning"))
@@ -156,9 +153,10 @@ def _no_verdict(counts: pl.DataFrame) -> pl.DataFrame:
     share = pl.col("no_verdict") / pl.col("planned")
     level = pl.when(share > NO_VERDICT).then(pl.lit("warning")).otherwise(pl.lit("info"))
     text = pl.format(
-        "{} of {} planned pairs have no verdict ({}): infra_error of agents {}, infra_error of evaluations {}, "
+        "{} of {} without a verdict ({}): infra_error of agents {}, infra_error of evaluations {}, "
         "unevaluated {}, missing {}",
-        "no_verdict", "planned", _percent(share), "dead", "infra_eval", "unevaluated", "missing",
+        "no_verdict", counted("planned", "planned pair"), percent(share),
+        "dead", "infra_eval", "unevaluated", "missing",
     )  # fmt: skip
     return _row(counts.filter(pl.col("no_verdict") > 0), level, "no_verdict", pl.col("setting"), text)
 
@@ -181,7 +179,9 @@ def _unknown(used: pl.DataFrame) -> pl.DataFrame:
     for name, label in named.items():
         lacking = known.filter(pl.col(name).is_null() & ~(pl.col("solo") & pl.lit(name == "merge_policy")))
         found = lacking.group_by("experiment").agg(n=pl.len())
-        text = pl.format("the {} of {} cells is not on record, so that it cannot be said to agree", pl.lit(label), "n")
+        text = pl.format(
+            "the {} of {} is not on record, so that it cannot be said to agree", pl.lit(label), counted("n", "cell")
+        )
         parts.append(_row(found, "info", "not_on_record", pl.lit(label), text))
     return pl.concat(parts)
 
@@ -193,7 +193,7 @@ def _plans(pairs: pl.DataFrame, used: pl.DataFrame) -> pl.DataFrame:
     found = plans.group_by("experiment").agg(
         plans=pl.col("plan").n_unique(), least=pl.col("n").min(), most=pl.col("n").max()
     )
-    text = pl.format("the cells plan different pairs ({} to {} of them)", "least", "most")
+    text = pl.format("the cells plan different pairs ({} to {})", "least", counted("most", "pair"))
     return _row(found.filter(pl.col("plans") > 1), "warning", "plans_differ", pl.lit("experiment"), text)
 
 
@@ -230,7 +230,7 @@ def _thin(counts: pl.DataFrame, used: pl.DataFrame) -> pl.DataFrame:
         "warning",
         "few_tasks",
         pl.lit("experiment"),
-        pl.format("{} tasks: too few for an interval or a conclusion beyond these pairs", "tasks"),
+        pl.format("{}: too few for an interval or a conclusion beyond these pairs", counted("tasks", "task")),
     )
     return pl.concat([once, few])
 

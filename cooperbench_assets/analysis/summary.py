@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cooperbench_assets.analysis.comparability import differences, refused_settings, truncated_reason
+from cooperbench_assets.analysis.comparability import refused_units, with_headline
 from cooperbench_assets.analysis.frames import (
     CELL,
     EXPERIMENT,
@@ -21,6 +21,7 @@ from cooperbench_assets.analysis.frames import (
     conform,
     has_verdict,
     joined_reasons,
+    level_order,
     outcome_column,
     pairs_of,
     reason_column,
@@ -131,15 +132,11 @@ def setting_summary(frames: Frames) -> dict[str, pl.DataFrame]:
     cells = cells_of(frames)
     counts = _counts_by_task(frames, cells)
     levels = [_level(counts, level) for level in _LEVELS]
-    rows = pl.concat(levels, how="diagonal_relaxed").join(
-        _refusals(cells), on=["experiment", "level", "setting", "seed"], how="left", nulls_equal=True
-    )
+    rows = pl.concat(levels, how="diagonal_relaxed").join(_refusals(cells), on=CELL, how="left", nulls_equal=True)
     no_verdict = pl.when(pl.col("clean") == 0).then(pl.lit("no clean verdict"))
     beside = pl.when(pl.col("verdict") != "strict").then(pl.lit("stands beside the strict verdict"))
-    rows = rows.with_columns(why_not=joined_reasons(beside, pl.col("why_not"), no_verdict))
-    rows = rows.with_columns(headline=pl.col("why_not").is_null())
-    order = pl.col("level").replace_strict({"experiment": 0, "setting": 1, "cell": 2}, return_dtype=pl.Int8)
-    rows = rows.sort("experiment", order, "place", "seed", "verdict", nulls_last=True)
+    rows = with_headline(rows, beside, pl.col("why_not"), no_verdict)
+    rows = rows.sort("experiment", level_order(), "place", "seed", "verdict", nulls_last=True)
     return {SETTING_SUMMARY.name: conform(SETTING_SUMMARY, rows)}
 
 
@@ -241,35 +238,21 @@ def _with_seed_range(rows: pl.DataFrame, counts: pl.DataFrame, by: list[str]) ->
 
 
 def _refusals(cells: pl.DataFrame) -> pl.DataFrame:
-    """Why a cell, setting or experiment may have no headline: experiment, level, setting, seed, ``why_not``."""
-    found = cells.select(
-        *CELL,
-        pl.lit("cell").alias("level"),
-        why_not=joined_reasons(truncated_reason(), pl.when(~pl.col("planned")).then(pl.lit("not planned"))),
-    )
-    mixed = differences(cells, CELL)
-    found = found.join(mixed, on=CELL, how="left").with_columns(
-        why_not=joined_reasons(pl.col("why_not"), pl.col("differs"))
-    )
-    settings = refused_settings(cells).select(
-        "experiment", "setting", pl.lit(None, pl.Int32).alias("seed"), pl.lit("setting").alias("level"), "why_not"
-    )
-    several = cells.filter(pl.col("planned") & ~pl.col("gold")).group_by("experiment").agg(
-        pl.col("setting").n_unique()
-    )  # fmt: skip
+    """Why a cell, setting or experiment may have no headline: experiment, setting, seed, ``why_not``."""
+    units = refused_units(cells)
+    asked = cells.filter(pl.col("planned") & ~pl.col("gold"))
+    several = asked.group_by("experiment").agg(pl.col("setting").n_unique())
     mixes = pl.when(pl.col("setting") > 1).then(pl.lit("an experiment's row mixes its settings"))
-    refused = refused_settings(cells).filter(pl.col("why_not").is_not_null()).group_by("experiment").agg(
+    inner = units.filter(pl.col("seed").is_null() & pl.col("why_not").is_not_null()).group_by("experiment").agg(
         pl.format("{}: {}", "setting", "why_not").sort().str.join("; ").alias("inner")
     )  # fmt: skip
-    whole = several.join(refused, on="experiment", how="left").select(
+    whole = several.join(inner, on="experiment", how="left").select(
         "experiment",
-        pl.lit(None, pl.String).alias("setting"),
-        pl.lit(None, pl.Int32).alias("seed"),
-        pl.lit("experiment").alias("level"),
-        joined_reasons(mixes, pl.col("inner")).alias("why_not"),
+        setting=pl.lit(None, pl.String),
+        seed=pl.lit(None, pl.Int32),
+        why_not=joined_reasons(mixes, pl.col("inner")),
     )
-    wanted = ["experiment", "level", "setting", "seed", "why_not"]
-    return pl.concat([found.select(wanted), settings.select(wanted), whole.select(wanted)])
+    return pl.concat([units, whole])
 
 
 def success_by_attempt(frames: Frames) -> dict[str, pl.DataFrame]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from cooperbench_assets.report.style import shortened
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,3 +25,20 @@ def with_standing(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """
     strict = (pl.col("verdict") == "strict") & pl.col("headline").fill_null(False)
     return frame.with_columns(shown=strict.any().over(by))
+
+
+def refusals_of(frame: pl.DataFrame, reason: str = "why_not") -> list[str]:
+    """Why settings of `frame` may have no headline, in its order; a `reason` that names a setting stands by itself."""
+    found = frame.filter(pl.col(reason).is_not_null()).unique("setting", keep="first", maintain_order=True)
+    names = tuple(f"{setting}: " for setting in frame["setting"].unique())
+    texts = (why if why.startswith(names) else f"{setting}: {why}" for setting, why in _pairs(found, reason))
+    return list(dict.fromkeys(texts))
+
+
+def _pairs(frame: pl.DataFrame, reason: str) -> list[tuple[str, str]]:
+    return frame.select("setting", reason).rows()
+
+
+def not_drawn(refusals: Sequence[str]) -> list[str]:
+    """The line of a figure that names what it leaves out; none where it leaves out nothing."""
+    return [shortened(f"Not drawn, because it may have no headline: {'; '.join(refusals)}", 150)] if refusals else []

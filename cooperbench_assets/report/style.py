@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import altair as alt
 
+from cooperbench_assets.analysis.words import MINUS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -163,7 +165,7 @@ def number_on_bar(fate: Fate, n: int, share: float) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as percent: ``45.3 %``."""
-    return UNKNOWN if value is None else f"{100 * value:.{digits}f} %"
+    return UNKNOWN if value is None else f"{100 * value:.{digits}f} %".replace("-", MINUS)
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

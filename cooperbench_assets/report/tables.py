@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from cooperbench_assets.analysis.words import MINUS
 from cooperbench_assets.report.style import UNKNOWN
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ VIEWS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "success_by_difficulty": (
         "verdict", "population", "setting", "method", "held_out", "scale", "level", "bucket", "pairs", "tasks",
-        "passes", "n", "rate", "low", "high", "interval_note",
+        "passes", "n", "rate", "low", "high", "interval_note", "refused", "headline", "why_not",
     ),
     "communication": (
         "setting", "seed", "pairs", "pairs_with_messages", "agents", "messages", "messages_per_pair",
         "messages_per_agent", "share_of_steps", "first_message_minutes", "first_message_share", "share_plan",
         "share_question", "share_answer", "share_update", "share_acknowledgement", "first_turn_plan",
-        "questions_unanswered", "share_mentions_file", "share_mentions_line", "labels",
+        "questions_unanswered", "share_mentions_file", "share_mentions_line", "labels", "headline", "why_not",
     ),
     "cost_report": (
         "level", "setting", "seed", "pairs", "spent_usd", "spent_unknown", "cost_usd", "cost_unknown", "cost_mean_usd",
@@ -131,9 +132,9 @@ def written(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}"
+        return f"{value:,}".replace("-", MINUS)
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", MINUS)
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)

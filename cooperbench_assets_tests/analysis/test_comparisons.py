@@ -219,7 +219,7 @@ def test_settings_without_a_common_verdict_give_a_sentence() -> None:
     row = _headline(_store({(1, 1): "P"}, {(1, 1): "I"}))
     assert (row["pairs"], row["difference"], row["p"], row["robust"]) == (0, None, None, False)
     assert row["statement"] == "solo and coop-comm: no pair was judged in both"
-    assert row["why_not"] == "no pair was judged in both settings"
+    assert row["why_not"] == "no pair was judged in both"
 
 
 def test_one_setting_has_nothing_to_be_compared_with() -> None:
@@ -232,3 +232,35 @@ def test_a_gold_baseline_is_compared_with_nothing() -> None:
     rows = [*outcomes("gold-solo", SOLO), *outcomes("solo", SOLO), *outcomes("coop-comm", COOP)]
     table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"]
     assert table.select("setting_a", "setting_b").unique().rows() == [("solo", "coop-comm")]
+
+
+def test_a_statement_counts_in_words_and_has_a_true_minus_sign() -> None:
+    one = _headline(_store({(1, 1): "F"}, {(1, 1): "P"}))
+    assert one["statement"].startswith(
+        "solo \u2212 coop-comm = \u2212100.0 points over 1 pair of 1 task (no interval: "
+    )
+    several = _headline(_store(COOP, SOLO))
+    assert "over 7 pairs of 7 tasks (95 % \u2212" in several["statement"]
+    assert " - " not in several["statement"]
+
+
+def test_a_difference_of_nothing_is_not_called_unsettled() -> None:
+    same = _headline(_store(SOLO, SOLO))
+    assert same["difference"] == 0.0
+    assert (
+        "no difference on average; with the non-verdicts at their extremes it is \u221216.7 to 16.7"
+        in same["statement"]
+    )
+    judged = dict.fromkeys(SOLO, "PF")
+    alike = _headline(_store(judged, judged))
+    assert alike["statement"].endswith("no difference on average, and no pair is without a verdict")
+    for row in (same, alike):
+        assert "0.0 points" in row["statement"]
+        assert "\u22120.0" not in row["statement"]
+        assert "settled" not in row["statement"]
+        assert not row["robust"]
+
+
+def test_a_whole_store_says_that_nothing_could_turn_the_sign() -> None:
+    row = _headline(_store(dict.fromkeys(SOLO, "P"), dict.fromkeys(SOLO, "F")))
+    assert row["statement"].endswith("robust: no pair is without a verdict that could turn the sign")

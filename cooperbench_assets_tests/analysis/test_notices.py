@@ -59,7 +59,7 @@ def test_pairs_without_a_verdict_are_a_warning_above_the_bound() -> None:
         {"pairs": pairs_frame(*outcomes("solo", {k: "U-"[k[0] % 2] if k[0] < 4 else "P" for k in KEYS}))}, "no_verdict"
     )
     assert many[0][0] == "warning"
-    assert "4 of 10 planned pairs have no verdict (40.0 %)" in many[0][2]
+    assert "4 of 10 planned pairs without a verdict (40.0 %)" in many[0][2]
     assert many[0][2].endswith("unevaluated 2, missing 2")
     one = {(task, 1): "P" if task else "U" for task in range(30)}
     assert _of({"pairs": pairs_frame(*outcomes("solo", one))}, "no_verdict")[0][0] == "info"

@@ -5,6 +5,7 @@ import struct
 import zlib
 from xml.etree import ElementTree
 
+import polars as pl
 import pytest
 import vl_convert
 
@@ -104,3 +105,30 @@ def test_ids_of_two_figures_on_one_page_never_meet() -> None:
 def test_a_sentence_has_no_pixels() -> None:
     with pytest.raises(ValueError, match="nothing there"):
         Figure("f", "d", sentence="nothing there").png()
+
+
+def _cut(rows: list[dict[str, object]], *settings: str) -> dict[str, Figure]:
+    """The figures of a store in which a budget stopped these settings."""
+    tables = store(rows)
+    tables["provenance"] = tables["provenance"].with_columns(truncated=pl.col("setting").is_in(settings))
+    tables["messages"] = messages("I will edit core.py:12", "ok, done?")
+    return draw(source_of("e", tables))
+
+
+NAMES = ("success_by_difficulty", "merge_conflicts", "merge_kinds", "communication", "message_kinds")
+
+
+def test_figures_leave_out_a_truncated_setting_and_say_so() -> None:
+    for name, figure in _cut(ordinary(), "coop-comm").items():
+        if name not in NAMES or figure.svg is None:
+            continue
+        texts = _texts(figure.svg)
+        assert any("Not drawn, because it may have no headline: coop-comm: a budget" in text for text in texts), name
+        assert not [text for text in texts if text == "coop-comm" or text.startswith("coop-comm, n = ")], name
+
+
+def test_without_a_setting_that_may_stand_there_is_a_sentence() -> None:
+    figures = _cut(ordinary(), "solo", "coop-comm", "coop-nocomm")
+    for name in NAMES:
+        assert figures[name].svg is None
+        assert "a budget stopped it before all pairs were bought (seed" in (figures[name].sentence or ""), name

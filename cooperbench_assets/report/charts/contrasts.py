@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
+from cooperbench_assets.report.charts.verdicts import marks
 from cooperbench_assets.report.standing import CONTRAST, with_standing
 from cooperbench_assets.report.style import (
     GREY,
-    PALE,
     WIDTH,
     Chart,
     Look,
@@ -22,7 +22,6 @@ from cooperbench_assets.report.style import (
     count,
     data,
     shortened,
-    verdict_scales,
 )
 
 if TYPE_CHECKING:
@@ -75,23 +74,15 @@ def _notes(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _chart(rows: list[Row], order: list[str]) -> Chart:
-    colour, shape = verdict_scales()
     spread = [abs(value) for row in rows for name, value in row.items() if isinstance(value, float)]
     reach = min(100.0, max([10.0, *spread]) * 1.08)
-    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8))
-    offset = alt.YOffset("verdict:N", sort=["strict", "upstream"])
     x = alt.X(
         "difference:Q", scale=alt.Scale(domain=[-reach, reach], nice=False),
         axis=alt.Axis(labelExpr="datum.value > 0 ? '+' + datum.label : datum.label", format="d", tickCount=9),
         title="difference of success, percentage points",
     )  # fmt: skip
-    base = alt.Chart(data(rows)).encode(y=y, yOffset=offset)
+    drawn = marks(rows, order, x, ("difference_lowest", "difference_highest"))
     zero = alt.Chart(data([{"zero": 0}])).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="zero:Q")
-    bar = base.mark_bar(color=PALE, height=16).encode(
-        x=alt.X("difference_lowest:Q", title=x["title"]), x2="difference_highest:Q"
-    )
-    line = base.mark_rule(strokeWidth=2.5).encode(x="low:Q", x2="high:Q", color=colour)
-    point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, color=colour, shape=shape)
-    beside = base.encode(x=alt.value(WIDTH - 50), text="note:N")
+    beside = alt.Chart(data(rows)).encode(y=drawn.y, yOffset=drawn.offset, x=alt.value(WIDTH - 50), text="note:N")
     note = beside.mark_text(align="left", fontSize=12)
-    return alt.layer(bar, zero, line, point, note)
+    return alt.layer(drawn.bar, zero, drawn.line, drawn.point, note)

@@ -14,6 +14,7 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.analysis.curves import LEAVE_ONE_OUT, REPRODUCTION
+from cooperbench_assets.report.standing import not_drawn, refusals_of
 from cooperbench_assets.report.style import GREY, Chart, Look, Row, data
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ def _figure(results: Mapping[str, pl.DataFrame], look: Look, method: str, title:
     found = found.filter(method=method)
     if found.is_empty():
         return ONE_SEED
+    refused = refusals_of(found, "refused")
+    found = found.filter(pl.col("refused").is_null())
+    if found.is_empty():
+        return f"No curve may stand as a result. {'; '.join(refused)}."
     levels = found.filter(scale="level")["level"].unique().to_list()
     if len(levels) < 2:
         return f"Every judged pair has the same difficulty ({levels[0]}), so that there is no curve over it."
@@ -64,7 +69,8 @@ def _figure(results: Mapping[str, pl.DataFrame], look: Look, method: str, title:
     points = (
         "Joined from three points on. Lines up and down: 95 % intervals over tasks. Below: pairs at each difficulty."
     )
-    return alt.hconcat(*panels, spacing=34, title=look.title(title, f"{how} Strict verdict.", points))
+    below = (f"{how} Strict verdict.", points, *not_drawn(refused))
+    return alt.hconcat(*panels, spacing=34, title=look.title(title, *below))
 
 
 def _panel(found: pl.DataFrame, settings: list[str], look: Look, name: str) -> Chart:

@@ -11,6 +11,7 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.analysis.merges import CONDITIONS
+from cooperbench_assets.report.standing import not_drawn, refusals_of
 from cooperbench_assets.report.style import (
     BLACK,
     BLUE,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NO_MERGE = "No merge of two agents' patches is on record, so that there is no conflict rate."
+NO_HEADLINE = "No setting of more than one agent may stand as a result."
 KINDS = {
     "clean": Fate("clean", "c", GREEN, "#FFFFFF"),
     "identical": Fate("identical patches", "i", BLUE, "#FFFFFF"),
@@ -50,6 +52,9 @@ def merge_conflicts(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | 
     found = results["merge_conflicts"].filter(pl.col("seed").is_null() & (pl.col("merges") > 0), population="clean")
     if found.is_empty():
         return NO_MERGE
+    refused, found = refusals_of(found), found.filter("headline")
+    if found.is_empty():
+        return f"{NO_HEADLINE} {'; '.join(refused)}."
     settings = [name for name in look.settings if name in set(found["setting"].to_list())]
     rows = [
         {
@@ -65,6 +70,7 @@ def merge_conflicts(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | 
     ]
     if conditions == ["all merges"]:
         lines.append("Where the patches overlap is not known here, so that no rate is given by overlap.")
+    lines += not_drawn(refused)
     title = look.title("How often the plain merge of two agents' patches conflicts (Figure 5)", *lines)
     return _rates(rows, settings, conditions, look).properties(
         width=WIDTH, height=max(40, 30 * len(settings)) * len(conditions), title=title
@@ -92,6 +98,7 @@ def _rates(rows: list[Row], settings: list[str], conditions: list[str], look: Lo
 def merge_kinds(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
     """What the merges came to, as shares."""
     found = results["merge_kinds"].filter(pl.col("seed").is_null(), population="clean")
+    refused, found = refusals_of(found), found.filter("headline")
     rows: list[Row] = []
     for setting in look.settings:
         counts = dict(found.filter(setting=setting).select("kind", "pairs").iter_rows())
@@ -108,11 +115,11 @@ def merge_kinds(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
             )  # fmt: skip
             done += counts[name]
     if not rows:
-        return NO_MERGE
-    return _stacks(rows, look)
+        return f"{NO_HEADLINE} {'; '.join(refused)}." if refused else NO_MERGE
+    return _stacks(rows, look, refused)
 
 
-def _stacks(rows: list[Row], look: Look) -> Chart:
+def _stacks(rows: list[Row], look: Look, refused: list[str]) -> Chart:
     order = list(dict.fromkeys(row["label"] for row in rows))
     present = [kind for kind in KINDS.values() if any(row["kind"] == kind.key for row in rows)]
     colour = alt.Color(
@@ -125,5 +132,6 @@ def _stacks(rows: list[Row], look: Look) -> Chart:
     bars = base.mark_bar(stroke=GREY, strokeWidth=0.6).encode(x=x, x2="end:Q", color=colour)
     ink = alt.Color("ink:N", scale=None, legend=None)
     text = base.mark_text(fontSize=11).encode(x="middle:Q", text="note:N", color=ink)
-    title = look.title("What merging two agents' patches came to", "Number on a bar: pairs, over all planned seeds.")
+    lines = ["Number on a bar: pairs, over all planned seeds.", *not_drawn(refused)]
+    title = look.title("What merging two agents' patches came to", *lines)
     return alt.layer(bars, text).properties(width=WIDTH, height=32 * len(order), title=title)

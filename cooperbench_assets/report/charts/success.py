@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
+from cooperbench_assets.report.charts.verdicts import marks
 from cooperbench_assets.report.standing import SUMMARY, with_standing
 from cooperbench_assets.report.style import (
     GREY,
-    PALE,
     WIDTH,
     Chart,
     Look,
@@ -23,7 +23,6 @@ from cooperbench_assets.report.style import (
     count,
     data,
     shortened,
-    verdict_scales,
 )
 
 if TYPE_CHECKING:
@@ -95,26 +94,18 @@ def seed_rows(summary: pl.DataFrame, *, named: bool = False) -> list[Row]:
 
 
 def _chart(rows: list[Row], seeds: list[Row], order: list[str], title: alt.TitleParams) -> Chart:
-    colour, shape = verdict_scales()
-    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8))
-    offset = alt.YOffset("verdict:N", sort=["strict", "upstream"])
     share = alt.Axis(format="%", values=[n / 10 for n in range(0, 11, 2)])
     x = alt.X("rate:Q", scale=alt.Scale(domain=[0, 1]), axis=share, title="pairs in which both features pass")
-    base = alt.Chart(data(rows)).encode(y=y, yOffset=offset)
-    bounds = base.mark_bar(color=PALE, height=16).encode(
-        x=alt.X("bound_low:Q", title=x["title"]), x2=alt.X2("bound_high:Q")
-    )
-    line = base.mark_rule(strokeWidth=2.5).encode(x="low:Q", x2="high:Q", color=colour)
-    point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, color=colour, shape=shape)
+    drawn = marks(rows, order, x, ("bound_low", "bound_high"))
     ticks = (
         alt.Chart(data(seeds))
         .mark_tick(thickness=2, size=16, opacity=0.75)
-        .encode(x="rate:Q", y=y, yOffset=offset, color=colour)
+        .encode(x="rate:Q", y=drawn.y, yOffset=drawn.offset, color=drawn.colour)
     )
     once = [row for row in rows if row["verdict"] == "strict"]
-    beside = alt.Chart(data(once)).encode(y=y, x=alt.value(WIDTH + 10))
+    beside = alt.Chart(data(once)).encode(y=drawn.y, x=alt.value(WIDTH + 10))
     note = beside.mark_text(align="left", fontSize=12, dy=-8).encode(text="note:N")
     why = beside.mark_text(align="left", fontSize=11, dy=8, color=GREY, lineBreak="\n").encode(text="why:N")
-    return alt.layer(bounds, line, ticks, point, note, why).properties(
+    return alt.layer(drawn.bar, drawn.line, ticks, drawn.point, note, why).properties(
         width=WIDTH, height=_ROW_HEIGHT * len(order), title=title
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import altair as alt
 import polars as pl
 
+from cooperbench_assets.report.standing import not_drawn, refusals_of
 from cooperbench_assets.report.style import BLACK, WIDTH, Chart, Look, Row, count, data
 
 if TYPE_CHECKING:
@@ -30,23 +31,38 @@ KINDS = {
 """Columns of ``communication`` and what they are called; the share is of messages but where the name says otherwise."""
 
 
-def _talking(results: Mapping[str, pl.DataFrame], look: Look) -> tuple[pl.DataFrame, list[str]]:
-    found = results["communication"].filter(pl.col("seed").is_null() & (pl.col("pairs") > 0))
-    return found, [name for name in look.settings if name in set(found["setting"].to_list())]
+NO_HEADLINE = "No setting in which agents write may stand as a result."
+
+
+def _talking(results: Mapping[str, pl.DataFrame], least: pl.Expr) -> tuple[pl.DataFrame, list[str]]:
+    """Settings over their seeds that have `least`: those that may have a headline, and why others may not."""
+    found = results["communication"].filter(pl.col("seed").is_null() & least)
+    return found.filter("headline"), refusals_of(found)
+
+
+def _order(found: pl.DataFrame, look: Look) -> list[str]:
+    return [name for name in look.settings if name in set(found["setting"].to_list())]
+
+
+def _nothing(refused: list[str]) -> str:
+    return f"{NO_HEADLINE} {'; '.join(refused)}." if refused else SILENT
 
 
 def communication(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
     """Messages per pair and their share of steps, by setting."""
-    found, settings = _talking(results, look)
+    found, refused = _talking(results, pl.col("pairs") > 0)
     if not found["messages"].sum():
-        return SILENT
+        return _nothing(refused)
+    settings = _order(found, look)
     rows = list(found.iter_rows(named=True))
     panels = [
         _bars(rows, settings, look, "messages_per_pair", "messages per pair", ".1f", _of_pairs),
         _bars(rows, settings, look, "share_of_steps", "messages per step of the agents", ".0%", _of_steps),
     ]
     title = look.title(
-        "How much agents write to each other (Figure 5c)", "Over the planned seeds; a message is taken as one step."
+        "How much agents write to each other (Figure 5c)",
+        "Over the planned seeds; a message is taken as one step.",
+        *not_drawn(refused),
     )
     return alt.hconcat(*panels, spacing=50, title=title)
 
@@ -79,11 +95,10 @@ def _bars(rows: list[Row], settings: list[str], look: Look, column: str, title: 
 
 def message_kinds(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
     """Shares of messages by what they do, by setting."""
-    found, settings = _talking(results, look)
-    found = found.filter(pl.col("messages") > 0)
-    settings = [name for name in settings if name in set(found["setting"].to_list())]
+    found, refused = _talking(results, pl.col("messages") > 0)
     if found.is_empty():
-        return SILENT
+        return _nothing(refused)
+    settings = _order(found, look)
     rows = [
         {"setting": row["setting"], "kind": label, "share": row[column], "note": f"{100 * row[column]:.0f} %"}
         for row in found.iter_rows(named=True)
@@ -92,7 +107,8 @@ def message_kinds(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | st
     ]
     n = "; ".join(f"{row['setting']}: {count(row['messages'], 'message')}" for row in found.iter_rows(named=True))
     sources = ", ".join(sorted(set(found["labels"].drop_nulls().to_list())))
-    title = look.title("What messages do (Figure 6)", f"Labels by: {sources}. A message may do several things. n: {n}.")
+    how = f"Labels by: {sources}. A message may do several things. n: {n}."
+    title = look.title("What messages do (Figure 6)", how, *not_drawn(refused))
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("kind:N", sort=list(KINDS.values()), title=None, axis=alt.Axis(ticks=False)),
         yOffset=alt.YOffset("setting:N", sort=settings),
