@@ -98,7 +98,12 @@ def test_an_agent_that_died_before_the_model_answered_says_nothing_of_prices(tmp
     made = job(tmp_path, pairs, limits=Limits(cell_max_cost_usd=1.0))
     dead = finished(pairs[0], 0.0, steps=0)
     struck = finished(pairs[1], 0.0, steps=4, agents_failed=True)
-    Budget(made, {pairs[0]: dead, pairs[1]: struck}).check_prices()
+    money = Budget(made, {pairs[0]: dead, pairs[1]: struck})
+    money.check_prices()
+    assert money.stop_reason() is None
+    # A model that did answer, at no known price, is another matter.
+    answered = finished(pairs[0], 0.0, steps=4)
+    assert Budget(made, {pairs[0]: answered}).stop_reason() == "the model's prices are not known"
 
 
 def test_a_pair_is_expected_to_cost_and_take_what_it_did_before_or_what_is_typical(tmp_path: Path) -> None:

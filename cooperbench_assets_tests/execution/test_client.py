@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cooperbench_assets.execution import wire
 from cooperbench_assets.execution.client import Child, HarnessError, HarnessServer, base_environment
+from cooperbench_assets.execution.docker import reach
 from cooperbench_assets.execution.processes import is_alive, kill_recorded
 from cooperbench_assets.execution.slots import SlotPool
 from cooperbench_assets_tests.execution.test_server import ROOT, Runs, toy_environment
@@ -353,6 +354,13 @@ def test_no_key_of_the_parent_is_passed_on() -> None:
         "TZ": "UTC",
     }
     assert not {"OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"} & set(base)
+
+
+def test_what_containers_are_told_of_the_network_reaches_the_child_that_makes_them() -> None:
+    """An index or a proxy that the server did not get could not be passed on by a sandbox."""
+    given_here = {name: f"value of {name}" for name in reach.VARIABLES}
+    assert given_here.items() <= base_environment(given_here).items()
+    assert {"UV_INDEX_URL", "NPM_CONFIG_REGISTRY", "GOPROXY", "PIP_TRUSTED_HOST"} <= set(given_here)
 
 
 # The wire.

@@ -70,17 +70,20 @@ def test_probing_a_cell_all_the_time_keeps_nobody_from_taking_it(tmp_path: Path)
         while not stop.is_set():
             holder(run)
 
+    taken = 0
     threads = [threading.Thread(target=probe) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
         for _ in range(20):
             with cell_lock(run, "again"):
-                pass
+                taken += 1
     finally:
         stop.set()
         for thread in threads:
             thread.join()
+    assert taken == 20
+    assert holder(run) is None
 
 
 def test_the_lock_is_a_hidden_file_and_its_file_stays(tmp_path: Path) -> None:

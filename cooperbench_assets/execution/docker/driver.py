@@ -16,6 +16,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
+from cooperbench_assets.execution.sandboxes.base import note_of_cut
+
 SCRIPT = r"""
 set -m
 exec 4<&0 </dev/null
@@ -153,5 +155,4 @@ class Output:
         if not self._cut:
             return self._kept.decode("utf-8", "replace")
         beginning, end = self._kept[: self._half], self._kept[self._half :]
-        note = f"\n[… {self._cut} bytes of output left out …]\n"
-        return beginning.decode("utf-8", "replace") + note + end.decode("utf-8", "replace")
+        return beginning.decode("utf-8", "replace") + note_of_cut(self._cut) + end.decode("utf-8", "replace")

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 
 REPO = "/workspace/repo"
 PATCHES = "/patches"
 RUNNER = "/usr/local/bin/runner.sh"
+MEGABYTE = 2**20
+
+_LIMITS = ("memory_mb", "cpus", "pids")
+_POSITIVE = ("test_timeout_seconds", *_LIMITS, "output_limit_mb")
+
+
+def note_of_cut(count: int) -> str:
+    """What stands where so many bytes of an output are left out."""
+    return f"\n[… {count} bytes of output left out …]\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +68,64 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """What a request may say of its sandbox. A sandbox ignores what it has no use for."""
+    """What a request may say of its sandbox, the same for every kind of it. What a kind cannot do is refused."""
 
-    test_timeout_seconds: float = 600
-    """Deadline of one test run; upstream's own timeout of a sandbox is a cap above it."""
+    test_timeout_seconds: float | None = None
+    """Deadline of one test run; upstream's timeout of the sandbox, which other commands have, where not given."""
 
-    isolation: str = "auto"
-    """``auto``, or the one that must be used: ``bubblewrap`` or ``subprocess``."""
+    memory_mb: int | None = None
+    """Memory in MiB, without any swap beside it; as much as there is where not given."""
+
+    cpus: float | None = None
+    """CPUs that it may use at once."""
+
+    pids: int | None = None
+    """Processes and threads that it may have at once."""
 
     network: bool = True
-    """False: no network in bubblewrap. A plain subprocess cannot be kept from it."""
+    """False: no network at all. A plain subprocess cannot be kept from it."""
 
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables that test programs see beside the few that every sandbox sets."""
+    output_limit_mb: float = 16
+    """MiB of a command's output that are kept: its beginning and its end."""
+
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables that test programs see beside those that every sandbox sets."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
-    memory_mb: int | None = None
+    """What the sandbox is for: experiment, setting, seed, pair, attempt."""
+
+    isolation: str = "auto"
+    """``auto``, or the one that must be used."""
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> SandboxOptions:
+    def read(cls, content: Mapping[str, Any]) -> Self:
         """The options in a request.
 
         Raises:
-            InfrastructureError: family ``configuration``, for an option or a value that is none.
+            InfrastructureError: family ``configuration``, for an option or a value that is none, or that this kind of
+                sandbox cannot hold to.
         """
         unknown = sorted(set(content) - set(cls.__dataclass_fields__))
         if unknown:
             known = ", ".join(cls.__dataclass_fields__)
             raise InfrastructureError("configuration", f"sandbox option {unknown[0]!r} is unknown; there are {known}")
         options = cls(**content)
-        if not options.test_timeout_seconds > 0:
-            raise InfrastructureError(
-                "configuration", f"test_timeout_seconds is {options.test_timeout_seconds!r}; write seconds above 0"
-            )
+        for name in _POSITIVE:
+            value = getattr(options, name)
+            if value is not None and not (isinstance(value, int | float) and value > 0):
+                raise InfrastructureError("configuration", f"{name} is {value!r}; write a number above 0")
+        if problem := options.problem():
+            raise InfrastructureError("configuration", problem)
         return options
+
+    def problem(self) -> str:
+        """What is asked for and cannot be had here, as a sentence; empty if nothing. Here: without a container."""
+        held = next((name for name in _LIMITS if getattr(self, name) is not None), None)
+        if held is None:
+            return ""
+        return f"{held} is a limit of containers, and execution: process has none; leave it out, or use docker"
+
+    @property
+    def output_limit(self) -> int:
+        """Bytes of output that are kept."""
+        return int(self.output_limit_mb * MEGABYTE)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from cooperbench_assets.execution.sandboxes.base import Finished
+from cooperbench_assets.execution.sandboxes.base import Finished, note_of_cut
 
 
 class DeadlineError(RuntimeError):
@@ -35,6 +35,7 @@ def run(
     seconds: float,
     folder: Path,
     merge: bool,
+    limit: int,
     keep_fds: Sequence[int] = (),
 ) -> Finished:
     """Run a command in a process group of its own, which is killed when the command has ended.
@@ -48,6 +49,7 @@ def run(
         seconds: Deadline.
         folder: Where the output may lie meanwhile.
         merge: Put errors into the output, in the order of printing.
+        limit: Bytes of each output to keep: as much of the beginning as of the end.
         keep_fds: Descriptors that it inherits.
 
     Raises:
@@ -70,9 +72,9 @@ def run(
         finally:
             _end_group(process)
         if not ended:
-            raise DeadlineError(seconds, _text(out) + _text(errors))
+            raise DeadlineError(seconds, _text(out, limit) + _text(errors, limit))
         code = process.returncode
-        return Finished(128 - code if code < 0 else code, _text(out), _text(errors))
+        return Finished(128 - code if code < 0 else code, _text(out, limit), _text(errors, limit))
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -98,6 +100,12 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _text(file: IO[bytes]) -> str:
+def _text(file: IO[bytes], limit: int) -> str:
+    surplus = file.seek(0, os.SEEK_END) - limit
     file.seek(0)
-    return file.read().decode("utf-8", "replace")
+    if surplus <= 0:
+        return file.read().decode("utf-8", "replace")
+    half = limit // 2
+    beginning = file.read(half).decode("utf-8", "replace")
+    file.seek(half + surplus)
+    return beginning + note_of_cut(surplus) + file.read().decode("utf-8", "replace")

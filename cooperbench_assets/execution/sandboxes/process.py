@@ -132,7 +132,8 @@ class ProcessSandbox:
         self._isolation = isolation
         self._environment = {**isolation.variables, **options.environment}
         self._timeout = timeout
-        self._test_timeout = min(options.test_timeout_seconds, timeout)
+        self._test_timeout = options.test_timeout_seconds or timeout
+        self._output_limit = options.output_limit
         self._workdir = workdir
         self._keep_fds = keep_fds
         self._graded_failure = False
@@ -180,6 +181,7 @@ class ProcessSandbox:
             seconds=seconds,
             folder=self._root,
             merge=merge,
+            limit=self._output_limit,
             keep_fds=self._keep_fds,
         )
         outward = self._isolation.outward

@@ -9,6 +9,7 @@ import os
 import sys
 from functools import cache
 
+from cooperbench_assets.execution.docker import reach
 from cooperbench_assets.execution.processes import MARK
 
 TMP = "tmp"
@@ -17,11 +18,7 @@ TMP = "tmp"
 HOME_IN_TMP = "home"
 """Name of the sandbox's home folder in its folder for temporary files."""
 
-_NETWORK = (
-    *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS"),
-    *("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT"),
-)
+_NETWORK = (*reach.VARIABLES, "SSL_CERT_DIR")
 """How this machine reaches the network: passed on, for tests that install packages."""
 
 SYSTEM_FOLDERS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt", "nix", "gnu")

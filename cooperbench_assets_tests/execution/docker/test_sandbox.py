@@ -225,6 +225,18 @@ def test_a_process_that_was_killed_with_memory_to_spare_is_not_called_out_of_mem
     assert error.value.family == "container_died"
 
 
+def test_a_deadline_of_tests_stands_above_upstreams_own_which_other_commands_have(
+    backend: Make, toy_image: str
+) -> None:
+    made = backend(test_timeout_seconds=60).create_sandbox(toy_image, timeout=1)
+    try:
+        assert made.exec("bash", "-c", f"# {RUNNER}\nsleep 2; echo ended").stdout_read() == "ended\n"
+        with pytest.raises(InfrastructureError, match="timed out after 1 seconds"):
+            made.exec("bash", "-c", "sleep 60")
+    finally:
+        made.terminate()
+
+
 def test_a_hung_test_ends_at_its_deadline_with_its_container(
     engine: Engine, pair: str, backend: Make, toy: Toy, toy_dataset: Path
 ) -> None:
@@ -387,6 +399,8 @@ def test_a_container_ends_with_the_process_that_it_serves(engine: Engine, pair: 
     # The fixture sees that the container goes, in the middle of a command.
 
 
+@quiet
+@loses_the_engine
 def test_a_sandbox_that_cannot_be_attached_to_leaves_nothing(
     backend: Make, toy_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
