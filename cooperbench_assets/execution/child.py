@@ -198,6 +198,7 @@ def _work(request: ChildRequest, report: Report, slot_fd: int | None) -> None:
 
 def _run_agents(request: ChildRequest) -> None:
     _check_agents(request)
+    _see_to_git(request)
     function = _agents_function(request.mode)
     arguments: dict[str, Any] = {
         "repo_name": request.repo,
@@ -241,6 +242,14 @@ def _check_agents(request: ChildRequest) -> None:
     else:
         return
     raise InfrastructureError("configuration", problem)
+
+
+def _see_to_git(request: ChildRequest) -> None:
+    if request.backend == "docker" and request.git and request.mode != "solo":
+        from cooperbench_assets.execution.docker.git_server import own_git_server
+        from cooperbench_assets.execution.docker.options import DockerOptions
+
+        own_git_server(DockerOptions.read(request.sandbox))
 
 
 def _agents_function(mode: str) -> Callable[..., Any]:

@@ -6,8 +6,9 @@ What belongs here: finding what carries our labels, and removing what has no own
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from docker.errors import APIError, NotFound
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cooperbench_assets.execution.docker.engine import Engine
+
+PATIENCE_SECONDS: Final = 1.0
+"""How long a sweep tries again to remove what the engine would not give up at once."""
 
 Kind = Literal["container", "network", "volume"]
 
@@ -82,6 +86,11 @@ def sweep(engine: Engine, *, dry_run: bool = False) -> Swept:
     if dry_run:
         return Swept(tuple(orphans), kept)
     tried = [(one, _remove(engine, one)) for one in orphans]
+    end = time.monotonic() + PATIENCE_SECONDS
+    # A container that is still going holds on to its network and its volume.
+    while any(problem for _, problem in tried) and time.monotonic() < end:
+        time.sleep(PATIENCE_SECONDS / 10)
+        tried = [(one, problem and _remove(engine, one)) for one, problem in tried]
     return Swept(
         tuple(one for one, problem in tried if not problem),
         kept,

@@ -85,6 +85,22 @@ def make_image(engine: Engine, name: str, base: str, files: Mapping[str, bytes],
     return _commit(engine, name, base, content.getvalue(), {})
 
 
+def git_server_image(engine: Engine) -> str:
+    """The name of an image that serves git as upstream's does."""
+    core = subprocess.run(["git", "--exec-path"], check=True, capture_output=True, text=True).stdout.strip()
+    if not Path(core, "git-daemon").is_file():
+        missing("git server's image", "this machine's git has no daemon to put into it")
+    base = base_image(engine)
+    name = f"{BASE.removesuffix('base')}git:{base.rpartition(':')[2]}"
+    with FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-git-{os.getuid()}.lock"):
+        if not _is_there(engine, name):
+            serve = ["git", "daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", "--base-path=/git"]
+            empty = io.BytesIO()
+            tarfile.open(fileobj=empty, mode="w").close()
+            _commit(engine, name, base, empty.getvalue(), {"Entrypoint": [*serve, "--listen=0.0.0.0", "/git"]})
+    return name
+
+
 def _task_image(engine: Engine, base: str, task: Path) -> str:
     name = image_name(Task(task.parent.name, int(task.name.removeprefix("task"))))
     content = _content_hash(task, base)
