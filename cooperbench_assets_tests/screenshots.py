@@ -74,6 +74,8 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     page.set_viewport_size({"width": 2200, "height": 1400})  # The graph shows figures where it is not too small.
     page.goto(f"{address}/locations/{LOCATION}/asset-groups/{EXPERIMENT}/lineage")
     expect(page.get_by_text("pair_results").first).to_be_visible()
+    expect(page.get_by_text("Materialized").first).to_be_visible()
+    expect(page.get_by_text(re.compile("^Loading"))).to_have_count(0)
     take(page, folder, "lineage")
     page.set_viewport_size({"width": 1800, "height": HEIGHT})
     page.goto(partition_page(address, EXPERIMENT, "pair_results", "coop-comm", 0))

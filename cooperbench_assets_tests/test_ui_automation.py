@@ -103,6 +103,8 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
         while set(outcomes(bound, 1).values()) - {"pass", "fail"} and time.monotonic() < deadline:
             time.sleep(1)
         assert set(outcomes(bound, 1).values()) <= {"pass", "fail"}
+        until(lambda: all_over(address))
+        assert set(run_statuses(address)) == {"SUCCESS"}
         # A night comes every minute here: one between a strike and its retry leaves the cell to the sensor.
         assert backfill_titles(address) == ["Nightly: 1 cell (1 never run)"], "nothing is owed in later nights"
 
@@ -140,7 +142,12 @@ def test_stopping_the_daemon_in_the_middle_and_starting_it_again_changes_nothing
 def at_rest(bound: BoundExperiment, address: str) -> None:
     """Wait until every pair has its verdict and no run is left in any queue."""
     until(lambda: set(outcomes(bound).values()) <= {"pass", "fail"})
-    until(lambda: set(run_statuses(address)) <= {"SUCCESS", "FAILURE", "CANCELED"})
+    until(lambda: all_over(address))
+
+
+def all_over(address: str) -> bool:
+    """Whether no run is left in any queue."""
+    return set(run_statuses(address)) <= {"SUCCESS", "FAILURE", "CANCELED"}
 
 
 def until(holds: object, seconds: float = 180.0) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
+from sqlalchemy import Engine, event
 
 from cooperbench_assets.execution.servers import close_servers
 
@@ -24,3 +26,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def _servers() -> Iterator[None]:
     yield
     close_servers()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _storage_is_not_forced() -> Iterator[None]:
+    """Dagster's storage is not forced to the disk: no test here cuts the power, and some write thousands of times."""
+    event.listen(Engine, "connect", _not_forced)
+    yield
+    event.remove(Engine, "connect", _not_forced)
+
+
+def _not_forced(connection: object, _record: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
