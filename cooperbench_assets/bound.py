@@ -40,8 +40,8 @@ class BoundExperiment:
     name: str
     spec: ExperimentSpec
     project: Project
-    listener: Callable[[Progress], None] | None = None
-    """Called with the progress of a stage that runs in this process."""
+    listener: Callable[[Cell, Progress], None] | None = None
+    """Called with the progress of a stage of a cell that runs in this process; what it raises ends the stage."""
 
     @property
     def logs(self) -> Path:

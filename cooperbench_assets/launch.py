@@ -1,7 +1,7 @@
 """Doing in this process what the UI would do: runs of an experiment's assets, in the same Dagster instance.
 
-What belongs here: finding the instance, and runs of one cell or of the assets beside the cells. What does not:
-which cells to run and how that is shown (``commands``).
+What belongs here: finding the instance, and runs of cells or of the assets beside them. What does not: which cells
+to run and how that is shown (``commands``).
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.execution import owes
@@ -37,6 +41,24 @@ CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """Events go to the instance, where the UI shows them; the terminal shows what the command prints."""
 
+CELLS_AT_ONCE: Final = 4
+"""Cells that run side by side unless told otherwise: as many as dagster.yaml lets the UI run. They share the machine's
+slots, so this sets no number of agents or tests; it keeps slots busy that wait for the last pair of one cell."""
+
+_NO_OUTPUT: Final = {
+    # Dagster's own manager points this process's stdout elsewhere while a step runs: two steps at once would get into
+    # each other's way, and the terminal would lose what the command prints.
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+        "config": {},
+    }
+}
+
+
+class Cancelled(KeyboardInterrupt):
+    """A cell is to end because the whole command is; Dagster records its run as cancelled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -57,14 +79,26 @@ class Ran:
     """What each asset said of itself, plain values only."""
 
 
+@dataclass(frozen=True, slots=True)
+class CellRan:
+    """How one run of one cell ended."""
+
+    cell: CellSpec
+    ran: Ran
+    round: int
+    """Which run of this cell it was, from 1."""
+
+    again: bool
+    """Infrastructure struck, a retry can help, and one follows."""
+
+
 class Launcher:
     """Runs of one experiment, recorded in the project's Dagster instance. A context manager."""
 
     def __init__(self, project: Project, name: str, spec: ExperimentSpec) -> None:
-        self._listener: Callable[[Progress], None] | None = None
-        self.now = ""
-        """The cell that runs now, for people."""
-
+        self._listener: Callable[[Cell, Progress], None] | None = None
+        self._cancelled = threading.Event()
+        self._run_ids: set[str] = set()
         self.bound = BoundExperiment(name, spec, project, listener=self._tell)
         self._stack = contextlib.ExitStack()
         self._instance: dg.DagsterInstance | None = None
@@ -75,8 +109,12 @@ class Launcher:
         self._stack.enter_context(contextlib.chdir(self.bound.project.root))
         self.bound.project.dagster.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("DAGSTER_HOME", str(self.bound.project.root))
-        reference = InstanceRef.from_dir(str(self.bound.project.root))
+        reference = InstanceRef.from_dir(str(self.bound.project.root), overrides=_NO_OUTPUT)
         self._instance = self._stack.enter_context(dg.DagsterInstance.from_ref(reference))
+        # Dagster would configure logging anew for each run, and in doing so wait for the handlers of the others while
+        # these wait for logging's lock: runs side by side would stand still for ever.
+        handlers = self._instance.get_yaml_python_handlers()
+        self._instance.get_yaml_python_handlers = lambda: handlers  # type: ignore[method-assign]
         report_dead_runs(self._instance, self.bound)
         return self
 
@@ -85,13 +123,15 @@ class Launcher:
     ) -> None:
         self._stack.close()
 
-    def listen(self, listener: Callable[[Progress], None]) -> None:
-        """Have `listener` told of the progress of each stage that runs."""
+    def listen(self, listener: Callable[[Cell, Progress], None]) -> None:
+        """Have `listener` told of the progress of each stage that runs, by whichever thread runs it."""
         self._listener = listener
 
-    def _tell(self, progress: Progress) -> None:
+    def _tell(self, cell: Cell, progress: Progress) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled
         if self._listener is not None:
-            self._listener(progress)
+            self._listener(cell, progress)
 
     def run_subset(self) -> Ran:
         """Materialise subset_pairs, and task_images where the experiment runs on Docker: cells wait for both."""
@@ -110,12 +150,56 @@ class Launcher:
             config: Run config of its launch, for those assets that take one.
         """
         ops = {op_name(self.bound.name, asset): {"config": dict(config)} for asset in CELL_ASSETS} if config else {}
-        self.now = f"{cell.setting} seed {cell.seed}"
         return self._run(CELL_ASSETS, cell, ops)
 
-    def owes(self, cell: CellSpec) -> bool:
-        """Whether a retry that can help is owed to a cell."""
-        return owes(self.bound, cell)
+    def run_cells(
+        self,
+        cells: Sequence[CellSpec],
+        config: Mapping[str, Any] | None = None,
+        *,
+        at_once: int = CELLS_AT_ONCE,
+        rounds: int = 1,
+    ) -> Iterator[CellRan]:
+        """Materialise several cells side by side; yields each run as it ends.
+
+        Args:
+            cells: The cells, planned or not.
+            config: Run config of each launch.
+            at_once: How many run at the same time. Agents and tests have the machine's slots besides.
+            rounds: How often a cell is materialised at most: again if infrastructure struck and a retry can help.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT or SIGTERM, when the runs have ended and their tries are recorded.
+        """
+
+        def work(cell: CellSpec, number: int) -> CellRan:
+            ran = self.run_cell(cell.cell, config)
+            again = ran.error is None and number < rounds and owes(self.bound, cell)
+            return CellRan(cell, ran, number, again)
+
+        with _terminable(), ThreadPoolExecutor(at_once, thread_name_prefix="cell") as threads:
+            running: set[Future[CellRan]] = {threads.submit(work, cell, 1) for cell in cells}
+            try:
+                while running:
+                    ended, running = wait(running, return_when=FIRST_COMPLETED)
+                    for one in (future.result() for future in ended):
+                        if one.again:
+                            running.add(threads.submit(work, one.cell, one.round + 1))
+                        yield one
+            except BaseException:
+                self._cancel()
+                threads.shutdown(cancel_futures=True)
+                self._cancelled.clear()
+                raise
+
+    def _cancel(self) -> None:
+        """Have every run end soon, as cancelled; one that nobody had cancelled would be recorded as failed."""
+        assert self._instance is not None
+        for run_id in self._run_ids.copy():
+            run = self._instance.get_run_by_id(run_id)
+            if run is not None and not run.is_finished:
+                self._instance.report_run_canceling(run)
+        self._cancelled.set()
 
     def run_store(self) -> Ran:
         """Materialise results_store and every analysis of it."""
@@ -127,15 +211,35 @@ class Launcher:
 
     def _run(self, assets: Sequence[str], cell: Cell | None = None, ops: Mapping[str, Any] | None = None) -> Ran:
         job = self._definitions.resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(
-            run_config={"ops": dict(ops or {}), "loggers": QUIET},
-            instance=self._instance,
-            partition_key=None if cell is None else partition_key(cell),
-            asset_selection=[asset_key(self.bound.name, asset) for asset in assets],
-            raise_on_error=False,
-            tags={"cooperbench-assets/launched-by": "command line"},
-        )
+        run_id = make_new_run_id()
+        self._run_ids.add(run_id)
+        try:
+            result = job.execute_in_process(
+                run_config={"ops": dict(ops or {}), "loggers": QUIET},
+                instance=self._instance,
+                partition_key=None if cell is None else partition_key(cell),
+                asset_selection=[asset_key(self.bound.name, asset) for asset in assets],
+                raise_on_error=False,
+                run_id=run_id,
+                tags={"cooperbench-assets/launched-by": "command line"},
+            )
+        finally:
+            self._run_ids.discard(run_id)
         return _summarise(result)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM as SIGINT is taken, by the main thread: the threads of cells hear of no signal."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _summarise(result: dg.ExecuteInProcessResult) -> Ran:

@@ -100,8 +100,9 @@ def _machine() -> tuple[int, int]:
 
 
 def _why(said: str) -> str:
-    lines = [line for line in said.splitlines() if line.startswith("Infrastructure struck")]
+    again = sum("is tried again" in line for line in said.splitlines())
     return (
-        f"Cells are run one after another, {1 + len(lines)} times over: each stage of each cell ends with slots that "
-        "wait for its last pair, and imports Dagster's and the harness's code are part of it."
+        f"Cells are run side by side, and {again} of them again for what was struck. Beside the tries, the CPUs import "
+        "Dagster and, in each thread, the harness; write Dagster's events; and draw the report at the end, when no "
+        "try is left to fill the slots."
     )

@@ -194,7 +194,7 @@ def _teller(
     def tell(progress: Progress) -> None:
         nonlocal said
         if bound.listener is not None:
-            bound.listener(progress)
+            bound.listener(cell.cell, progress)
         moment = time.monotonic()
         if moment - said < SAY_SECONDS and progress.ended < progress.total:
             return

@@ -13,13 +13,11 @@ from cooperbench_assets.commands.output import console
 from cooperbench_assets.commands.status import look, show, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
-    from cooperbench_assets.launch import Launcher, Ran
+    from cooperbench_assets.launch import Ran
     from cooperbench_assets.project import Project
-    from cooperbench_assets.spec import CellSpec, ExperimentSpec
+    from cooperbench_assets.spec import ExperimentSpec
 
 EXPERIMENT: Final = "demo"
 
@@ -40,8 +38,11 @@ def demo() -> None:
 
     from cooperbench_assets.launch import Launcher  # imports Dagster: seconds that --help need not cost
 
+    limits = spec.limits
     with Launcher(project, EXPERIMENT, spec) as launcher:
-        failures = _run_until_nothing_helps(launcher, chosen_cells(EXPERIMENT, spec), out)
+        # What infrastructure struck is tried again, as the retry sensor would.
+        rounds = limits.agent_attempts + limits.eval_attempts
+        failures = run_cells(launcher, chosen_cells(EXPERIMENT, spec), out, rounds=rounds)
         last = {"results_store": launcher.run_store(), "report": launcher.run_report()}
     broken = {what: ran for what, ran in last.items() if ran.error}
     for what, ran in broken.items():
@@ -49,19 +50,6 @@ def demo() -> None:
     if failures or broken:
         raise click.exceptions.Exit(3)
     _end(project, spec, time.monotonic() - started, last["results_store"], out)
-
-
-def _run_until_nothing_helps(launcher: Launcher, cells: Sequence[CellSpec], out: Console) -> int:
-    """Materialise the cells, and again those that infrastructure struck, as the retry sensor would."""
-    owed = list(cells)
-    for _ in range(launcher.bound.spec.limits.agent_attempts + launcher.bound.spec.limits.eval_attempts):
-        if failures := run_cells(launcher, owed, out):
-            return failures
-        owed = [cell for cell in owed if launcher.owes(cell)]
-        if not owed:
-            break
-        out.print(f"Infrastructure struck in {len(owed)} cells; what a retry can help is tried again.")
-    return 0
 
 
 def _end(project: Project, spec: ExperimentSpec, seconds: float, store: Ran, out: Console) -> None:

@@ -7,7 +7,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from cooperbench_assets.commands.context import choose, find_project, load_experiments
 from cooperbench_assets.commands.output import console
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.progress import Progress as StageProgress
     from cooperbench_assets.launch import Launcher, Ran
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
+    from cooperbench_assets.store.cells import Cell
 
 GOLD_FIGURES = ("sound", "fails", "flaky", "conflicting", "not_judged")
 STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
@@ -33,6 +42,7 @@ STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 @click.option("--only", "only", multiple=True, metavar="PAIR", help="Only this pair (repo/task_id/f1_f2); again.")
 @click.option("--pairs", "at_most", type=click.IntRange(1), help="A smoke run of at most N pairs a cell.")
 @click.option("--concurrency", type=click.IntRange(1), help="Pairs at once, instead of the experiment's limit.")
+@click.option("--cells", "at_once", type=click.IntRange(1), help="Cells side by side (4); they share the slots.")
 @click.option("--unplanned", is_flag=True, help="Also run a cell that the experiment does not plan.")
 @click.option("--new-campaign", is_flag=True, help="Count tries anew: what broke them is mended.")
 @click.option("--gold", is_flag=True, help="The gold baseline instead of cells: no model and no cost.")
@@ -45,6 +55,7 @@ def materialize(
     only: tuple[str, ...],
     at_most: int | None,
     concurrency: int | None,
+    at_once: int | None,
     unplanned: bool,
     new_campaign: bool,
     gold: bool,
@@ -79,7 +90,7 @@ def materialize(
         print_plans(BoundExperiment(experiment, spec, project), cells, config, out)
         return
     with Launcher(project, experiment, spec) as launcher:
-        failures = run_gold(launcher, out) if gold else run_cells(launcher, cells, out, config)
+        failures = run_gold(launcher, out) if gold else run_cells(launcher, cells, out, config, at_once=at_once)
         store = launcher.run_store()
     report(out, "results_store", store)
     if failures or store.error:
@@ -145,8 +156,8 @@ def _expected(plan: Any) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(out: Console, launcher: Launcher) -> Iterator[Progress]:
-    """A bar that follows the stage that runs now; nothing where nobody watches."""
+def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
+    """A bar for each cell that runs now, following its stages; nothing where nobody watches."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -155,16 +166,20 @@ def progress_bar(out: Console, launcher: Launcher) -> Iterator[Progress]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        task = progress.add_task("starting", total=None)
+        bars: dict[tuple[Cell, str], TaskID] = {}
 
-        def follow(stage: StageProgress) -> None:
+        def follow(cell: Cell, stage: StageProgress) -> None:
+            bar = bars.get((cell, stage.stage))
+            if bar is None:
+                bar = bars[cell, stage.stage] = progress.add_task("starting", total=None)
             failed = sum(stage.failed.values())
             struck = f", {failed} struck by infrastructure" if failed else ""
             progress.update(
-                task,
-                description=f"{launcher.now} {STAGE_NAMES[stage.stage]}{struck}",
+                bar,
+                description=f"{cell.setting} seed {cell.seed} {STAGE_NAMES[stage.stage]}{struck}",
                 total=stage.total,
                 completed=stage.ended,
+                visible=stage.ended < stage.total,
             )
 
         launcher.listen(follow)
@@ -198,16 +213,36 @@ def run_gold(launcher: Launcher, out: Console) -> int:
     return 0
 
 
-def run_cells(launcher: Launcher, cells: Sequence[CellSpec], out: Console, config: dict[str, Any] | None = None) -> int:
-    """Materialise the subset and the cells; returns how many could not be."""
+def run_cells(
+    launcher: Launcher,
+    cells: Sequence[CellSpec],
+    out: Console,
+    config: dict[str, Any] | None = None,
+    *,
+    at_once: int | None = None,
+    rounds: int = 1,
+) -> int:
+    """Materialise the subset and the cells, some at a time; returns how many could not be.
+
+    Args:
+        launcher: Of the experiment.
+        cells: The cells.
+        out: Gets one line a run, and the bars.
+        config: Run config of each launch.
+        at_once: Cells side by side, instead of the usual number.
+        rounds: How often a cell is run at most where infrastructure strikes and a retry can help.
+    """
     if not run_first(launcher, out):
         return 1
     failures = 0
-    with progress_bar(out, launcher) as progress:
-        for cell in cells:
-            ran = launcher.run_cell(cell.cell, config)
-            report(progress.console, f"{cell.cell.setting} seed {cell.cell.seed}", ran)
-            failures += ran.error is not None
+    given = {} if at_once is None else {"at_once": at_once}
+    with progress_bars(out, launcher) as progress:
+        for one in launcher.run_cells(cells, config, rounds=rounds, **given):
+            name = f"{one.cell.cell.setting} seed {one.cell.cell.seed}"
+            report(progress.console, name, one.ran)
+            if one.again:
+                progress.console.print(f"  infrastructure struck; what a retry can help in {name} is tried again")
+            failures += one.ran.error is not None
     return failures
 
 

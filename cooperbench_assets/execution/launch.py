@@ -57,7 +57,7 @@ class Launch:
 
     notes: tuple[str, ...] = ()
     import_seconds: float = 0.0
-    cpu_before: float = field(default_factory=time.process_time)
+    cpu_before: float = field(default_factory=time.thread_time)
 
     def run(self) -> StageReport:
         """Run what is owed; see `cell.run_agents`."""
@@ -204,7 +204,7 @@ class Launch:
             breaker=loop.breaker.reason,
             busy_seconds=loop.busy_seconds,
             orchestration_seconds=max(0.0, seconds - self.import_seconds - loop.busy_seconds / max(loop.peak, 1)),
-            cpu_seconds=time.process_time() - self.cpu_before,
+            cpu_seconds=time.thread_time() - self.cpu_before,
             import_seconds=self.import_seconds,
             isolation=", ".join(sorted(loop.isolations)) or None,
             notes=self._notes(loop),

@@ -102,7 +102,7 @@ class StageReport:
     """Time that this launch waited for the harness to be imported; the next one in this process need not."""
 
     cpu_seconds: float = 0.0
-    """CPU time of this process in the launch, children and harness server apart."""
+    """CPU time of the launch's thread, children and harness server apart."""
 
     reaped: int = 0
     """Processes of an earlier, dead launch that were ended at the start."""
