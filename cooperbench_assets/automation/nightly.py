@@ -109,7 +109,9 @@ def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
         return None
     if not state.executes:
         return "stale" if state.unread else None
-    if state.fruitless >= FRUITLESS_RUNS or _pausing(seen) or (retrying and _left_to_the_sensor(seen)):
+    if state.fruitless >= FRUITLESS_RUNS or _paused_until(seen) is not None:
+        return None
+    if retrying and _left_to_the_sensor(seen):
         return None
     agents = state.agents or state.unwanted
     if not state.launched:
@@ -119,11 +121,12 @@ def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
     return "stale" if state.unread else None
 
 
-def _pausing(seen: Look) -> bool:
-    """Whether the next try must wait, for the pause behind the last one or for a usage limit: a night may be early."""
+def _paused_until(seen: Look) -> datetime | None:
+    """Until when the next try must wait, for the pause behind the last one or a usage limit: a night may be early."""
     state = seen.state
-    until = ready_at(state, tries_owed=bool(state.agents or state.evaluations))
-    return until is not None and state.now < until
+    tries_owed = bool((state.agents and state.money is None) or state.evaluations)
+    until = ready_at(state, tries_owed=tries_owed)
+    return until if until is not None and state.now < until else None
 
 
 def _left_to_the_sensor(seen: Look) -> bool:
@@ -143,8 +146,8 @@ def _why_not(seen: Look, *, retrying: bool) -> str:
     state = seen.state
     if state.active_run is not None or state.holder is not None:
         return f"{state.cell} is being worked on"
-    if state.executes and state.launched and _pausing(seen):
-        return f"{state.cell}: {decide(state).reason}"
+    if (until := _paused_until(seen)) is not None:
+        return f"{state.cell}: pause before the next try, until {until:%Y-%m-%d %H:%M:%S} UTC"
     if retrying and _left_to_the_sensor(seen):
         return f"{state.cell} is left to the retry sensor"
     return f"{state.cell}: {state.problem or state.money or 'up to date, or waits for a person'}"

@@ -32,13 +32,22 @@ INSERT INTO declarations VALUES ('pairs', '{"name": "pairs", "comment": "Pairs",
     {"name": "pair", "type": "VARCHAR", "comment": ""},
     {"name": "outcome", "type": "VARCHAR", "comment": ""}],
     "key": ["experiment", "setting", "seed"], "columns_sha256": "of version 1"}');
+CREATE TABLE messages (experiment VARCHAR, setting VARCHAR, seed INTEGER, pair VARCHAR, message VARCHAR);
+INSERT INTO declarations VALUES ('messages', '{"name": "messages", "comment": "Messages", "columns": [
+    {"name": "experiment", "type": "VARCHAR", "comment": ""},
+    {"name": "setting", "type": "VARCHAR", "comment": ""},
+    {"name": "seed", "type": "INTEGER", "comment": ""},
+    {"name": "pair", "type": "VARCHAR", "comment": ""},
+    {"name": "message", "type": "VARCHAR", "comment": ""}],
+    "key": ["experiment", "setting", "seed"], "columns_sha256": "of version 1"}');
+INSERT INTO messages VALUES ('demo', 'gone', 5, 'demo_task/1/f1_f2', 'My plan');
 CREATE VIEW cells AS SELECT setting, count(*) AS pairs FROM pairs GROUP BY setting;
 INSERT INTO pairs VALUES ('demo', 'solo', 0, 'demo_task/1/f1_f2', 'pass');
 INSERT INTO pairs VALUES ('demo', 'gone', 5, 'demo_task/1/f1_f2', 'fail');
 INSERT INTO published VALUES
     ('demo/cells/solo/0', 'old', '{"experiment": "demo", "setting": "solo", "seed": 0}', '{"pairs": 1}',
      TIMESTAMP '2026-11-20 09:00:00'),
-    ('demo/cells/gone/5', 'old', '{"experiment": "demo", "setting": "gone", "seed": 5}', '{"pairs": 1}',
+    ('demo/cells/gone/5', 'old', '{"experiment": "demo", "setting": "gone", "seed": 5}', '{"pairs": 1, "messages": 1}',
      TIMESTAMP '2026-11-20 09:00:00');
 INSERT INTO store_info VALUES ('file_time_us', '1795165200000000');
 """
@@ -72,6 +81,16 @@ def test_the_first_migration_makes_the_frozen_version_1(monkeypatch: pytest.Monk
         assert version_of(made) == version_of(frozen) == 1
 
 
+def test_the_second_migration_gives_messages_a_step_and_needs_no_messages() -> None:
+    with duckdb.connect() as made, duckdb.connect() as without:
+        made.execute(VERSION_1 + VERSION_1_RESULTS)
+        without.execute(VERSION_1)
+        for connection in (made, without):
+            assert migrate(connection, 1)[0] == "steps of messages"
+            assert version_of(connection) == SCHEMA_VERSION
+        assert made.execute("SELECT message, step FROM messages").fetchall() == [("My plan", None)]
+
+
 def test_a_blank_file_gets_every_migration_once() -> None:
     with duckdb.connect() as connection:
         assert migrate(connection, version_of(connection)) == [migration.name for migration in MIGRATIONS]
@@ -89,6 +108,8 @@ def test_the_oldest_file_becomes_a_present_one(store: Store) -> None:
     assert list(done.unreadable) == ["demo/cells/gone/5"]
     kept = store.table("pairs").filter(setting="gone").select("pair", "outcome", "cost_usd")
     assert kept.rows() == [("demo_task/1/f1_f2", "fail", None)]
+    said = store.table("messages").filter(setting="gone").select("message", "sender", "step")
+    assert said.rows() == [("My plan", None, None)]
     with_plan = store.publish(planned={"demo": [SOLO[0], COOP]})
     assert with_plan.dropped == ("demo/cells/gone/5",)
     brought_up = store.contents()
@@ -97,8 +118,9 @@ def test_the_oldest_file_becomes_a_present_one(store: Store) -> None:
     assert store.contents() == brought_up
 
 
-SECOND = Migration(2, "split the names", ("ALTER TABLE store_info ADD COLUMN noted_at TIMESTAMP",))
-BROKEN = Migration(2, "break", ("CREATE TABLE half (a INTEGER)", "ALTER TABLE no_such_table RENAME TO other"))
+NEXT = SCHEMA_VERSION + 1
+LATER = Migration(NEXT, "split the names", ("ALTER TABLE store_info ADD COLUMN noted_at TIMESTAMP",))
+BROKEN = Migration(NEXT, "break", ("CREATE TABLE half (a INTEGER)", "ALTER TABLE no_such_table RENAME TO other"))
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *more: Migration) -> None:
@@ -114,12 +136,12 @@ def test_a_later_migration_is_applied_to_a_published_file_that_keeps_its_rows(
     store.write(COOP)
     store.publish()
     before = store.contents()
-    use(monkeypatch, SECOND)
+    use(monkeypatch, LATER)
     done = store.publish()
     assert (done.replaced, done.changed, done.rebuilt) == (True, (), None)
     assert store.contents() == before
     applied = read.query(store.database, "SELECT version, name FROM schema_migrations ORDER BY version")
-    assert applied.rows() == [(1, "keep books"), (2, "split the names")]
+    assert applied.rows() == [(1, "keep books"), (2, "steps of messages"), (NEXT, "split the names")]
     assert "noted_at" in read.query(store.database, "FROM store_info").columns
     assert not store.publish().replaced
 
@@ -138,12 +160,13 @@ def test_a_migration_that_fails_changes_nothing(store: Store, monkeypatch: pytes
 
 def test_a_file_of_a_later_version_is_refused_and_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(COOP)
-    use(monkeypatch, SECOND)
+    use(monkeypatch, LATER)
     store.publish()
     monkeypatch.undo()
     before = store.database.read_bytes()
     store.write(*SOLO)
-    with pytest.raises(StoreTooNewError, match="has layout 2, and this cooperbench-assets knows up to 1: update"):
+    found = f"has layout {NEXT}, and this cooperbench-assets knows up to {SCHEMA_VERSION}: update"
+    with pytest.raises(StoreTooNewError, match=found):
         store.publish()
     with pytest.raises(StoreTooNewError, match="update cooperbench-assets"):
         read.table(store.database, "pairs")
@@ -155,7 +178,7 @@ def test_a_unit_of_a_later_version_keeps_the_rows_that_were_published(store: Sto
     store.write(COOP)
     store.publish()
     pointer: Path = cell_unit(COOP).folder(store.tables) / POINTER
-    pointer.write_text(pointer.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    pointer.write_text(pointer.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     done = store.publish()
     assert not done.replaced
     assert "later version" in done.unreadable["demo/cells/coop-comm/0"]

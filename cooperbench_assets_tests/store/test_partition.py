@@ -20,7 +20,7 @@ from cooperbench_assets.store.content import content_sha256
 from cooperbench_assets.store.errors import FrameError, UnitError
 from cooperbench_assets.store.files import unheld
 from cooperbench_assets.store.partition import list_units, load_record, opened, read_unit, write_unit
-from cooperbench_assets.store.schema import CELL_TABLES, CORE_TABLES, Column, Table
+from cooperbench_assets.store.schema import CELL_TABLES, CORE_TABLES, SCHEMA_VERSION, Column, Table
 from cooperbench_assets.store.units import (
     POINTER,
     Unit,
@@ -260,7 +260,7 @@ def test_a_damaged_unit_is_an_error_until_it_is_written_again(tmp_path: Path, da
 def test_a_unit_of_a_later_version_is_not_read(tmp_path: Path) -> None:
     write_unit(tmp_path, UNIT, cell_frames(CELL), declared=CORE_TABLES)
     pointer = UNIT.folder(tmp_path) / POINTER
-    pointer.write_text(pointer.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    pointer.write_text(pointer.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     with pytest.raises(UnitError, match=r"later version \(schema 99, this is"):
         read_unit(tmp_path, UNIT)
 
