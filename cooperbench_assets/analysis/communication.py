@@ -23,6 +23,7 @@ from cooperbench_assets.analysis.frames import (
     result_table,
     settings_of,
     table_of,
+    tally,
 )
 from cooperbench_assets.analysis.messages import LABELS, MENTIONS, labels_of
 from cooperbench_assets.store import schema
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _SHARES = (*LABELS, *MENTIONS)
 _PAIR = (*CELL, "pair")
+_OF_PAIR = (*CELL, "place", "agents", "steps", "messages", "first_seconds", "first_share")
 
 COMMUNICATION = result_table(
     "communication",
@@ -52,6 +54,12 @@ COMMUNICATION = result_table(
         ("first_message_minutes", pl.Float64, "Median minutes from the start of the agents to the first message"),
         ("first_message_share", pl.Float64, "Median of that time over the pair's duration"),
         ("first_message_known", pl.Int64, "Pairs whose first message has a time within the agents' run"),
+        ("writers", pl.Int64, "Agents that sent a message"),
+        ("writers_known", pl.Int64, "Those of which every message's step is known from the trajectory"),
+        ("message_steps", pl.Int64, "Steps in which these sent a message"),
+        ("share_message_steps", pl.Float64, "message_steps over all steps of these agents"),
+        ("first_message_step", pl.Float64, "Median step, from 1, of the first message of these agents"),
+        ("first_message_step_share", pl.Float64, "Median of that step over the agent's steps"),
         *((f"share_{name}", pl.Float64, f"Share of messages labelled {name}") for name in _SHARES),
         ("first_turn_plan", pl.Float64, "Of agents that wrote, the share whose first message has a plan"),
         ("questions", pl.Int64, "Messages with a question"),
@@ -68,12 +76,43 @@ def communication(frames: Frames) -> dict[str, pl.DataFrame]:
     cells = cells_of(frames)
     labels = labels_of(frames)
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
-    pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"])
+    pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"]).select(*_OF_PAIR)
     labels = _with_lengths(labels, frames)
     rows = _summary(cells_and_settings(pairs, cells), cells_and_settings(labels, cells))
+    steps = _steps(cells_and_settings(_writers(frames), cells))
+    rows = rows.join(steps, on=CELL, how="left", nulls_equal=True).with_columns(
+        pl.col("writers", "writers_known", "message_steps").fill_null(0)
+    )
     rows = with_headline(rows.join(refused_units(cells), on=CELL, how="left", nulls_equal=True), pl.col("why_not"))
     order = [pl.col("experiment", "place", "setting"), pl.col("seed").is_not_null(), pl.col("seed")]
     return {COMMUNICATION.name: conform(COMMUNICATION, rows.sort(*order))}
+
+
+def _writers(frames: Frames) -> pl.DataFrame:
+    """One row for every agent that sent a message: ``known`` (each of them has a step), those steps, and all steps."""
+    agent = [*_PAIR, "sender"]
+    totals = table_of(frames, schema.AGENTS).select(*_PAIR, sender="agent", steps="steps")
+    step = pl.col("step")
+    sent = table_of(frames, schema.MESSAGES).group_by(agent).agg(
+        known=step.is_not_null().all(), sending=step.n_unique().cast(pl.Int64), first=step.min()
+    )  # fmt: skip
+    rows = sent.join(totals, on=agent, how="left")
+    return rows.with_columns(known=pl.col("known") & (pl.col("steps") >= pl.col("first")).fill_null(False))
+
+
+def _steps(writers: pl.DataFrame) -> pl.DataFrame:
+    """What is known of the steps that messages were sent in, per cell and setting."""
+    known = pl.col("known")
+    return writers.group_by(CELL).agg(
+        writers=pl.len().cast(pl.Int64),
+        writers_known=tally(known),
+        message_steps=pl.col("sending").filter(known).sum(),
+        share_message_steps=pl.when(known.any()).then(
+            pl.col("sending").filter(known).sum() / pl.col("steps").filter(known).sum()
+        ),
+        first_message_step=pl.col("first").filter(known).median(),
+        first_message_step_share=(pl.col("first") / pl.col("steps")).filter(known).median(),
+    )
 
 
 def _with_lengths(labels: pl.DataFrame, frames: Frames) -> pl.DataFrame:

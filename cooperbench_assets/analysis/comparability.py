@@ -29,7 +29,10 @@ MUST_AGREE = {
 ACROSS_EXPERIMENTS = ("subset_sha256", "harness_version", "merge_policy")
 """Columns that must agree for two experiments to be set side by side: there the model or agent is the question."""
 
-_NAMES = {**MUST_AGREE, "subset_sha256": "subset"}
+SAME_SETTING = (*ACROSS_EXPERIMENTS, "mode", "messaging", "git")
+"""Columns that must agree for one setting of two experiments to be contrasted: what a setting is, beside these."""
+
+_NAMES = {**MUST_AGREE, "subset_sha256": "subset", "mode": "mode", "messaging": "messaging", "git": "shared git server"}
 _NO_VALUE = ("", "none", "unknown")
 _STOPPED = "a budget stopped it before all pairs were bought"
 
@@ -54,7 +57,16 @@ def comparable_values(cells: pl.DataFrame) -> pl.DataFrame:
 
 def _difference(name: str) -> pl.Expr:
     """A sentence on the values of `name`, if there is more than one; a cell may list several by commas."""
-    values = pl.col(name).drop_nulls().str.split(",").explode(empty_as_null=False).str.strip_chars().unique().sort()
+    values = (
+        pl.col(name)
+        .cast(pl.String)
+        .drop_nulls()
+        .str.split(",")
+        .explode(empty_as_null=False)
+        .str.strip_chars()
+        .unique()
+        .sort()
+    )
     shown = values.str.slice(0, 40)
     text = pl.concat_str([pl.lit(f"{_NAMES[name]} differs: "), shown.str.join(" / ")])
     return pl.when(values.len() > 1).then(text)
@@ -75,12 +87,15 @@ def differences(cells: pl.DataFrame, by: Sequence[str], fields: Sequence[str] = 
     )
 
 
-def contrast_differences(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
+def contrast_differences(
+    cells: pl.DataFrame, contrasts: pl.DataFrame, fields: Sequence[str] = tuple(MUST_AGREE)
+) -> pl.DataFrame:
     """What differs among the cells of both settings of each contrast.
 
     Args:
         cells: As ``frames.cells_of`` gives them.
         contrasts: Columns experiment, setting_a, setting_b.
+        fields: Columns of `cells` that are looked at.
 
     Returns:
         experiment, setting_a, setting_b, ``differs``.
@@ -93,7 +108,7 @@ def contrast_differences(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.Dat
         ],
         how="diagonal",
     )
-    return differences(sides, key)
+    return differences(sides, key, fields)
 
 
 def refused_settings(cells: pl.DataFrame) -> pl.DataFrame:
@@ -134,9 +149,13 @@ def refusals(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
         ``why_b`` (why a side may have no headline of its own).
     """
     found = contrast_differences(cells, contrasts).rename({"differs": "refused"})
-    sides = refused_settings(cells)
+    return with_sides(found, refused_settings(cells))
+
+
+def with_sides(found: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
+    """Contrasts with ``why_a`` and ``why_b``, out of `refused`, which is as ``refused_settings`` gives it."""
     for side in ("a", "b"):
-        named = sides.select(
+        named = refused.select(
             "experiment",
             pl.col("setting").alias(f"setting_{side}"),
             pl.format("{}: {}", "setting", "why_not").alias(f"why_{side}"),

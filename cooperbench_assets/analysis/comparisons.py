@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.analysis.comparability import refusals, require_comparable, window_gaps, without_refused
-from cooperbench_assets.analysis.contrasts import ESTIMATE, contrasted, pair_means
+from cooperbench_assets.analysis.contrasts import ESTIMATE, against_each_other, contrasted, pair_means
 from cooperbench_assets.analysis.frames import (
     EXPERIMENT,
     HEADLINE,
@@ -102,10 +102,7 @@ def paired_comparisons(frames: Frames) -> dict[str, pl.DataFrame]:
 
 def contrasts_of(cells: pl.DataFrame) -> pl.DataFrame:
     """Every two settings of an experiment: experiment, setting_a, place_a, seeds_a, setting_b, place_b, seeds_b."""
-    sides = settings_of(compared_cells(cells)).select("experiment", "setting", "place", "seeds")
-    a = sides.rename({name: f"{name}_a" for name in ("setting", "place", "seeds")})
-    b = sides.rename({name: f"{name}_b" for name in ("setting", "place", "seeds")})
-    return a.join(b, on="experiment").filter(pl.col("place_a") < pl.col("place_b"))
+    return against_each_other(settings_of(compared_cells(cells)).select("experiment", "setting", "place", "seeds"))
 
 
 def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:

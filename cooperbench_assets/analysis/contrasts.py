@@ -86,6 +86,12 @@ def contrasted(
     return with_headline(rows, beside_the_headline(), *CONTRAST_REASONS, empty)
 
 
+def against_each_other(sides: pl.DataFrame) -> pl.DataFrame:
+    """Every two settings of an experiment, from experiment, setting, place and seeds: each of these with _a and _b."""
+    a, b = (sides.rename({name: f"{name}_{side}" for name in ("setting", "place", "seeds")}) for side in "ab")
+    return a.join(b, on="experiment").filter(pl.col("place_a") < pl.col("place_b"))
+
+
 def pair_means(scores: pl.DataFrame) -> pl.DataFrame:
     """Per verdict, population, setting and pair: ``k`` passes, ``n`` verdicts, ``seeds``, and the ``mean`` k/n."""
     by = [*SCORE, "setting", "place", "task", "pair"]

@@ -112,7 +112,7 @@ ANALYSES: tuple[Analysis, ...] = (
         "How much agents write to each other, when, and what kind of thing.",
         communication.communication,
         (communication.COMMUNICATION,),
-        _TALK,
+        (*_TALK, "agents"),
         uses=(messages.MESSAGE_LABELS.name,),
     ),
     Analysis(

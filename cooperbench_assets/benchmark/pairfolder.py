@@ -29,6 +29,7 @@ from cooperbench_assets.benchmark.records import (
     parse_time,
     text_of,
 )
+from cooperbench_assets.benchmark.steps import message_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +103,9 @@ class PairReading(Struct):
     ended_at: datetime | None = None
     evaluation: Evaluation | None = None
     messages: list[MessageRecord] | None = None
+    message_steps: list[int | None] = field(default_factory=list)
+    """For each message the step of its sender that it was sent in, from 1; None where that is not known."""
+
     patches: tuple[Patch | None, ...] = ()
     """solo: one; else one for each feature in order."""
 
@@ -201,6 +205,7 @@ def read_pair(sink: Sink, pair: Pair, relative: str, mode: str | None) -> PairRe
         _read_evaluation(sink, reading)
     if "conversation.json" in names and reading.mode != "solo":
         reading.messages = sink.load(f"{relative}/conversation.json", pair, CONVERSATION)
+        reading.message_steps = message_steps(folder, names, reading.agents, reading.messages or [])
     _read_patches(sink, reading, names)
     return reading
 

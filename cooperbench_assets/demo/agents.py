@@ -90,7 +90,7 @@ class ScriptedAgent:
             input_tokens=used.input_tokens,
             output_tokens=used.output_tokens,
             cache_read_tokens=used.cache_read_tokens,
-            messages=_trajectory(task, work, names),
+            messages=_trajectory(task, work, names, used.steps),
             sent_messages=work.talk.sent,
         )
 
@@ -166,8 +166,8 @@ def _write_stream(path: Path, strike: Strike, text: str, steps: int) -> None:
     path.write_text("".join(json.dumps(event) + "\n" for event in events), "utf-8")
 
 
-def _trajectory(task: str, work: _Work, names: list[str]) -> list[dict[str, Any]]:
-    """What the agent read, heard and did, as messages of a chat."""
+def _trajectory(task: str, work: _Work, names: list[str], steps: int) -> list[dict[str, Any]]:
+    """What the agent read, heard and did, as messages of a chat: one reply for every step that it says it made."""
     told = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": task}]
     heard = [
         {"role": "user", "content": f"[Message from {message['from']}]: {message['content']}"}
@@ -176,4 +176,11 @@ def _trajectory(task: str, work: _Work, names: list[str]) -> list[dict[str, Any]
     alone = len(names) > 1 and not work.talk.complete
     did = f"I submit a patch of {len(work.patch.splitlines())} lines." if work.patch else "I have no patch to submit."
     said = "I have not talked to the other agent. " if alone else ""
-    return [*told, *heard, {"role": "assistant", "content": said + did}]
+    replies = ["I go on with my work."] * (steps - 1) + [said + did]
+    for number, message in enumerate(work.talk.sent):
+        # Spread over the work, the first one at once. The harness would read other quotes as a second message.
+        place = number * max(1, (steps - 1) // len(work.talk.sent))
+        command = f"send_message {message['to']} <<'MSG'\n{message['message']}\nMSG"
+        if place < steps - 1:
+            replies[place] = command
+    return [*told, *heard, *({"role": "assistant", "content": reply} for reply in replies)]

@@ -20,9 +20,9 @@ from cooperbench_assets.analysis.costs import manifest_json
 from cooperbench_assets.report.numbers import numbers_tex
 from cooperbench_assets.report.page import (
     draw,
-    draw_side_by_side,
     page,
     result_tables,
+    side_by_side,
     store_tables,
 )
 from cooperbench_assets.report.sections import DECLARED, WARNINGS
@@ -48,7 +48,7 @@ class Built:
     experiments: tuple[str, ...]
     folder: Path
     figures: Mapping[str, Figure]
-    """Figures by name: of one experiment, or the one that holds several against each other."""
+    """Figures by name: of one experiment, or those that hold several against each other."""
 
     warnings: Mapping[str, int]
     """Findings by level: error, warning, info."""
@@ -90,16 +90,24 @@ def build_side_by_side(
         ReportError: as `build_reports` does.
     """
     sources = read_sources(database, experiments, logs or {})
-    together = draw_side_by_side(sources)
+    together = side_by_side(sources)
     single = [build_one(source, reports) for source in sources]
     folder = reports / JOINED.join(source.experiment for source in sources)
     figures = {source.experiment: drawn for source, (_, drawn) in zip(sources, single, strict=True)}
     text = page(sources, figures, folder, together).encode()
     results = {name: pl.concat(source.results[name] for source in sources) for name in DECLARED}
-    files = {PAGE: text, "numbers.tex": numbers_tex(results).encode(), **_figure_files({together.name: together})}
+    results[together.table.name] = together.comparisons
+    drawn = {figure.name: figure for figure in together.figures}
+    files = {
+        PAGE: text,
+        "numbers.tex": numbers_tex(results).encode(),
+        f"tables/{together.table.name}.csv": csv_of(together.comparisons).encode(),
+        f"tables/{together.table.name}.tex": tex_of(together.table).encode(),
+        **_figure_files(drawn),
+    }
     _put(folder, files)
     names = tuple(source.experiment for source in sources)
-    joint = Built(names, folder, {together.name: together}, _warnings(sources), len(text))
+    joint = Built(names, folder, drawn, _warnings(sources), len(text))
     return [*(built for built, _ in single), joint]
 
 

@@ -72,14 +72,24 @@ def _rate(row: Mapping[str, Any]) -> str:
     return percent(row["rate_clean"]) + interval
 
 
+def _contrast(row: Mapping[str, Any], name: str) -> str:
+    p = "" if row["p_holm"] is None else f"; p = {row['p_holm']:.2g} (sign-flip over tasks, Holm)"
+    if row["headline"] or row["refused"] or row["difference"] is None:
+        return f"{row['statement']}{p if row['headline'] else ''}."
+    return f"{name}: no headline: {row['why_not']}."
+
+
+def statements_across(comparisons: pl.DataFrame) -> Iterator[str]:
+    """The contrasts of experiments that may stand as results, the refusals, and what else may explain them."""
+    for row in comparisons.filter(verdict="strict", population="clean").iter_rows(named=True):
+        caution = f" Careful: {row['caution']}." if row["caution"] and row["headline"] else ""
+        yield _contrast(row, f"{row['setting']}: {row['experiment_a']} − {row['experiment_b']}") + caution
+
+
 def statements(results: Mapping[str, pl.DataFrame]) -> Iterator[str]:
     """The contrasts and retentions of one experiment that may stand as results, and the refusals, in words."""
     for row in results["paired_comparisons"].filter(verdict="strict", population="clean").iter_rows(named=True):
-        p = "" if row["p_holm"] is None else f"; p = {row['p_holm']:.2g} (sign-flip over tasks, Holm)"
-        if row["headline"] or row["refused"] or row["difference"] is None:
-            yield f"{row['statement']}{p if row['headline'] else ''}."
-        else:
-            yield f"{row['setting_a']} − {row['setting_b']}: no headline: {row['why_not']}."
+        yield _contrast(row, f"{row['setting_a']} − {row['setting_b']}")
     for row in results["retention"].filter(verdict="strict", population="clean").iter_rows(named=True):
         if row["headline"]:
             interval = "" if row["low"] is None else f" (95 % {percent(row['low'])} to {percent(row['high'])})"

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cooperbench_assets.report.standing import CONTRAST, SUMMARY, with_standing
+from cooperbench_assets.report.standing import ACROSS, CONTRAST, SUMMARY, with_standing
 from cooperbench_assets.report.tables import tex_escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 NOT_GIVEN = "n/a"
+ACROSS_TABLE = "experiment_comparisons"
+"""Among the results of several experiments: the contrasts of one with another."""
+
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 _WORD = re.compile(r"[A-Za-z]+|[0-9]")
 
@@ -49,7 +52,11 @@ def _numbers(results: Mapping[str, pl.DataFrame]) -> Iterator[tuple[tuple[str, .
         yield from _of_setting(row)
     contrasts = results["paired_comparisons"].filter(population="clean")
     for row in with_standing(contrasts, CONTRAST).iter_rows(named=True):
-        yield from _of_contrast(row)
+        yield from _of_two(row, row["experiment"], row["setting_a"], "Vs", row["setting_b"])
+    if ACROSS_TABLE in results:
+        across = with_standing(results[ACROSS_TABLE].filter(population="clean"), ACROSS)
+        for row in across.iter_rows(named=True):
+            yield from _of_two(row, "Across", row["setting"], row["experiment_a"], "Vs", row["experiment_b"])
     for row in results["retention"].filter(verdict="strict", population="clean").iter_rows(named=True):
         for name, column in (("Retention", "retention"), ("RetentionLow", "low"), ("RetentionHigh", "high")):
             yield (row["experiment"], row["setting"], name), _percent(row[column] if row["headline"] else None)
@@ -83,8 +90,8 @@ def _of_setting(row: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]
     yield (*who, suffix, "Passes"), f"{row['passes']}"
 
 
-def _of_contrast(row: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    who = (row["experiment"], row["setting_a"], "Vs", row["setting_b"], _suffix(row))
+def _of_two(row: Mapping[str, Any], *names: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    who = (*names, _suffix(row))
     for name, column in (("Difference", "difference"), ("DifferenceLow", "low"), ("DifferenceHigh", "high")):
         yield (*who, name), _percent(row[column] if row["shown"] else None)
     yield (*who, "P"), NOT_GIVEN if row["p_holm"] is None or not row["shown"] else f"{row['p_holm']:.2g}"

@@ -14,10 +14,11 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from cooperbench_assets.analysis.comparability import require_comparable_experiments
+from cooperbench_assets.analysis.across import EXPERIMENT_COMPARISONS, experiment_comparisons
+from cooperbench_assets.report.charts import contrasts
 from cooperbench_assets.report.charts.success import success_by_experiment
 from cooperbench_assets.report.figure import Figure, render
-from cooperbench_assets.report.headline import HeadlineRow, headline_rows, statements
+from cooperbench_assets.report.headline import HeadlineRow, headline_rows, statements, statements_across
 from cooperbench_assets.report.sections import DECLARED, SECTIONS, WARNINGS, Section
 from cooperbench_assets.report.style import Look
 from cooperbench_assets.report.tables import Shown, plain_rows, shown
@@ -39,6 +40,15 @@ PROVENANCE: Final = (
 CHECKS: Final = ("asset", "setting", "seed", "check_name", "passed", "blocking", "offenders", "description", "remedy")
 NO_VERDICT: Final = ("setting", "seed", "pair", "outcome", "stage", "family", "evidence", "path")
 SIDE_BY_SIDE: Final = "success_by_experiment"
+_SIDE_BY_SIDE: Final = (
+    "The settings of each experiment, read as in the chapter Success. The experiments agree in subset, harness version "
+    "and merge policy as far as these are on record."
+)
+_COMPARED: Final = (
+    "In each setting that two experiments share, over pairs with at least one clean seed in both: the mean of (mean "
+    "over seeds of the first − mean over seeds of the second), read as in the chapter Settings against each other. "
+    "Holm counts all contrasts of one verdict. What differs between the experiments stands in the table."
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,17 @@ class Part:
     experiment: str
     figures: Sequence[Figure]
     tables: Sequence[Shown]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several experiments against each other."""
+
+    figures: Sequence[Figure]
+    comparisons: pl.DataFrame
+    """``experiment_comparisons``."""
+
+    table: Shown
 
 
 @dataclass(frozen=True)
@@ -67,24 +88,23 @@ def draw(source: Source) -> dict[str, Figure]:
     }
 
 
-def draw_side_by_side(sources: Sequence[Source]) -> Figure:
-    """Success of all settings of several experiments.
+def side_by_side(sources: Sequence[Source]) -> Together:
+    """Several experiments against each other: success of all settings, and contrasts in the settings they share.
 
     Raises:
         NotComparable: if they differ in subset, harness version or merge policy.
     """
     names = [source.experiment for source in sources]
-    provenance = pl.concat(source.tables["provenance"] for source in sources)
-    pairs = pl.concat(source.tables["pairs"] for source in sources)
-    require_comparable_experiments({"provenance": provenance, "pairs": pairs}, names)
+    tables = {name: pl.concat(source.tables[name] for source in sources) for name in ("provenance", "pairs")}
+    comparisons = experiment_comparisons(tables, names)
     summary = pl.concat(source.results["setting_summary"] for source in sources)
     remarks = dict.fromkeys(f"{source.experiment}: {source.look.remark}" for source in sources if source.look.remark)
-    look = Look(tuple(f"{source.experiment}" for source in sources), " ".join(remarks) or None)
-    definition = (
-        "The settings of each experiment, read as in the chapter Success. The experiments agree in subset, harness "
-        "version and merge policy as far as these are on record."
+    look = Look(tuple(names), " ".join(remarks) or None)
+    figures = (
+        render(SIDE_BY_SIDE, _SIDE_BY_SIDE, success_by_experiment(summary, look)),
+        render(EXPERIMENT_COMPARISONS.name, _COMPARED, contrasts.experiment_comparisons(comparisons, look)),
     )
-    return render(SIDE_BY_SIDE, definition, success_by_experiment(summary, look))
+    return Together(figures, comparisons, shown(EXPERIMENT_COMPARISONS, comparisons))
 
 
 def result_tables(source: Source, folder: Path) -> dict[str, Shown]:
@@ -122,7 +142,7 @@ def page(
     sources: Sequence[Source],
     figures: Mapping[str, Mapping[str, Figure]],
     folder: Path,
-    side_by_side: Figure | None = None,
+    together: Together | None = None,
 ) -> str:
     """The whole page.
 
@@ -130,7 +150,7 @@ def page(
         sources: The experiments, one or several.
         figures: By experiment and name.
         folder: Where the page will lie, for links to raw files.
-        side_by_side: The figure that holds several experiments against each other.
+        together: What holds several experiments against each other.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
@@ -147,7 +167,8 @@ def page(
         failed_checks=[(source.experiment, _failed(source)) for source in sources if _failed(source)],
         headline=[row for source in sources for row in headline_rows(source.results["setting_summary"])],
         statements=[(source.experiment, list(statements(source.results))) for source in sources],
-        side_by_side=side_by_side,
+        together=together,
+        across=[] if together is None else list(statements_across(together.comparisons)),
         chapters=[_chapter(section, sources, figures, shown_tables) for section in SECTIONS],
         store=[(source.experiment, store_tables(source, folder)) for source in sources],
         terms=_terms(),
@@ -208,4 +229,6 @@ def _published() -> Shown:
     return plain_rows(rows, "published", "Figures that the paper publishes.", heads)
 
 
-__all__ = ["Chapter", "HeadlineRow", "Part", "draw", "draw_side_by_side", "page", "result_tables", "store_tables"]
+__all__ = [
+    "Chapter", "HeadlineRow", "Part", "Together", "draw", "page", "result_tables", "side_by_side", "store_tables",
+]  # fmt: skip

@@ -149,7 +149,8 @@ COMMUNICATION = Section(
             "communication",
             talk.communication,
             "Messages that agents sent each other, per pair with a readable result, and per step of the agents over "
-            "the pairs whose steps are known.",
+            "the pairs whose steps are known. Which steps they were sent in is known only where trajectories are kept "
+            "that hold one turn for every step.",
         ),
         Drawing(
             "message_kinds",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUMMARY = ("experiment", "level", "setting", "seed")
 CONTRAST = ("experiment", "setting_a", "setting_b")
+ACROSS = ("setting", "experiment_a", "experiment_b")
 
 
 def with_standing(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:

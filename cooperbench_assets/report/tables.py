@@ -40,13 +40,19 @@ VIEWS: Final[Mapping[str, tuple[str, ...]]] = {
         "rate_a", "rate_b", "difference", "low", "high", "p", "p_holm", "difference_lowest", "difference_highest",
         "robust", "caution", "statement", "headline", "why_not",
     ),
+    "experiment_comparisons": (
+        "setting", "verdict", "population", "experiment_a", "experiment_b", "differs", "seeds_a", "seeds_b", "pairs",
+        "tasks", "informative_pairs", "informative_tasks", "rate_a", "rate_b", "difference", "low", "high", "p",
+        "p_holm", "difference_lowest", "difference_highest", "robust", "caution", "statement", "headline", "why_not",
+    ),
     "success_by_difficulty": (
         "verdict", "population", "setting", "method", "held_out", "scale", "level", "bucket", "pairs", "tasks",
         "passes", "n", "rate", "low", "high", "interval_note", "refused", "headline", "why_not",
     ),
     "communication": (
         "setting", "seed", "pairs", "pairs_with_messages", "agents", "messages", "messages_per_pair",
-        "messages_per_agent", "share_of_steps", "first_message_minutes", "first_message_share", "share_plan",
+        "messages_per_agent", "share_of_steps", "first_message_minutes", "first_message_share", "writers",
+        "writers_known", "share_message_steps", "first_message_step", "first_message_step_share", "share_plan",
         "share_question", "share_answer", "share_update", "share_acknowledgement", "first_turn_plan",
         "questions_unanswered", "share_mentions_file", "share_mentions_line", "labels", "headline", "why_not",
     ),

@@ -2,7 +2,8 @@
 
 What belongs here: the tables in which the store keeps its own books, one migration a change. Tables of results
 need none: they are derived, so ``store.layout`` makes a table that differs from its declaration anew from
-Parquet. A change that this cannot see (a table renamed, its key changed, the books themselves) is a migration.
+Parquet. A change that this cannot see (a table renamed, its key changed, the books themselves), or that an older
+program must notice, is a migration.
 
 A migration is frozen once released: later ones build on what it made.
 """
@@ -56,6 +57,12 @@ MIGRATIONS: tuple[Migration, ...] = (
             "COMMENT ON COLUMN published.rows IS 'Rows by table, as JSON'",
             "COMMENT ON COLUMN published.published_at IS 'When its rows were last replaced, UTC'",
         ),
+    ),
+    Migration(
+        2,
+        "steps of messages",
+        # An older program must not take a cell with steps for one of its own; rows that are here have none yet.
+        ("ALTER TABLE IF EXISTS messages ADD COLUMN IF NOT EXISTS step BIGINT",),
     ),
 )
 """All migrations, in order; the last one leads to `SCHEMA_VERSION`."""

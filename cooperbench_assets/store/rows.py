@@ -293,8 +293,9 @@ def _message_rows(reading: PairReading) -> list[Row]:
             "feature_id": message.feature_id,
             "message": text_of(message.message),
             "sent_at": parse_time(message.timestamp),
+            "step": step,
         }
-        for position, message in enumerate(reading.messages or [])
+        for position, (message, step) in enumerate(zip(reading.messages or [], reading.message_steps, strict=True))
     ]
 
 

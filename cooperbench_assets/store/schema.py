@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from polars._typing import PolarsDataType
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the store's layout; ``store.migrations`` brings an older file up to it."""
 
 TIME = pl.Datetime("us")
@@ -241,6 +241,7 @@ MESSAGES = Table(
             ("feature_id", pl.Int32, "The sender's feature"),
             ("message", pl.String, "The text"),
             ("sent_at", TIME, "When it was sent; NULL where not recorded"),
+            ("step", pl.Int64, "Step of its sender that it was sent in, from 1; NULL where no trajectory tells"),
         ),
     ),
 )

@@ -171,7 +171,8 @@ def _random_messages(pairs: pl.DataFrame, rng: np.random.Generator) -> pl.DataFr
         feature_id=pl.lit(1, pl.Int32),
         message=pl.Series(texts),
         sent_at=pl.col("started_at") + pl.duration(minutes=1),
-    )
+        step=pl.col("position") + 1,
+    ).cast(dict(schema.MESSAGES.schema))
 
 
 def _agents(pairs: pl.DataFrame) -> pl.DataFrame:

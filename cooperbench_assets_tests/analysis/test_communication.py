@@ -106,6 +106,41 @@ def test_what_messages_come_to_in_a_setting() -> None:
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 
 
+def _agent(who: int, steps: int | None, task: int = 1) -> dict[str, Any]:
+    return {
+        "experiment": "e", "setting": "coop-comm", "seed": 0, "pair": f"repo/{task}/f1_f2", "agent": f"agent{who}",
+        "steps": steps,
+    }  # fmt: skip
+
+
+def test_steps_count_for_agents_that_wrote_and_whose_every_message_has_one() -> None:
+    first = [*_talk((1, "a"), (1, "b"), (2, "c"), (1, "d"))]
+    for row, step in zip(first, (2, 2, None, 9), strict=True):
+        row["step"] = step
+    second = _talk((2, "e"), task=2)
+    second[0]["step"] = 4
+    third = _talk((1, "f"), task=3)
+    third[0]["step"] = 1
+    agents = [_agent(1, 10), _agent(2, 20), _agent(1, 30, 2), _agent(2, 5, 2), _agent(1, None, 3)]
+    frames = {
+        "pairs": pairs_frame(*(pair_row(setting="coop-comm", task=task) for task in (1, 2, 3))),
+        "messages": _messages(*first, *second, *third),
+        "agents": schema.AGENTS.frame(agents),
+    }
+    for row in communication(frames)["communication"].iter_rows(named=True):
+        assert (row["writers"], row["writers_known"], row["message_steps"]) == (4, 2, 3)
+        assert row["share_message_steps"] == pytest.approx(3 / 15)
+        assert row["first_message_step"] == pytest.approx((2 + 4) / 2)
+        assert row["first_message_step_share"] == pytest.approx((2 / 10 + 4 / 5) / 2)
+
+
+def test_without_trajectories_no_step_is_known() -> None:
+    frames = {"pairs": pairs_frame(pair_row(setting="coop-comm")), "messages": _messages(*_talk((1, "a")))}
+    row = communication(frames)["communication"].row(0, named=True)
+    assert (row["writers"], row["writers_known"], row["message_steps"]) == (1, 0, 0)
+    assert [row[name] for name in ("share_message_steps", "first_message_step")] == [None, None]
+
+
 def test_a_first_message_outside_the_agents_run_has_no_time() -> None:
     talk = _talk((1, "hello"))
     talk[0]["sent_at"] = START - timedelta(hours=2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.demo import DEMO_AGENT, DEMO_MODEL
 from cooperbench_assets.demo.assignment import DATASET_VARIABLE, SEED_VARIABLE, Assignment, AssignmentError
 from cooperbench_assets.demo.difficulty import pair_traits
@@ -139,6 +140,17 @@ def test_agents_that_talk_send_real_messages(run: Runner) -> None:
         one["content"] for one in tried.json(f"agent{a}_traj.json")["messages"] if "[Message from" in one["content"]
     ]
     assert heard == [f"[Message from agent2]: {one['message']}" for one in messages if one["from"] == "agent2"]
+
+
+def test_a_trajectory_has_a_reply_for_every_step_and_the_steps_of_messages_are_read_from_it(run: Runner) -> None:
+    tried = run(with_manner("aside"), "demo-coop-comm")
+    for agent in tried.json("result.json")["agents"].values():
+        turns = tried.json(f"agent{agent['feature_id']}_traj.json")["messages"]
+        assert sum(turn["role"] == "assistant" for turn in turns) == agent["steps"]
+    reading = read_run(tried.folder.parents[3], "coop")
+    (pair,) = reading.pairs.values()
+    assert [step is not None and step >= 1 for step in pair.message_steps] == [True] * len(pair.messages or [])
+    assert pair.message_steps[0] == 1
 
 
 def test_agents_that_may_not_talk_do_not(run: Runner) -> None:

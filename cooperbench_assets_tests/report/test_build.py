@@ -92,6 +92,15 @@ def test_experiments_that_are_comparable_stand_side_by_side(tmp_path: Path) -> N
         if href.startswith("../"):
             assert (joint.folder / href).is_file(), href
     assert "another-model" in page.visible
+    assert list(joint.figures) == ["success_by_experiment", "experiment_comparisons"]
+    assert (joint.folder / "figures" / "experiment_comparisons.png").is_file()
+    assert "all-experiment_comparisons" in ids
+    line, *_ = re.findall(r"^solo: made \u2212 other = 0\.0 points .*$", page.visible, re.MULTILINE)
+    assert "no difference on average" in line
+    table = pl.read_csv(joint.folder / "tables" / "experiment_comparisons.csv").filter(verdict="strict")
+    assert "model differs" in table["differs"][0]
+    numbers = (joint.folder / "numbers.tex").read_text()
+    assert r"\newcommand{\cbAcrossSoloMadeVsOtherDifference}{0.0}" in numbers
 
 
 def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_own(

@@ -1,6 +1,6 @@
-"""Differences between settings over common pairs, with intervals and the extremes that non-verdicts allow.
+"""Differences of settings, or of experiments, over common pairs, with intervals and what non-verdicts allow.
 
-What belongs here: ``paired_comparisons`` and ``retention`` drawn. What does not: rates by themselves
+What belongs here: ``paired_comparisons`` and ``experiment_comparisons`` drawn. What does not: rates by themselves
 (``charts.success``).
 """
 
@@ -12,7 +12,7 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.report.charts.verdicts import marks
-from cooperbench_assets.report.standing import CONTRAST, with_standing
+from cooperbench_assets.report.standing import ACROSS, CONTRAST, with_standing
 from cooperbench_assets.report.style import (
     GREY,
     WIDTH,
@@ -27,24 +27,41 @@ from cooperbench_assets.report.style import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+NO_COMMON_SETTING = "No two of these experiments have a setting in common, so that nothing is compared."
 ONE_SETTING = "There are not two settings with seeds, so that nothing is compared."
 
 
+_HOW = (
+    "Point: mean over common pairs of (mean over seeds of the first − of the second), percentage points.",
+    "Line: 95 % interval clustered by task. Grey bar: where the difference may lie, whatever non-verdicts were.",
+)
+
+
 def paired_comparisons(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
-    """Every contrast over clean pairs, by both verdicts."""
+    """Every contrast of settings over clean pairs, by both verdicts."""
     found = results["paired_comparisons"].filter(population="clean")
     if found.is_empty():
         return ONE_SETTING
-    rows = [_row(row) for row in with_standing(found, CONTRAST).iter_rows(named=True)]
+    rows = with_standing(found, CONTRAST).with_columns(label=pl.format("{} − {}", "setting_a", "setting_b"))
+    return _drawn(rows, look, "Differences of settings over the pairs that both were judged on", "settings")
+
+
+def experiment_comparisons(comparisons: pl.DataFrame, look: Look) -> Chart | str:
+    """Every contrast of experiments in one setting over clean pairs, by both verdicts."""
+    found = comparisons.filter(population="clean")
+    if found.is_empty():
+        return NO_COMMON_SETTING
+    label = pl.format("{}: {} − {}", "setting", "experiment_a", "experiment_b")
+    rows = with_standing(found, ACROSS).with_columns(label=label)
+    return _drawn(rows, look, "Differences of experiments over the pairs that both were judged on", "experiments")
+
+
+def _drawn(found: pl.DataFrame, look: Look, title: str, what: str) -> Chart | str:
+    rows = [_row(row) for row in found.iter_rows(named=True)]
     if found["difference"].is_null().all():
-        return "No two settings are compared. " + " ".join(dict.fromkeys(found["statement"].to_list())) + "."
+        return f"No two {what} are compared. " + " ".join(f"{text}." for text in dict.fromkeys(found["statement"]))
     order = list(dict.fromkeys(row["label"] for row in rows))
-    title = look.title(
-        "Differences of settings over the pairs that both were judged on",
-        "Point: mean over common pairs of (mean over seeds of the first − of the second), percentage points.",
-        "Line: 95 % interval clustered by task. Grey bar: where the difference may lie, whatever non-verdicts were.",
-    )
-    return _chart(rows, order).properties(width=WIDTH - 60, height=66 * len(order), title=title)
+    return _chart(rows, order).properties(width=WIDTH - 60, height=66 * len(order), title=look.title(title, *_HOW))
 
 
 def _row(row: Mapping[str, Any]) -> Row:
@@ -53,9 +70,8 @@ def _row(row: Mapping[str, Any]) -> Row:
     figures = ("difference", "low", "high", *extremes)
     drawn = figures if row["shown"] else extremes
     points = {name: 100 * row[name] if name in drawn and row[name] is not None else None for name in figures}
-    label = f"{row['setting_a']} − {row['setting_b']}"
     note = shortened("; ".join(_notes(row)), 75)
-    return {**points, "verdict": row["verdict"], "label": label, "note": note}
+    return {**points, "verdict": row["verdict"], "label": row["label"], "note": note}
 
 
 def _notes(row: Mapping[str, Any]) -> Iterator[str]:

@@ -62,9 +62,21 @@ def communication(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | st
     title = look.title(
         "How much agents write to each other (Figure 5c)",
         "Over the planned seeds; a message is taken as one step.",
+        *_known_steps(rows),
         *not_drawn(refused),
     )
     return alt.hconcat(*panels, spacing=50, title=title)
+
+
+def _known_steps(rows: list[Row]) -> list[str]:
+    """What trajectories tell of the steps that messages were sent in, for each setting that has some."""
+    return [
+        f"{row['setting']}: of {count(row['writers_known'], 'agent')} whose trajectory tells (of {row['writers']:,} "
+        f"that wrote), {100 * row['share_message_steps']:.0f} % of steps sent a message, the first one step "
+        f"{row['first_message_step']:.3g} (median)."
+        for row in rows
+        if row["writers_known"]
+    ]
 
 
 def _of_pairs(row: Row) -> str:
