@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A busy machine is no reason to fail: no example has a deadline, and slow generation is none of our business.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -14,6 +18,16 @@ settings.load_profile("steady")
 
 SHARED = Path(__file__).parents[2] / "shared" / "real-logs"
 """Real logs lie beside the checkout on the maintainers' machines, and nowhere else."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _slots_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A state folder for each worker: no test waits for slots that a person's runs or another worker's tests hold."""
+    state = tmp_path_factory.mktemp("state")
+    (state / "slots.toml").write_text("agents = 4\nevaluations = 2\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COOPERBENCH_ASSETS_STATE", str(state))
+        yield
 
 
 @pytest.fixture(scope="session")
