@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
+from cooperbench_assets.execution.redis import ON_BRIDGE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -96,9 +98,9 @@ class Examination:
         yield look_at_bubblewrap()
         docker = Need("Docker engine", "execution: docker", self.who(lambda spec: spec.execution == "docker"))
         yield from look_at_docker(docker)
-        talking = self.who(lambda spec: needs_redis(spec) and spec.redis_url is None)
+        talking = self.who(lambda spec: needs_redis(spec) and spec.redis_url in (None, ON_BRIDGE))
         yield look_at_embedded_redis(
-            Need("Redis, embedded", "coop with messages, and team, where no redis_url is given", talking)
+            Need("Redis, embedded", "coop with messages, and team, where redis_url names none", talking)
         )
 
     def each_experiment(self) -> Iterator[Look]:
@@ -110,7 +112,7 @@ class Examination:
             if spec.harness is not None:
                 need = Need(f"{name}: harness", "running its agents and tests", (name,))
                 yield look_at_other_harness(need, self.project.resolve(spec.harness.python))
-            if spec.redis_url and needs_redis(spec):
+            if spec.redis_url not in (None, ON_BRIDGE) and needs_redis(spec):
                 need = Need(f"{name}: Redis", "its cells whose agents talk", (name,))
                 yield look_at_redis(need, spec.redis_url)
             if spec.execution in ("modal", "gcp"):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.execution.job import NEEDS_ENGINE
+from cooperbench_assets.execution.redis import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ class ExperimentSpec(_Strict):
     """Names of variables whose values the harness sees, and nobody else."""
 
     redis_url: str | None = None
-    """Redis for messages; an embedded one is started where this is not given."""
+    """Redis for messages; an embedded one is started on loopback where this is not given, and where it is
+    docker-bridge, on this machine's address on Docker's bridge: for agents that talk from their containers."""
 
     docker: Docker = Docker()
     preflight: Preflight = Preflight()
@@ -258,6 +260,8 @@ class ExperimentSpec(_Strict):
                 f"agent: {self.agent} works in containers, and execution: process has none; "
                 "use execution: docker (or modal, gcp)"
             )
+        if self.redis_url == ON_BRIDGE and self.execution != "docker":
+            yield f"redis_url: {ON_BRIDGE} is for agents in containers, with execution: docker; leave it out"
         if self.agent == "openhands_sdk" and self.execution != "modal":
             yield "agent: openhands_sdk runs on Modal only; use execution: modal"
 

@@ -74,6 +74,13 @@ def test_an_agent_that_works_in_containers_is_refused_without_an_engine(agent: s
     assert "execution: docker" in found
 
 
+def test_a_redis_for_containers_needs_containers() -> None:
+    settings = {"coop": {"mode": "coop", "seeds": [0]}}
+    said = {"agent": "mine", "model_name": "m", "settings": settings, "redis_url": "docker-bridge"}
+    assert "redis_url: docker-bridge is for agents in containers" in error_of(execution="process", **said)
+    assert parse(execution="docker", **said).redis_url == "docker-bridge"
+
+
 def test_all_mistakes_are_named_at_once() -> None:
     found = error_of(settings={"a b": {"seeds": [], "mode": "solo"}}, accepted=[{"pair": "x", "reason": "r"}])
     assert "settings.a b: a label has letters" in found

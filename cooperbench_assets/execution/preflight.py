@@ -23,7 +23,7 @@ from cooperbench_assets.execution.harness import UPSTREAM_BACKENDS
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.job import NEEDS_ENGINE, STAGING
 from cooperbench_assets.execution.protocol import ChildRequest
-from cooperbench_assets.execution.redis import answers
+from cooperbench_assets.execution.redis import ON_BRIDGE, answers, bridge_address
 from cooperbench_assets.execution.servers import harness_server, imported
 
 if TYPE_CHECKING:
@@ -152,15 +152,16 @@ class Preflight:
         if not job.needs_redis:
             return
         try:
-            if job.redis_url is not None and answers(job.redis_url):
+            if job.redis_url == ON_BRIDGE:
+                bridge_address()
+            elif job.redis_url is not None and answers(job.redis_url):
                 return
             import fakeredis  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
         except LaunchError as error:
             yield str(error)
         except ImportError:
-            tried = (
-                "redis_url is not given" if job.redis_url is None else f"the Redis at {job.redis_url} does not answer"
-            )
+            named = job.redis_url not in (None, ON_BRIDGE)
+            tried = f"the Redis at {job.redis_url} does not answer" if named else "redis_url names none"
             yield (
                 f"agents that talk need a Redis: {tried}, and the embedded one is not installed; "
                 "start one and set redis_url, or install cooperbench-assets[harness]"

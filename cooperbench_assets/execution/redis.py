@@ -2,6 +2,8 @@
 
 What belongs here: finding or starting it. What does not: what is said over it; upstream keeps the pairs' messages
 apart by names of its own.
+
+The one inside this process listens on loopback, where containers cannot reach it; most agents talk from this machine.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.infrastructure import InfrastructureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,22 +21,53 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 2.0
 """How long a named Redis may take to answer."""
 
+ON_BRIDGE: Final = "docker-bridge"
+"""In place of a Redis's URL: the one inside this process, on this machine's address on Docker's bridge and no other."""
+
+_LOOPBACK: Final = "127.0.0.1"
+
 
 @contextlib.contextmanager
 def message_server(redis_url: str | None) -> Iterator[str]:
     """The URL of a Redis that answers, for as long as the context lasts.
 
     Args:
-        redis_url: A Redis to use if it answers.
+        redis_url: A Redis to use if it answers; or `ON_BRIDGE`, for one that containers reach, and programs of this
+            machine as well.
 
     Raises:
         LaunchError: if none answers and none can be started.
     """
+    if redis_url == ON_BRIDGE:
+        with _embedded(None, bridge_address()) as url:
+            yield url
+        return
     if redis_url is not None and answers(redis_url):
         yield redis_url
         return
     with _embedded(redis_url) as url:
         yield url
+
+
+def bridge_address() -> str:
+    """This machine's address on Docker's bridge, which containers reach and other machines do not.
+
+    Raises:
+        LaunchError: if there is none.
+    """
+    from cooperbench_assets.execution.docker.engine import Engine
+
+    try:
+        with Engine.connect() as engine:
+            address = engine.gateway()
+    except InfrastructureError as error:
+        raise LaunchError(f"redis_url: {ON_BRIDGE}: {error.text}") from error
+    if address is None:
+        raise LaunchError(
+            f"redis_url: {ON_BRIDGE}: this machine has no address on the engine's bridge (it runs elsewhere, or in a "
+            "virtual machine of its own); start a Redis that containers reach, and name it in redis_url"
+        )
+    return address
 
 
 def answers(redis_url: str) -> bool:
@@ -54,8 +88,8 @@ def answers(redis_url: str) -> bool:
 
 
 @contextlib.contextmanager
-def _embedded(named: str | None) -> Iterator[str]:
-    """A server of a library on a free loopback port, in threads of this process."""
+def _embedded(named: str | None, address: str = _LOOPBACK) -> Iterator[str]:
+    """A server of a library on a free port of one address, in threads of this process."""
     try:
         from fakeredis import TcpFakeServer
     except ImportError as error:
@@ -64,14 +98,14 @@ def _embedded(named: str | None) -> Iterator[str]:
             f"agents that talk need a Redis: {tried}, and the embedded one is not installed; "
             "start one and set redis_url, or install cooperbench-assets[harness]"
         ) from error
-    server = TcpFakeServer(("127.0.0.1", 0))
+    server = TcpFakeServer((address, 0))
     # A killed child's connection must not keep this process from ending.
     server.daemon_threads = True
     server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="redis", daemon=True)
     thread.start()
     try:
-        yield f"redis://127.0.0.1:{server.server_address[1]}"
+        yield f"redis://{address}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -116,6 +116,9 @@ def test_redis_is_only_asked_for_where_agents_talk(place: Place) -> None:
     talking = looks_at(place.project, talking=executing(), own=executing(redis_url=f"redis://127.0.0.1:{free_port()}"))
     assert talking["Redis, embedded"].needed_by == ("talking",)
     assert talking["own: Redis"].state == "problem"
+    bridge = looks_at(place.project, inside=executing(execution="docker", redis_url="docker-bridge"))
+    assert "inside" in bridge["Redis, embedded"].needed_by
+    assert "inside: Redis" not in bridge
 
 
 def free_port() -> int:

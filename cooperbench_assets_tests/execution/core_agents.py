@@ -12,8 +12,16 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cooperbench.agents import AgentResult, register  # type: ignore[import-untyped,unused-ignore]
+
+PING = """
+import socket, sys
+with socket.create_connection(sys.argv[1:], 20) as connection:
+    connection.sendall(b"*1\\r\\n$4\\r\\nPING\\r\\n")
+    print(connection.recv(100).decode())
+"""
 
 
 @register("core")
@@ -54,6 +62,13 @@ class CoreAgent:
     def _patch(self, argument: str) -> Any:
         """Hand in the patch in a file."""
         return self._result(Path(argument).read_text())
+
+    def _ping(self, argument: str) -> Any:
+        """Ping the Redis that the agent was told of, from a container of an image."""
+        where = urlsplit(self.given["comm_url"])
+        command = ["docker", "run", "--rm", "--entrypoint=", argument, "python3", "-S", "-c", PING]
+        done = subprocess.run([*command, where.hostname, str(where.port)], capture_output=True, text=True, check=False)
+        return self._result(f"{where.hostname} {done.stdout}{done.stderr}")
 
     def _nothing(self, argument: str) -> Any:
         return self._result("")
