@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 import psutil
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
-from dagster._core.storage.runs.sqlite import SqliteRunStorage
 
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, group_name, partition_key
 from cooperbench_assets.execution.lock import holder
@@ -194,9 +193,11 @@ def report_dead_runs(instance: dg.DagsterInstance, bound: BoundExperiment) -> li
 
 def _of_this_machine(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
     """Whether the run's process number means something here: an SQLite storage serves one machine."""
-    if HOST_TAG in run.tags:
-        return run.tags[HOST_TAG] == socket.gethostname() or isinstance(instance.run_storage, SqliteRunStorage)
-    return isinstance(instance.run_storage, SqliteRunStorage)
+    # Imported here: it brings SQLAlchemy, which loading the code location needs for nothing else.
+    from dagster._core.storage.runs.sqlite import SqliteRunStorage
+
+    on_one_machine = isinstance(instance.run_storage, SqliteRunStorage)
+    return on_one_machine or run.tags.get(HOST_TAG) == socket.gethostname()
 
 
 def _holder_of(bound: BoundExperiment, run: DagsterRun) -> bool:
