@@ -88,8 +88,13 @@ def _settled(name: str) -> pl.Expr:
 
 
 def table_of(frames: Frames, table: Table) -> pl.DataFrame:
-    """One input table; an empty frame of its schema where `frames` has none."""
-    return frames[table.name] if table.name in frames else table.schema.to_frame()
+    """One input table; an empty frame of its schema where `frames` has none.
+
+    A column that it lacks, as in a store of an earlier layout, is NULL.
+    """
+    found = frames[table.name] if table.name in frames else table.schema.to_frame()
+    lacking = [pl.lit(None, dtype).alias(name) for name, dtype in table.schema.items() if name not in found.columns]
+    return found.with_columns(lacking) if lacking else found
 
 
 def pairs_of(frames: Frames) -> pl.DataFrame:

@@ -172,7 +172,7 @@ def _random_messages(pairs: pl.DataFrame, rng: np.random.Generator) -> pl.DataFr
         message=pl.Series(texts),
         sent_at=pl.col("started_at") + pl.duration(minutes=1),
         step=pl.col("position") + 1,
-    ).cast(dict(schema.MESSAGES.schema))
+    ).cast(schema.MESSAGES.schema)
 
 
 def _agents(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -134,8 +134,10 @@ def test_steps_count_for_agents_that_wrote_and_whose_every_message_has_one() -> 
         assert row["first_message_step_share"] == pytest.approx((2 / 10 + 4 / 5) / 2)
 
 
-def test_without_trajectories_no_step_is_known() -> None:
-    frames = {"pairs": pairs_frame(pair_row(setting="coop-comm")), "messages": _messages(*_talk((1, "a")))}
+@pytest.mark.parametrize("lacking", [[], ["step"]], ids=["of this layout", "of a layout without steps"])
+def test_without_trajectories_no_step_is_known(lacking: list[str]) -> None:
+    messages = _messages(*_talk((1, "a"))).drop(lacking)
+    frames = {"pairs": pairs_frame(pair_row(setting="coop-comm")), "messages": messages}
     row = communication(frames)["communication"].row(0, named=True)
     assert (row["writers"], row["writers_known"], row["message_steps"]) == (1, 0, 0)
     assert [row[name] for name in ("share_message_steps", "first_message_step")] == [None, None]
