@@ -8,20 +8,20 @@ new machine.
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from cooperbench_assets.assets.describe import column_schema, table_value
+from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.execution import container_limits, job_of
-from cooperbench_assets.assets.keys import asset_key, group_name, op_name
+from cooperbench_assets.assets.keys import asset_key, op_name
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
+from cooperbench_assets.assets.whole import asset_spec, look, write_table
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
-from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
+from cooperbench_assets.checks.reporting import check_results, check_specs
 from cooperbench_assets.execution.cell import run_evaluations, run_second_verdict
 from cooperbench_assets.execution.gold import MODES, GoldRow, gold_job, read_gold, second_is_owed, seed
 from cooperbench_assets.execution.job import CellJob
@@ -30,10 +30,9 @@ from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.gold import GOLD_BASELINE
 from cooperbench_assets.store.partition import write_unit
-from cooperbench_assets.store.schema import CHECK_RESULTS
-from cooperbench_assets.store.units import Unit, cell_unit, check_unit
+from cooperbench_assets.store.units import cell_unit
 
-NAME = "gold_baseline"
+NAME = GOLD_BASELINE.name
 SHOWN = 100
 """Pairs that the materialisation lists."""
 
@@ -48,44 +47,24 @@ def build_gold_baseline(bound: BoundExperiment) -> dg.AssetsDefinition:
     """gold_baseline of one experiment."""
     key = asset_key(bound.name, NAME)
     images = ["task_images"] if bound.spec.execution == "docker" else []
-
-    @dg.multi_asset(
-        name=op_name(bound.name, NAME),
-        specs=[
-            dg.AssetSpec(
-                key,
-                deps=[asset_key(bound.name, dep) for dep in ("subset_pairs", *images)],
-                description="Each task's own solution evaluated twice, solo and merged, with no model and no cost: "
-                "what fails or flakes here is the benchmark's or the machine's doing.",
-                kinds={"parquet"},
-                group_name=group_name(bound.name),
-                metadata={"dagster/column_schema": column_schema(GOLD_BASELINE)},
-                tags={"experiment": bound.name},
-            )
-        ],
-        check_specs=check_specs(key, GOLD_BASELINE_CHECKS),
+    spec = asset_spec(
+        bound,
+        GOLD_BASELINE,
+        after=["subset_pairs", *images],
+        description="Each task's own solution evaluated twice, solo and merged, with no model and no cost: "
+        "what fails or flakes here is the benchmark's or the machine's doing.",
+        kind="parquet",
     )
+
+    @dg.multi_asset(name=op_name(bound.name, NAME), specs=[spec], check_specs=check_specs(key, GOLD_BASELINE_CHECKS))
     def gold_baseline(context: dg.AssetExecutionContext, config: GoldConfig) -> Iterator[dg.MaterializeResult[Any]]:
         view = evaluate_gold(bound, context, LaunchOptions(new_campaign=config.new_campaign))
-        findings = [(check, check.find(view)) for check in GOLD_BASELINE_CHECKS]
-        key_columns = {"experiment": bound.name, "setting": None, "seed": None, "asset": NAME}
-        now = datetime.now(UTC).replace(tzinfo=None)
-        write_unit(
-            bound.project.tables,
-            check_unit(bound.name, NAME),
-            {CHECK_RESULTS.name: check_rows(key_columns, findings, now)},
-            declared=(CHECK_RESULTS,),
-        )
+        findings = look(bound, GOLD_BASELINE, GOLD_BASELINE_CHECKS, view)
         yield dg.MaterializeResult(
             asset_key=key, metadata=_metadata(view.rows), check_results=check_results(key, findings)
         )
 
     return gold_baseline
-
-
-def gold_unit(experiment: str) -> Unit:
-    """The unit of an experiment's gold baseline in the partition tables."""
-    return Unit.of(experiment, NAME, "all", key={"experiment": experiment})
 
 
 def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, options: LaunchOptions) -> GoldView:
@@ -103,7 +82,7 @@ def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, opt
         rows += read_gold(job)
         _write_cell(bound, job)
     frame = GOLD_BASELINE.frame([_row(bound, row) for row in rows])
-    write_unit(bound.project.tables, gold_unit(bound.name), {NAME: frame}, declared=(GOLD_BASELINE,))
+    write_table(bound, GOLD_BASELINE, frame)
     return GoldView(bound.name, frame)
 
 

@@ -13,21 +13,19 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from cooperbench_assets.assets.describe import column_schema, table_value
-from cooperbench_assets.assets.keys import asset_key, group_name, op_name
+from cooperbench_assets.assets.describe import table_value
+from cooperbench_assets.assets.keys import asset_key, op_name
+from cooperbench_assets.assets.whole import asset_spec, look, write_table
 from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
+from cooperbench_assets.checks.reporting import check_results, check_specs
 from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
 from cooperbench_assets.execution.docker.image_lock import image_rows, read_lock, update_lock
 from cooperbench_assets.execution.docker.images import ImageRecord, Preparation, Progress, prepare_images
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.store.images import TASK_IMAGES
-from cooperbench_assets.store.partition import write_unit
-from cooperbench_assets.store.schema import CHECK_RESULTS
-from cooperbench_assets.store.units import Unit, check_unit
 
-NAME = "task_images"
+NAME = TASK_IMAGES.name
 
 
 class ImagesConfig(dg.Config):
@@ -39,36 +37,21 @@ class ImagesConfig(dg.Config):
 def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
     """task_images of one experiment."""
     key = asset_key(bound.name, NAME)
-
-    @dg.multi_asset(
-        name=op_name(bound.name, NAME),
-        specs=[
-            dg.AssetSpec(
-                key,
-                deps=[asset_key(bound.name, "subset_pairs")],
-                description="The container image of every task: pulled where it was not there, looked into, and "
-                "pinned by its digest.",
-                kinds={"docker"},
-                group_name=group_name(bound.name),
-                metadata={"dagster/column_schema": column_schema(TASK_IMAGES)},
-                tags={"experiment": bound.name},
-            )
-        ],
-        check_specs=check_specs(key, TASK_IMAGES_CHECKS),
+    spec = asset_spec(
+        bound,
+        TASK_IMAGES,
+        after=["subset_pairs"],
+        description="The container image of every task: pulled where it was not there, looked into, and "
+        "pinned by its digest.",
+        kind="docker",
     )
+
+    @dg.multi_asset(name=op_name(bound.name, NAME), specs=[spec], check_specs=check_specs(key, TASK_IMAGES_CHECKS))
     def task_images(
         context: dg.AssetExecutionContext, config: ImagesConfig
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         records, view = make_ready(bound, context, accept=config.accept)
-        findings = [(check, check.find(view)) for check in TASK_IMAGES_CHECKS]
-        key_columns = {"experiment": bound.name, "setting": None, "seed": None, "asset": NAME}
-        now = datetime.now(UTC).replace(tzinfo=None)
-        write_unit(
-            bound.project.tables,
-            check_unit(bound.name, NAME),
-            {CHECK_RESULTS.name: check_rows(key_columns, findings, now)},
-            declared=(CHECK_RESULTS,),
-        )
+        findings = look(bound, TASK_IMAGES, TASK_IMAGES_CHECKS, view)
         if problem := trouble(records):
             yield from check_results(key, findings)
             raise LaunchError(f"{bound.name}: {problem}")
@@ -84,11 +67,6 @@ def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
         )
 
     return task_images
-
-
-def images_unit(experiment: str) -> Unit:
-    """The unit of an experiment's task images in the partition tables."""
-    return Unit.of(experiment, NAME, "all", key={"experiment": experiment})
 
 
 def make_ready(
@@ -110,7 +88,7 @@ def make_ready(
     compared = read_lock(bound.image_lock) if accept else lock
     rows = image_rows(bound.name, records, compared, datetime.now(UTC).replace(tzinfo=None))
     frame = TASK_IMAGES.frame(rows)
-    write_unit(bound.project.tables, images_unit(bound.name), {NAME: frame}, declared=(TASK_IMAGES,))
+    write_table(bound, TASK_IMAGES, frame)
     return records, ImagesView(bound.name, frame)
 
 
