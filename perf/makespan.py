@@ -21,7 +21,7 @@ from perf.results import Section, Target
 
 Durations = Mapping[Pair, float]
 RUNS_AT_ONCE = 4
-"""Runs that Dagster has going at once: ``max_concurrent_runs`` in dagster.yaml."""
+"""Cells at once: ``launch.CELLS_AT_ONCE``, and ``max_concurrent_runs`` in dagster.yaml."""
 
 SLOTS = (2, 4, 8)
 USER = "user's shape"
@@ -202,8 +202,8 @@ def measure(place: Path, quick: bool) -> Section:
         f"the six flash runs are {kind}; the user's shape is five cells of 100 pairs with the user's minutes of "
         f"work and one pair of 60 minutes at a random place in each, the median of {len(draws)} draws. Multiples of "
         "the bound, max(all work / slots, longest pair). *From other runs* expects what the other runs took. *One "
-        "cell at a time* is what `cooperbench-assets materialize` does in one process. *People* run one command after "
-        "another, pairs in the subset's order."
+        "cell at a time* is `cooperbench-assets materialize --cells 1`. *People* run one command after another, pairs "
+        "in the subset's order."
     )
     return section
 
