@@ -112,37 +112,8 @@ def measure(place: Path, quick: bool) -> Section:
     trees = {count: str(place / f"logs-{count}") for count in (few, many)}
     for count, logs in trees.items():
         inputs.generate(Path(logs), cells=count, pairs=100)
-    logs, target, other = trees[many], str(place / "ours"), str(place / "loop")
-    records = race(
-        [
-            Contender("floor: walk and read", "floor", lambda: walk_and_read(logs), n=100 * many),
-            Contender(
-                "ours",
-                "ours",
-                lambda: ours(logs, subset, target),
-                n=100 * many,
-                peak=("perf.importing", "ours", [logs, subset, target]),
-            ),
-            Contender("of it: read and check", "part", lambda: read_only(logs), n=100 * many),
-            Contender("of it: read, judge, make tables", "part", lambda: tables_only(logs, subset), n=100 * many),
-            Contender(
-                "of it: all but publishing",
-                "part",
-                lambda: written(logs, subset, str(place / "written")),
-                n=100 * many,
-                peak=("perf.importing", "written", [logs, subset, str(place / "written")]),
-            ),
-            Contender(
-                "loop, one table write a cell",
-                "peer",
-                lambda: loop(logs, other),
-                n=100 * many,
-                peak=("perf.importing", "loop", [logs, other]),
-            ),
-        ],
-        rounds=1 if quick else 3,
-        warm=0 if quick else 1,
-    )
+    logs, target = trees[many], str(place / "ours")
+    records = _raced(logs, subset, target, str(place), 100 * many, quick)
     small = peak_of("perf.importing", "ours", [trees[few], subset, str(place / "small")]) or 0.0
     large = find(records, "ours").peak_mib or 0.0
     times = ratio(records, "loop, one table write a cell", "ours")
@@ -175,6 +146,41 @@ def measure(place: Path, quick: bool) -> Section:
             "import_peak_mib": large,
             "made_bytes_per_pair": tree_bytes / (100 * few),
         },
+    )
+
+
+def _raced(logs: str, subset: str, target: str, place: str, pairs: int, quick: bool) -> list[Record]:
+    """Ours, its parts, the loop and the floor, in turns."""
+    written_to, looped = f"{place}/written", f"{place}/loop"
+    return race(
+        [
+            Contender("floor: walk and read", "floor", lambda: walk_and_read(logs), n=pairs),
+            Contender(
+                "ours",
+                "ours",
+                lambda: ours(logs, subset, target),
+                n=pairs,
+                peak=("perf.importing", "ours", [logs, subset, target]),
+            ),
+            Contender("of it: read and check", "part", lambda: read_only(logs), n=pairs),
+            Contender("of it: read, judge, make tables", "part", lambda: tables_only(logs, subset), n=pairs),
+            Contender(
+                "of it: all but publishing",
+                "part",
+                lambda: written(logs, subset, written_to),
+                n=pairs,
+                peak=("perf.importing", "written", [logs, subset, written_to]),
+            ),
+            Contender(
+                "loop, one table write a cell",
+                "peer",
+                lambda: loop(logs, looped),
+                n=pairs,
+                peak=("perf.importing", "loop", [logs, looped]),
+            ),
+        ],
+        rounds=1 if quick else 3,
+        warm=0 if quick else 1,
     )
 
 
