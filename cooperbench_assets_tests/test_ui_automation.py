@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import pytest
 from playwright.sync_api import expect
 
@@ -14,8 +15,9 @@ from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.demo.strikes import StrikePolicy, strikes_agent
 from cooperbench_assets.execution.attempts import scan_attempts
+from cooperbench_assets.execution.servers import close_servers
 from cooperbench_assets.spec import load_experiments
-from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.automation.driving import Driver, bind_demo, demo_attributes
 from cooperbench_assets_tests.automation.ui_actions import (
     backfill_titles,
     check_page,
@@ -112,31 +114,40 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
 def test_stopping_the_daemon_in_the_middle_and_starting_it_again_changes_nothing_in_the_outcome(
     tmp_path: Path,
 ) -> None:
-    strikes = {"rate": 0.4, "eval_rate": 0.0, "most": 1}
-    one_at_a_time = {"concurrency": 1, "pair_timeout_minutes": 1, "test_timeout_seconds": 30}
-    attributes = demo_attributes(None, strikes, limits=one_at_a_time, retry={"backoff_minutes": 0, "every_seconds": 5})
-    ends = {}
-    for name in ("undisturbed", "stopped"):
-        project = make_project(tmp_path / name, {"drill": attributes})
-        bound = bind(project)
-        pairs = bound.subset().pairs
-        run_dir = bound.run_dir(bound.cells[0])
-        with dagster_dev(project) as address:
-            start_sensor(address, "drill_retry")
-            launch_run(address, "drill", "solo", 0)
-            if name == "stopped":
-                until(lambda folder=run_dir: bool(scan_attempts(folder, "solo")))
-            else:
-                at_rest(bound, address)
-        if name == "stopped":
-            assert len(scan_attempts(run_dir, "solo")) < len(pairs) or set(outcomes(bound).values()) != {"pass"}
-            with dagster_dev(project) as address:
-                at_rest(bound, address)
-        ends[name] = outcomes(bound)
-        tries = scan_attempts(run_dir, "solo").values()
-        assert all(len([one for one in several if one.stage == "agent"]) <= 3 for several in tries)
-    assert ends["stopped"] == ends["undisturbed"]
-    assert set(ends["stopped"].values()) <= {"pass", "fail"}
+    changes = {
+        "strikes": {"rate": 0.4, "eval_rate": 0.0, "most": 1},
+        "limits": {"concurrency": 1, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
+        "retry": {"backoff_minutes": 0, "every_seconds": 5},
+    }
+    project = make_project(tmp_path / "stopped", {"drill": demo_attributes(None, **changes)})
+    bound = bind(project)
+    run_dir = bound.run_dir(bound.cells[0])
+    with dagster_dev(project) as address:
+        start_sensor(address, "drill_retry")
+        launch_run(address, "drill", "solo", 0)
+        until(lambda: bool(scan_attempts(run_dir, "solo")))
+    tried = scan_attempts(run_dir, "solo")
+    assert len(tried) < len(bound.subset().pairs) or set(outcomes(bound).values()) != {"pass"}
+    with dagster_dev(project) as address:
+        at_rest(bound, address)
+    stopped = outcomes(bound)
+    assert set(stopped.values()) <= {"pass", "fail"}
+    for several in scan_attempts(run_dir, "solo").values():
+        assert len([one for one in several if one.stage == "agent"]) <= 3
+    assert stopped == undisturbed(tmp_path / "undisturbed", changes)
+
+
+def undisturbed(root: Path, changes: dict[str, Any]) -> dict[str, str]:
+    """The outcomes of the same experiment where nothing stops its sensor."""
+    bound = bind_demo(root, **changes)
+    try:
+        with dg.instance_for_test() as instance:
+            driver = Driver(bound, instance)
+            assert driver.launch(bound.cells[0].cell).success
+            driver.leave_alone()
+    finally:
+        close_servers()
+    return outcomes(bound)
 
 
 def at_rest(bound: BoundExperiment, address: str) -> None:
