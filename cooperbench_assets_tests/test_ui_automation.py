@@ -114,7 +114,7 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
 def test_stopping_the_daemon_in_the_middle_and_starting_it_again_changes_nothing_in_the_outcome(
     tmp_path: Path,
 ) -> None:
-    changes = {
+    changes: dict[str, Any] = {
         "strikes": {"rate": 0.4, "eval_rate": 0.0, "most": 1},
         "limits": {"concurrency": 1, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
         "retry": {"backoff_minutes": 0, "every_seconds": 5},
