@@ -31,6 +31,7 @@ from cooperbench_assets.analysis.frames import (
     joined_reasons,
     pairs_of,
     scores_of,
+    settings_of,
 )
 from cooperbench_assets.store.schema import Table
 
@@ -45,7 +46,7 @@ _QUESTION = {"model": ("model",), "others": ("agent", "agent_config_sha256")}
 
 EXPERIMENT_COMPARISONS = Table(
     "experiment_comparisons",
-    "In one setting: mean over common pairs of (mean over seeds in A - mean over seeds in B), clustered by task.",
+    "In one setting: mean over common pairs of (mean over seeds in A − mean over seeds in B), clustered by task.",
     (
         *columns(("setting", pl.String, "Setting that both experiments have")),
         *VERDICT,
@@ -83,7 +84,9 @@ def experiment_comparisons(frames: Frames, experiments: Sequence[str]) -> pl.Dat
     scores = scores_of(frames, cells).rename(_SWAPPED).with_columns(place=place)
     rows = contrasted(scores, contrasts, _reasons(frames, cells, contrasts), ["verdict", "population"])
     rows = rows.with_columns(statement=pl.format("{}: {}", "experiment", "statement"))
-    rows = rows.sort("experiment", "verdict", "population", "place_a", "place_b")
+    order = settings_of(cells).group_by("setting").agg(rank=pl.col("rank").min()).rename({"setting": "experiment"})
+    rows = rows.join(order, on="experiment", how="left")
+    rows = rows.sort("rank", "experiment", "verdict", "population", "place_a", "place_b")
     names = {"experiment": "setting", "setting_a": "experiment_a", "setting_b": "experiment_b"}
     return conform(EXPERIMENT_COMPARISONS, rows.rename(names))
 

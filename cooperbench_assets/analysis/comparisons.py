@@ -39,7 +39,7 @@ _SIDES = columns(
 
 PAIRED_COMPARISONS = result_table(
     "paired_comparisons",
-    "Mean over common pairs of (mean over seeds in A - mean over seeds in B), tested and clustered by task.",
+    "Mean over common pairs of (mean over seeds in A − mean over seeds in B), tested and clustered by task.",
     EXPERIMENT,
     VERDICT,
     POPULATION,

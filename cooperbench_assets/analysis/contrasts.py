@@ -39,7 +39,7 @@ ESTIMATE = columns(
     ("informative_tasks", pl.Int64, "Tasks whose sum of differences is not 0"),
     ("rate_a", pl.Float64, "Mean over common pairs of A's mean over seeds"),
     ("rate_b", pl.Float64, "Mean over common pairs of B's mean over seeds"),
-    ("difference", pl.Float64, "rate_a - rate_b: the estimate"),
+    ("difference", pl.Float64, "rate_a − rate_b: the estimate"),
     ("low", pl.Float64, "Lower end of its 95 % interval (CR2 by task, Satterthwaite)"),
     ("high", pl.Float64, "Upper end of its 95 % interval"),
     ("se", pl.Float64, "CR2 standard error"),
@@ -193,8 +193,8 @@ def _sign() -> pl.Expr:
         .then(pl.lit("no difference on average, and no pair is without a verdict"))
         .when(equal)
         .then(pl.format("no difference on average; with the non-verdicts at their extremes it is {}", extremes))
-        .when(pl.col("robust") & none)
-        .then(pl.lit("robust: no pair is without a verdict that could turn the sign"))
+        .when(none)
+        .then(pl.lit("no pair is without a verdict that could turn the sign"))
         .when("robust")
         .then(pl.lit("robust: the sign holds whatever the non-verdicts were"))
         .otherwise(pl.format("the sign is not settled: with the non-verdicts at their extremes it is {}", extremes))

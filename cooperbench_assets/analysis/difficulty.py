@@ -32,7 +32,7 @@ BUCKETS = 10
 
 PAIR_DIFFICULTY = result_table(
     "pair_difficulty",
-    "Difficulty of every pair: 1 - mean(pass) over the judged seeds of the solo setting.",
+    "Difficulty of every pair: 1 − mean(pass) over the judged seeds of the solo setting.",
     EXPERIMENT,
     VERDICT,
     POPULATION,
@@ -47,7 +47,7 @@ PAIR_DIFFICULTY = result_table(
         ("difficulty", pl.Float64, "numerator / denominator; NULL where undefined"),
         ("bucket", pl.Int32, "The paper's bucket, 0 to 9; NULL where undefined"),
         ("models", pl.Int64, "Models whose solo runs of this pair are in the frames"),
-        ("difficulty_models", pl.Float64, "The paper's: 1 - mean over models of each one's rate; NULL with one model"),
+        ("difficulty_models", pl.Float64, "The paper's: 1 − mean over models of each one's rate; NULL with one model"),
         ("difficulty_rescaled", pl.Float64, "difficulty_models, rescaled so that the pairs' least is 0 and most 1"),
     ),
 )

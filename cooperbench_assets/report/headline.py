@@ -73,7 +73,7 @@ def _rate(row: Mapping[str, Any]) -> str:
 
 
 def _contrast(row: Mapping[str, Any], name: str) -> str:
-    p = "" if row["p_holm"] is None else f"; p = {row['p_holm']:.2g} (sign-flip over tasks, Holm)"
+    p = "" if row["p_holm"] is None else f"; p\u00a0=\u00a0{row['p_holm']:.2g} (sign-flip over tasks, Holm)"
     if row["headline"] or row["refused"] or row["difference"] is None:
         return f"{row['statement']}{p if row['headline'] else ''}."
     return f"{name}: no headline: {row['why_not']}."

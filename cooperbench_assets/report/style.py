@@ -147,7 +147,9 @@ def finished(chart: Chart) -> Chart:
             labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridColor="#E6E6E6",
             labelFlush=False, labelLimit=420, domainColor="#555555", tickColor="#555555",
         ),
-        legend=alt.LegendConfig(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=300),
+        legend=alt.LegendConfig(
+            labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelLimit=300, symbolOpacity=1
+        ),
         header=alt.HeaderConfig(labelFontSize=12, titleFontSize=12, labelFontWeight="bold"),
         title=alt.TitleConfig(
             fontSize=15, subtitleFontSize=SMALLEST + 1, subtitleColor="#444444", anchor="start", offset=12,

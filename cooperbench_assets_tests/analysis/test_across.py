@@ -73,11 +73,11 @@ def test_holm_counts_every_setting_and_every_two_experiments() -> None:
     tables |= {where: {key: "P" if key[0] < n else "F" for key in keys} for where, n in worse.items()}
     rows = _headline(_frames(tables), "a", "b", "c")
     assert [(row["setting"], row["experiment_a"], row["experiment_b"]) for row in rows] == [
-        ("coop-comm", "a", "b"), ("solo", "a", "b"), ("solo", "a", "c"), ("solo", "b", "c"),
+        ("solo", "a", "b"), ("solo", "a", "c"), ("solo", "b", "c"), ("coop-comm", "a", "b"),
     ]  # fmt: skip
     assert [row["contrasts"] for row in rows] == [4] * 4
-    assert [row["p"] for row in rows] == pytest.approx([2 / 2**3, 2 / 2**7, 1.0, 2 / 2**7])
-    assert [row["p_holm"] for row in rows] == pytest.approx([2 * 2 / 2**3, 4 * 2 / 2**7, 1.0, 4 * 2 / 2**7])
+    assert [row["p"] for row in rows] == pytest.approx([2 / 2**7, 1.0, 2 / 2**7, 2 / 2**3])
+    assert [row["p_holm"] for row in rows] == pytest.approx([4 * 2 / 2**7, 1.0, 4 * 2 / 2**7, 2 * 2 / 2**3])
 
 
 @pytest.mark.parametrize(

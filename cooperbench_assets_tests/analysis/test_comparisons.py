@@ -263,4 +263,4 @@ def test_a_difference_of_nothing_is_not_called_unsettled() -> None:
 
 def test_a_whole_store_says_that_nothing_could_turn_the_sign() -> None:
     row = _headline(_store(dict.fromkeys(SOLO, "P"), dict.fromkeys(SOLO, "F")))
-    assert row["statement"].endswith("robust: no pair is without a verdict that could turn the sign")
+    assert row["statement"].endswith("; no pair is without a verdict that could turn the sign")

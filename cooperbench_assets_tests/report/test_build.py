@@ -198,3 +198,23 @@ def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_a
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert asked == [built.page.as_uri()]
         assert said == []
+
+
+@pytest.mark.browser
+def test_on_a_narrow_screen_letters_keep_their_size_and_on_paper_no_table_is_cut(tmp_path: Path) -> None:
+    from cooperbench_assets_tests.ui import browser
+
+    bound = published(tmp_path, dead=True)
+    (built,) = build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
+    scale = "s.getBoundingClientRect().width / s.viewBox.baseVal.width"
+    natural = f"[...document.querySelectorAll('figure svg')].map(s => {scale})"
+    right = "Math.max(...[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right))"
+    with browser(420, 900) as page:
+        page.goto(built.page.as_uri())
+        assert min(page.evaluate(natural)) > 0.99
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    with browser(1040, 720) as page:
+        page.emulate_media(media="print")
+        page.goto(built.page.as_uri())
+        assert page.evaluate(right) <= 1040
+        assert page.get_by_text("to know besides").locator("xpath=../ul").is_visible()

@@ -10,8 +10,10 @@ import pytest
 import vl_convert
 
 from cooperbench_assets.analysis.grid import pair_grid
+from cooperbench_assets.analysis.summary import setting_summary
 from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.report.charts.grid import pair_grid as draw_grid
+from cooperbench_assets.report.charts.success import seed_rows, setting_rows
 from cooperbench_assets.report.figure import Figure, with_own_ids
 from cooperbench_assets.report.page import draw
 from cooperbench_assets.report.sources import SCRIPTED, source_of
@@ -132,3 +134,18 @@ def test_without_a_setting_that_may_stand_there_is_a_sentence() -> None:
     for name in NAMES:
         assert figures[name].svg is None
         assert "a budget stopped it before all pairs were bought (seed" in (figures[name].sentence or ""), name
+
+
+def test_a_setting_without_a_headline_shows_no_single_seeds() -> None:
+    rows = [*table("solo", "PP PF FF"), *table("coop-comm", "PF FF FF")]
+    tables = store(rows)
+    cut = (pl.col("setting") == "coop-comm") & (pl.col("seed") == 1)
+    summary = setting_summary(tables | {"provenance": tables["provenance"].with_columns(truncated=cut)})
+    assert {row["label"] for row in seed_rows(summary["setting_summary"])} == {"solo"}
+    assert {row["label"] for row in seed_rows(setting_summary(tables)["setting_summary"])} == {"solo", "coop-comm"}
+
+
+def test_side_by_side_solo_stands_first_and_experiments_as_they_were_named() -> None:
+    parts = [setting_summary(store(ordinary(name)))["setting_summary"] for name in ("b", "a")]
+    labels = list(dict.fromkeys(row["label"] for row in setting_rows(pl.concat(parts), named=True)))
+    assert labels == [f"{setting} · {name}" for setting in ("solo", "coop-comm", "coop-nocomm") for name in ("b", "a")]

@@ -64,7 +64,9 @@ def setting_rows(summary: pl.DataFrame, *, named: bool = False) -> list[Row]:
     """One row for every setting and verdict with pairs: rates (None where they may not stand alone) and a note."""
     found = with_standing(summary, SUMMARY).filter((pl.col("level") == "setting") & (pl.col("planned") > 0))
     if named:
-        found = found.sort("setting", "experiment", maintain_order=True)
+        # Settings in the order in which the experiments have them, and then the experiments as they were named.
+        order = {name: at for at, name in enumerate(found["setting"].unique(maintain_order=True))}
+        found = found.sort(pl.col("setting").replace_strict(order, return_dtype=pl.Int64), maintain_order=True)
     return [_setting_row(row, named=named) for row in found.iter_rows(named=True)]
 
 
@@ -84,8 +86,10 @@ def _wrapped(text: str | None) -> str:
 
 
 def seed_rows(summary: pl.DataFrame, *, named: bool = False) -> list[Row]:
-    """One row for every planned cell that has a rate, of settings with more than one seed."""
-    cells = with_standing(summary, SUMMARY).filter(pl.col("shown") & pl.col("rate_clean").is_not_null(), level="cell")
+    """One row for every planned cell that has a rate, of settings with more than one seed that may have a headline."""
+    rows = with_standing(summary, SUMMARY).filter(pl.col("shown") & pl.col("rate_clean").is_not_null())
+    settings = rows.filter(level="setting")
+    cells = rows.filter(level="cell").join(settings, on=["experiment", "setting", "verdict"], how="semi")
     cells = cells.filter(pl.len().over("experiment", "setting", "verdict") > 1)
     return [
         {"label": _label(row, named=named), "verdict": row["verdict"], "rate": row["rate_clean"]}
