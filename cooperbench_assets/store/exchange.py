@@ -20,7 +20,7 @@ from cooperbench_assets.store.types import identifier
 from cooperbench_assets.store.units import parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -100,11 +100,20 @@ def fill(
     declared: Mapping[str, Declaration],
     before: Before = NOTHING_BEFORE,
 ) -> Exchanged:
-    """Fill a blank file with what is asked, in the caller's transaction."""
+    """Fill a blank file with what is asked, in several transactions, of which the caller's is the first and the last.
+
+    A file that was blank is thrown away if anything fails: nothing of it needs to be taken back.
+    """
+
+    def keep() -> None:
+        connection.commit()
+        connection.execute("CHECKPOINT")
+        connection.begin()
+
     migrate(connection, 0)
     declared = {**before.declared, **declared}
     lay_out(connection, declared)
-    return replace(_settle(connection, asked, declared, before, present={}), anything=True)
+    return replace(_settle(connection, asked, declared, before, present={}, keep=keep), anything=True)
 
 
 def read_before(connection: DuckDBPyConnection, catalog: str) -> Before:
@@ -125,6 +134,7 @@ def _settle(
     before: Before,
     *,
     present: Mapping[str, Entry],
+    keep: Callable[[], None] | None = None,
 ) -> Exchanged:
     """Exchange what differs.
 
@@ -134,6 +144,7 @@ def _settle(
         declared: all its tables.
         before: units that are or were in a file, and where their rows are that this file's tables lack.
         present: units that are in this file, but for their rows in `before.sources`.
+        keep: commits, so that DuckDB need not hold everything in memory.
     """
     undeclared = {unit for unit, record in asked.found.items() if record.tables.keys() - declared.keys()}
     dropped = {unit for unit, entry in before.books.items() if not keeps(asked.plans, entry.experiment, entry.key)}
@@ -143,7 +154,7 @@ def _settle(
         if unit not in undeclared and _differs(record, present.get(unit), before.sources)
     ]
     loading.delete(connection, [present[unit] for unit in dropped & present.keys()], besides=before.sources)
-    loaded = loading.exchange(connection, asked.tables, due, declared, present, besides=before.sources)
+    loaded = loading.exchange(connection, asked.tables, due, declared, present, before.sources, keep)
     taken = {entry.unit: entry for entry in loaded.entries}
     kept = {unit: entry for unit, entry in before.books.items() if unit not in taken.keys() | dropped}
     carried = loading.carry(connection, kept.values(), before.sources, declared)

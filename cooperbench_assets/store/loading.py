@@ -20,7 +20,7 @@ from cooperbench_assets.store.partition import opened, problem_of
 from cooperbench_assets.store.types import identifier, literal, sql_type
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 200
 """Units held open, or looked for by one statement, at a time: a process may open some 1,000 files."""
+
+FEW: Final = 20
+"""Units whose rows are looked for by key; of more, all rows are counted in one go, which costs less."""
+
+IN_PIECES: Final = 50
+"""Units taken in before what came of them is kept, where that is done in pieces: DuckDB holds in memory what a
+transaction inserts."""
 
 
 @dataclass(slots=True)
@@ -71,12 +78,12 @@ def delete(connection: DuckDBPyConnection, entries: Iterable[Entry], *, besides:
         for table in entry.rows.keys() - set(besides):
             keys[table].append(selects(entry.key))
     for table in sorted(keys):
-        for some in _some(keys[table]):
+        for some in _some(keys[table], AT_ONCE):
             connection.execute(f"DELETE FROM {identifier(table)} WHERE {' OR '.join(some)}")  # noqa: S608 - quoted
 
 
-def _some(items: list[str]) -> Iterable[list[str]]:
-    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
+def _some(items: list[str], size: int) -> Iterable[list[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def exchange(
@@ -86,19 +93,22 @@ def exchange(
     declared: Mapping[str, Declaration],
     old: Mapping[str, Entry],
     besides: Collection[str] = (),
+    keep: Callable[[], None] | None = None,
 ) -> Loaded:
     """Put the rows of units' Parquet files, as these are by now, in place of their rows in the file.
 
     A unit that cannot be read keeps the rows it has. `old` says what is in the file by now, but for the tables of
-    `besides`, which are empty.
+    `besides`, which are empty. With `keep`, which commits, the units are taken in in pieces.
     """
     loaded = Loaded()
-    for some in _some(sorted(units)):
+    for some in _some(sorted(units), AT_ONCE if keep is None else IN_PIECES):
         with ExitStack() as stack:
             held = _hold(tables, some, declared, loaded, stack)
             delete(connection, [old[record.unit] for record, _ in held if record.unit in old], besides=besides)
             reach("publish:some-deleted")
             _insert_held(connection, held, declared, loaded)
+        if keep is not None:
+            keep()
         reach("publish:some-inserted")
     return loaded
 
@@ -247,7 +257,7 @@ def _check_units(connection: DuckDBPyConnection, fresh: Sequence[Entry]) -> None
 def _count_by_key(table: str, entries: Sequence[Entry]) -> str:
     """SQL for the rows of a table by key, the key as a list of text."""
     key = ", ".join(f"{identifier(column)}::VARCHAR" for column in entries[0].key)
-    where = "" if len(entries) > AT_ONCE else f"WHERE {' OR '.join(selects(entry.key) for entry in entries)}"
+    where = "" if len(entries) > FEW else f"WHERE {' OR '.join(selects(entry.key) for entry in entries)}"
     return (
         f"SELECT {literal(table)} AS name, [{key}] AS key, count(*) "  # noqa: S608 - quoted
         f"FROM {identifier(table)} {where} GROUP BY name, key"
