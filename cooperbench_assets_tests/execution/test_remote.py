@@ -16,10 +16,11 @@ from cooperbench_assets.benchmark.images import image_name
 from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.execution.cell import run_agents
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.job import Preflight
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.servers import close_servers
-from cooperbench_assets_tests.execution.cells import ROOT, cell
+from cooperbench_assets_tests.execution.cells import PAIRS, ROOT, cell, outcomes
 from cooperbench_assets_tests.execution.docker.places import COOP, LIMITS, SOLO, Place, demo_experiment
 from cooperbench_assets_tests.execution.toy import Toy
 from cooperbench_assets_tests.projects import CHECKOUT
@@ -105,12 +106,41 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
     assert {call["pair"]: call["image"] for call in made} == images
     assert {(call["timeout"], call["workdir"]) for call in made} == {(600, "/workspace")}
     assert {call.get("project") for call in made} == {PROJECT if execution == "gcp" else None}
+    assert {call.get("app") for call in made} == {"app cooperbench-eval" if execution == "modal" else None}
     # Every sandbox was ended, but for the one that was not to be had.
     ended = Counter(call["pair"] for call in calls if call["call"] == "terminate")
     assert Counter(call["pair"] for call in made) - ended == Counter([struck.name])
     assert not list(run.glob("**/sandbox-*"))
     (planned_cell,) = tried.bound.cells
     assert plan_of(tried.bound, planned_cell, "eval_outputs", LaunchConfig()).runs == ()
+
+
+def test_upstreams_own_agent_asks_modal_for_its_sandbox_and_a_refusal_is_infrastructure(
+    core_toy: Toy, tmp_path: Path
+) -> None:
+    first = PAIRS[0]
+    job = cell(
+        core_toy,
+        tmp_path,
+        execution="modal",
+        agent="mini_swe_agent_v2",
+        agent_config=None,
+        model_name="openai/none",
+        external_agents=("cooperbench_assets_tests.execution.remote_doubles",),
+        environment={
+            "PYTHONPATH": str(ROOT),
+            "REMOTE_DATASET": str(core_toy.dataset),
+            "REMOTE_RECORD": str(tmp_path / "record"),
+            "REMOTE_STRUCK": first.name,
+        },
+        preflight=Preflight(ask_model=False),
+    )
+    report = run_agents(job, LaunchOptions(pairs=(first.name,)))
+    assert (report.done, dict(report.failed)) == (0, {"provider": 1})
+    assert outcomes(job)[first.folder] == "infra_error agent/provider"
+    (call,) = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
+    assert (call["call"], call["app"]) == ("create", "app cooperbench")
+    assert (call["image"], call["workdir"]) == (image_name(first.task), "/workspace/repo")
 
 
 def test_a_backend_that_is_not_installed_is_one_clear_finding_before_anything_is_launched(
