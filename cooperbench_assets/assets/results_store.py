@@ -50,14 +50,14 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
         findings = [(check, check.find(view)) for check in RESULTS_STORE_CHECKS]
         now = datetime.now(UTC).replace(tzinfo=None)
         row_key = {"experiment": bound.name, "setting": None, "seed": None, "asset": "results_store"}
-        write_unit(
+        written = write_unit(
             bound.project.tables,
             check_unit(bound.name, "results_store"),
             {CHECK_RESULTS.name: check_rows(row_key, findings, now)},
             declared=(CHECK_RESULTS,),
         )
-        # What was found is published too; where it is what was found before, this touches nothing.
-        publish_experiment(bound)
+        if written.changed:  # What is found is published too; what was found before has been just now.
+            publish_experiment(bound)
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={
