@@ -20,7 +20,7 @@ from cooperbench_assets.execution.loop import Loop
 from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
 from cooperbench_assets.execution.preflight import Preflight
 from cooperbench_assets.execution.progress import Meter, StageReport
-from cooperbench_assets.execution.redis import message_server
+from cooperbench_assets.execution.redis import ON_BRIDGE, message_server
 from cooperbench_assets.execution.schedule import launch_order
 from cooperbench_assets.execution.slots import SlotPool, read_sizes, state_folder
 from cooperbench_assets.execution.state import read_states
@@ -213,7 +213,7 @@ class Launch:
     def _notes(self, loop: Loop) -> tuple[str, ...]:
         """What a person should know about where this ran."""
         notes = list(self.notes)
-        if loop.redis_url is not None and self.job.redis_url not in (None, loop.redis_url):
+        if loop.redis_url is not None and self.job.redis_url not in (None, ON_BRIDGE, loop.redis_url):
             notes.append(f"the Redis at {self.job.redis_url} does not answer; the embedded one was used")
         if loop.server.alive:
             info = loop.server.ready()
