@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -20,10 +20,12 @@ from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.reporting import check_results, check_specs
 from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
 from cooperbench_assets.execution.docker.image_lock import image_rows, read_lock, update_lock
-from cooperbench_assets.execution.docker.images import ImageRecord, Preparation, Progress, prepare_images
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.store.images import TASK_IMAGES
+
+if TYPE_CHECKING:
+    from cooperbench_assets.execution.docker.images import ImageRecord, Progress
 
 NAME = TASK_IMAGES.name
 
@@ -71,12 +73,15 @@ def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
 
 def make_ready(
     bound: BoundExperiment, context: dg.AssetExecutionContext, *, accept: bool = False
-) -> tuple[list[ImageRecord], ImagesView]:
+) -> tuple["list[ImageRecord]", ImagesView]:
     """Make the images of the experiment's tasks ready; record them in the table and, where ready, in the lock.
 
     Raises:
         LaunchError: if no engine answers, or the lock file cannot be read; nothing is recorded then.
     """
+    # Imported here: it brings the Docker SDK, which loading the code location needs for nothing else.
+    from cooperbench_assets.execution.docker.images import Preparation, prepare_images
+
     lock = read_lock(bound.image_lock)
     tasks = bound.subset().tasks
     chosen = Preparation(verified=bound.image_lock.with_name("verified.json"), progress=_teller(context, len(tasks)))
@@ -92,7 +97,7 @@ def make_ready(
     return records, ImagesView(bound.name, frame)
 
 
-def trouble(records: Sequence[ImageRecord]) -> str:
+def trouble(records: "Sequence[ImageRecord]") -> str:
     """What keeps images from being ready, in one sentence; empty if all are."""
     bad = [record for record in records if record.state != "ready"]
     if not bad:
@@ -109,7 +114,7 @@ def _teller(context: dg.AssetExecutionContext, total: int) -> Any:
     ended = 0
     quarters: dict[str, int] = {}
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: "Progress") -> None:
         nonlocal ended
         with lock:
             if progress.step in ("ready", "missing", "unsuitable"):

@@ -13,6 +13,7 @@ import yaml
 from cooperbench_assets import doctor
 from cooperbench_assets.doctor import Look, Need, examine
 from cooperbench_assets.spec import load_experiments
+from cooperbench_assets.store.schema import SCHEMA_VERSION
 from cooperbench_assets_tests.commands.store import read_into_store
 from cooperbench_assets_tests.services import missing, need_program
 
@@ -305,7 +306,7 @@ def test_a_results_store_is_shown_with_its_layout_and_one_that_is_none_is_a_prob
     read_into_store(place.project, "mine")
     look = doctor.look_at_store(place.project.database)
     assert look.state == "ok"
-    assert look.detail.startswith("results.duckdb, layout 1, ")
+    assert look.detail.startswith(f"results.duckdb, layout {SCHEMA_VERSION}, ")
     place.project.database.unlink()
     place.project.database.write_text("no database")
     assert doctor.look_at_store(place.project.database).state == "problem"
