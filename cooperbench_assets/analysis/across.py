@@ -30,7 +30,7 @@ from cooperbench_assets.analysis.frames import (
     conform,
     joined_reasons,
     pairs_of,
-    scores_of,
+    score_kinds,
     settings_of,
 )
 from cooperbench_assets.store.schema import Table
@@ -81,7 +81,7 @@ def experiment_comparisons(frames: Frames, experiments: Sequence[str]) -> pl.Dat
     place = pl.col("setting").replace_strict({name: at for at, name in enumerate(experiments)}, return_dtype=pl.Int64)
     sides = used.group_by("experiment", "setting").agg(seeds=pl.len().cast(pl.Int64)).with_columns(place=place)
     contrasts = against_each_other(sides)
-    scores = scores_of(frames, cells).rename(_SWAPPED).with_columns(place=place)
+    scores = (kind.rename(_SWAPPED).with_columns(place=place) for kind in score_kinds(frames, cells))
     rows = contrasted(scores, contrasts, _reasons(frames, cells, contrasts), ["verdict", "population"])
     rows = rows.with_columns(statement=pl.format("{}: {}", "experiment", "statement"))
     order = settings_of(cells).group_by("setting").agg(rank=pl.col("rank").min()).rename({"setting": "experiment"})

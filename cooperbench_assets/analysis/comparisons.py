@@ -23,7 +23,7 @@ from cooperbench_assets.analysis.frames import (
     compared_cells,
     conform,
     result_table,
-    scores_of,
+    score_kinds,
     settings_of,
 )
 from cooperbench_assets.analysis.significance import mcnemar_column
@@ -95,7 +95,7 @@ def paired_comparisons(frames: Frames) -> dict[str, pl.DataFrame]:
     contrasts, used = contrasts_of(cells), compared_cells(cells)
     gaps = window_gaps(frames, used, contrasts).rename({"gap": "caution"})
     reasons = refusals(used, contrasts).join(gaps, on=_KEY, how="left")
-    rows = contrasted(scores_of(frames, cells), contrasts, reasons, SCORE)
+    rows = contrasted(score_kinds(frames, cells), contrasts, reasons, SCORE)
     rows = rows.sort("experiment", "verdict", "population", "place_a", "place_b")
     return {PAIRED_COMPARISONS.name: conform(PAIRED_COMPARISONS, rows)}
 
@@ -108,10 +108,7 @@ def contrasts_of(cells: pl.DataFrame) -> pl.DataFrame:
 def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
     """Fourfold tables of every two settings, for each common seed and by majority of seeds."""
     cells = cells_of(frames)
-    # One kind of score at a time: every seed of every two settings is joined, the largest join of all.
-    scores = scores_of(frames, cells)
-    kinds = scores.partition_by("verdict", "population") or [scores]
-    rows = pl.concat([_tables(kind, cells) for kind in kinds])
+    rows = pl.concat([_tables(kind, cells) for kind in score_kinds(frames, cells)])
     rows = rows.with_columns(p_mcnemar=mcnemar_column(rows["only_a"], rows["only_b"]), label=pl.lit(THESE_PAIRS_ONLY))
     contrasts = contrasts_of(cells)
     rows = rows.join(refusals(compared_cells(cells), contrasts).select(*_KEY, "refused"), on=_KEY, how="left")

@@ -25,7 +25,7 @@ from cooperbench_assets.analysis.significance import holm, sign_flip
 from cooperbench_assets.analysis.words import MINUS, counted, points
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 CONTRAST = (*SCORE, "setting_a", "setting_b")
 
@@ -61,12 +61,12 @@ ESTIMATE = columns(
 
 
 def contrasted(
-    scores: pl.DataFrame, contrasts: pl.DataFrame, reasons: pl.DataFrame, family: Sequence[str]
+    scores: Iterable[pl.DataFrame], contrasts: pl.DataFrame, reasons: pl.DataFrame, family: Sequence[str]
 ) -> pl.DataFrame:
     """Every contrast, estimated and tested.
 
     Args:
-        scores: As ``frames.scores_of`` gives them.
+        scores: As ``frames.score_kinds`` gives them.
         contrasts: One row for each: experiment, setting_a, setting_b, and whatever the caller's table has of them.
         reasons: By the same three: ``refused``, ``why_a``, ``why_b`` (as ``comparability.refusals`` has them), and
             ``caution``.
@@ -77,11 +77,12 @@ def contrasted(
         `contrasts` brings, with ``headline`` and ``why_not``.
     """
     on = ["experiment", "setting_a", "setting_b"]
-    differences = _differences(pair_means(scores))
-    rows = contrasts.join(_estimates(differences), on=on, how="left").join(reasons, on=on, how="left")
+    parts = [(_estimates(found), _task_sums(found)) for found in map(_differences, map(pair_means, scores))]
+    estimates, sums = (pl.concat(part) for part in zip(*parts, strict=True))
+    rows = contrasts.join(estimates, on=on, how="left").join(reasons, on=on, how="left")
     figures = [name for name, dtype in rows.schema.items() if dtype in (pl.Float64, pl.Boolean)]
     rows = rows.with_columns(without_refused(*figures, "interval_note"))
-    rows = _with_tests(rows, differences, family).with_columns(statement=_statement())
+    rows = _with_tests(rows, sums, family).with_columns(statement=_statement())
     empty = pl.when(pl.col("pairs").fill_null(0) == 0).then(pl.lit("no pair was judged in both"))
     return with_headline(rows, beside_the_headline(), *CONTRAST_REASONS, empty)
 
@@ -102,8 +103,13 @@ def pair_means(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def _differences(means: pl.DataFrame) -> pl.DataFrame:
-    """One row for every contrast and pair planned on both sides: ``d`` (NULL without a verdict on one) and bounds."""
-    both = means.join(means, on=[*SCORE, "task", "pair"], suffix="_b").filter(pl.col("place") < pl.col("place_b"))
+    """One row for every contrast and pair planned on both sides: ``d`` (NULL without a verdict on one) and bounds.
+
+    Args:
+        means: Of one verdict and population.
+    """
+    side = means.drop("verdict", "population", "task")
+    both = means.join(side, on=["experiment", "pair"], suffix="_b").filter(pl.col("place") < pl.col("place_b"))
     low_a, low_b = pl.col("k") / pl.col("seeds"), pl.col("k_b") / pl.col("seeds_b")
     gap_a, gap_b = pl.col("seeds") - pl.col("n"), pl.col("seeds_b") - pl.col("n_b")
     d = pl.col("mean") - pl.col("mean_b")
@@ -146,9 +152,13 @@ def _estimates(differences: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(robust=same.fill_null(False))
 
 
-def _with_tests(rows: pl.DataFrame, differences: pl.DataFrame, family: Sequence[str]) -> pl.DataFrame:
+def _task_sums(differences: pl.DataFrame) -> pl.DataFrame:
+    """One row for every contrast and task: ``s``, the sum of its pairs' differences."""
+    return differences.filter(pl.col("d").is_not_null()).group_by(*CONTRAST, "task").agg(s=pl.col("d").sum())
+
+
+def _with_tests(rows: pl.DataFrame, sums: pl.DataFrame, family: Sequence[str]) -> pl.DataFrame:
     """Sign-flip p values, Holm's adjustment, and the counts that go with them."""
-    sums = differences.filter(pl.col("d").is_not_null()).group_by(*CONTRAST, "task").agg(s=pl.col("d").sum())
     live = pl.col("s").abs() > 1e-9
     lists = sums.sort(*CONTRAST, "task").group_by(CONTRAST, maintain_order=True).agg(
         "s", informative_tasks=live.sum().cast(pl.Int64)

@@ -37,7 +37,7 @@ from cooperbench_assets.analysis.frames import (
     joined_reasons,
     reference_settings,
     result_table,
-    scores_of,
+    score_kinds,
     settings_of,
 )
 from cooperbench_assets.analysis.intervals import BOOTSTRAP, FEWEST_TASKS, bootstrap_ratio, clustered_mean
@@ -130,15 +130,23 @@ RETENTION = result_table(
 def success_by_difficulty(frames: Frames) -> dict[str, pl.DataFrame]:
     """The curves, the areas under them, and retention, of every experiment with a solo setting."""
     cells = cells_of(frames)
-    scores = scores_of(frames, cells)
+    parts = [_of_kind(kind, cells) for kind in score_kinds(frames, cells)]
+    curves, areas, retention = (pl.concat(part) for part in zip(*parts, strict=True))
+    order = ["experiment", "verdict", "population"]
+    return {
+        SUCCESS_BY_DIFFICULTY.name: conform(
+            SUCCESS_BY_DIFFICULTY, curves.sort(*order, "method", "scale", "held_out", "place", "x")
+        ),
+        SUCCESS_AUC.name: conform(SUCCESS_AUC, areas.sort(*order, "method", "place")),
+        RETENTION.name: conform(RETENTION, retention.sort(*order, "place")),
+    }
+
+
+def _of_kind(scores: pl.DataFrame, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Curves, areas and retention by one verdict over one population."""
     points = _with_rates(_points(scores, cells))
     curves = _with_standing(_refused(points.join(reference_settings(cells), on="experiment"), cells))
-    order = ["experiment", "verdict", "population", "method", "scale", "held_out", "place", "x"]
-    return {
-        SUCCESS_BY_DIFFICULTY.name: conform(SUCCESS_BY_DIFFICULTY, curves.sort(order)),
-        SUCCESS_AUC.name: conform(SUCCESS_AUC, _areas(points, scores, cells)),
-        RETENTION.name: conform(RETENTION, _retention(scores, cells)),
-    }
+    return curves, _areas(points, scores, cells), _retention(scores, cells)
 
 
 def _points(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
@@ -224,8 +232,7 @@ def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> p
     rows = _refused(rows, cells).with_columns(without_refused("auc", "span", "points", "retention"))
     no_figure = pl.when(pl.col("auc").is_null()).then(pl.lit("no figure"))
     rows = rows.with_columns(note=joined_reasons(pl.col("refused"), _area_note()))
-    rows = with_headline(rows, beside_the_headline(), _circular(), *CONTRAST_REASONS, no_figure)
-    return rows.sort("experiment", "verdict", "population", "method", "place")
+    return with_headline(rows, beside_the_headline(), _circular(), *CONTRAST_REASONS, no_figure)
 
 
 def _area_note() -> pl.Expr:
@@ -277,7 +284,7 @@ def _retention(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
         retention=pl.when(pl.col("mean_solo") > 0).then(pl.col("mean_setting") / pl.col("mean_solo"))
     )
     rows = rows.join(_ratio_intervals(pairs.filter(common), by), on=by, how="left")
-    return _with_sentences(_refused(rows, cells)).sort("experiment", "verdict", "population", "place")
+    return _with_sentences(_refused(rows, cells))
 
 
 def _ratio_intervals(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:

@@ -45,6 +45,7 @@ CONDITIONS = {
 """What the merges are restricted to; ``all`` first. Lines overlap where the patches change the same or
 neighbouring lines, which is what makes a three-way merge conflict."""
 
+_OF_PAIR = (*CELL, "place", "pair", "task", "outcome", "outcome_strict", "fallback_unseen")
 _UNIT = columns(
     ("setting", pl.String, "Setting; never a solo one"),
     ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
@@ -125,7 +126,7 @@ def merged_pairs(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
     pairs = pairs_of(frames).join(places, on=["experiment", "setting"])
     pairs = pairs.filter(pl.col("merge_status").is_not_null() & has_verdict())
-    pairs = pairs.with_columns(kind=merge_kind(), conflict=is_conflict())
+    pairs = pairs.select(*_OF_PAIR, kind=merge_kind(), conflict=is_conflict())
     counted = {"clean": pl.col("outcome").is_in(["pass", "fail"]), "evaluated": pl.lit(True)}
     return pl.concat(pairs.filter(counted[name]).with_columns(population=pl.lit(name)) for name in POPULATIONS)
 

@@ -42,14 +42,15 @@ def sign_flip(task_sums: Sequence[Floats]) -> list[tuple[float | None, str]]:
         For each array the p value and how it was found; (None, a sentence) for an array without a task.
     """
     informative = [sums[np.abs(sums) > _SAME] for sums in task_sums]
-    results: list[tuple[float | None, str]] = [
-        (None, "no task to compare") if len(sums) == 0 else _exact(live)
+    # Where no pair is in doubt, both verdicts over both populations are one and the same test.
+    tests = {live.tobytes(): live for live in informative}
+    many = [key for key, live in tests.items() if len(live) > EXACT_TASKS]
+    found = dict(zip(many, _drawn([tests.pop(key) for key in many]), strict=True))
+    found |= {key: _exact(live) for key, live in tests.items()}
+    return [
+        (None, "no task to compare") if len(sums) == 0 else found[live.tobytes()]
         for sums, live in zip(task_sums, informative, strict=True)
-        if len(live) <= EXACT_TASKS
     ]
-    drawn = iter(_drawn([live for live in informative if len(live) > EXACT_TASKS]))
-    exact = iter(results)
-    return [next(exact) if len(live) <= EXACT_TASKS else next(drawn) for live in informative]
 
 
 def _exact(sums: Floats) -> tuple[float, str]:
