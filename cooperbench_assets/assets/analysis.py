@@ -14,11 +14,9 @@ import polars as pl
 from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES, Analysis, run_analysis
 from cooperbench_assets.assets.describe import column_schema, table_value
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
-from cooperbench_assets.assets.tables import STORE_TABLES
+from cooperbench_assets.assets.publishing import publish_tables
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.store.partition import Written, write_unit
-from cooperbench_assets.store.publish import publish
-from cooperbench_assets.store.read import snapshot
 from cooperbench_assets.store.units import analysis_unit
 
 PREVIEW = 30
@@ -49,7 +47,7 @@ def build_analysis_assets(bound: BoundExperiment) -> dg.AssetsDefinition:
     def analysis_assets() -> Iterator[dg.MaterializeResult[Any]]:
         results = run_analyses(bound)
         written = {name: write_result(bound, name, frame) for name, frame in results.items()}
-        publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+        publish_tables(bound)
         for analysis in ANALYSES:
             yield dg.MaterializeResult(asset_key=keys[analysis.name], metadata=_metadata(analysis, results, written))
 
@@ -59,6 +57,8 @@ def build_analysis_assets(bound: BoundExperiment) -> dg.AssetsDefinition:
 def run_analyses(bound: BoundExperiment) -> dict[str, pl.DataFrame]:
     """Every result table of an experiment, from one state of the store."""
     inputs = {name for analysis in ANALYSES for name in analysis.needs}
+    from cooperbench_assets.store.read import snapshot
+
     with snapshot(bound.project.database) as store:
         frames = {name: store.table(name, bound.name) for name in sorted(inputs.intersection(store.names()))}
     results: dict[str, pl.DataFrame] = {}

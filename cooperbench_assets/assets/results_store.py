@@ -3,22 +3,24 @@
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cooperbench_assets.assets.describe import published_metadata
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
-from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
+from cooperbench_assets.assets.publishing import publish_tables
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import list_units, read_unit, write_unit
-from cooperbench_assets.store.publish import Published, publish
-from cooperbench_assets.store.read import table
 from cooperbench_assets.store.schema import CHECK_RESULTS
 from cooperbench_assets.store.units import cell_of, cell_unit, check_unit
+
+if TYPE_CHECKING:
+    from cooperbench_assets.store.publish import Published
 
 
 def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
@@ -90,18 +92,15 @@ def kept_cells(bound: BoundExperiment) -> dict[Cell, bool]:
     return kept
 
 
-def publish_experiment(bound: BoundExperiment) -> Published:
+def publish_experiment(bound: BoundExperiment) -> "Published":
     """Publish what changed of an experiment; what it dropped leaves the store."""
-    return publish(
-        bound.project.database,
-        bound.project.tables,
-        declared=STORE_TABLES,
-        planned={bound.name: set(kept_cells(bound))},
-    )
+    return publish_tables(bound, {bound.name: set(kept_cells(bound))})
 
 
 def store_view(bound: BoundExperiment) -> StoreView:
     """What the checks over cells look at: the published rows, and the partition tables behind them."""
+    from cooperbench_assets.store.read import table
+
     written = {
         cell: cell_unit(cell) for cell in kept_cells(bound) if cell_unit(cell).folder(bound.project.tables).is_dir()
     }

@@ -16,7 +16,7 @@ from cooperbench_assets.analysis.intervals import wilson
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.execution import job_of
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, op_name, partition_key
-from cooperbench_assets.assets.tables import STORE_TABLES
+from cooperbench_assets.assets.publishing import publish_tables
 from cooperbench_assets.automation.runs import job_name
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.execution.cell import run_second_verdict
@@ -27,7 +27,6 @@ from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.verdicts import Verdict, read_verdicts
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import write_unit
-from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.verdicts import SECOND_VERDICTS, verdicts_unit
 
 SHOWN = 25
@@ -89,7 +88,7 @@ def evaluate_again(
     )
     rows = verdict_rows(job, cell)
     write_unit(bound.project.tables, verdicts_unit(cell), {SECOND_VERDICTS.name: rows}, declared=(SECOND_VERDICTS,))
-    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+    publish_tables(bound)
     return {
         **flake_rate(rows),
         "rounds": rows["round"].n_unique(),
