@@ -346,7 +346,8 @@ def _extra_rows(reading: RunReading, subset: Subset, base: str) -> list[Row]:
     for pair, found in sorted(reading.pairs.items()):
         if pair in planned:
             continue
-        tried = f", and {len(found.attempts)} recorded tries" if found.attempts else ""
+        n = len(found.attempts)
+        tried = f", and {n} recorded {'try' if n == 1 else 'tries'}" if n else ""
         rows.append(
             {
                 "path": f"{base}/{printable(found.relative)}",

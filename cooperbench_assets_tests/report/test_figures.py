@@ -18,6 +18,7 @@ from cooperbench_assets.report.figure import Figure, with_own_ids
 from cooperbench_assets.report.page import draw
 from cooperbench_assets.report.sources import SCRIPTED, source_of
 from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES, Look
+from cooperbench_assets.store import schema
 from cooperbench_assets_tests.analysis.stores import conflict, random_frames
 from cooperbench_assets_tests.report.making import messages, ordinary, store, table
 
@@ -149,3 +150,13 @@ def test_side_by_side_solo_stands_first_and_experiments_as_they_were_named() -> 
     parts = [setting_summary(store(ordinary(name)))["setting_summary"] for name in ("b", "a")]
     labels = list(dict.fromkeys(row["label"] for row in setting_rows(pl.concat(parts), named=True)))
     assert labels == [f"{setting} · {name}" for setting in ("solo", "coop-comm", "coop-nocomm") for name in ("b", "a")]
+
+
+def test_steps_of_messages_are_told_where_trajectories_have_them() -> None:
+    tables = store(ordinary())
+    tables["messages"] = messages("I will edit core.py", "ok").with_columns(step=pl.lit(3, pl.Int64))
+    key = tables["messages"].select("experiment", "setting", "seed", "pair").row(0, named=True)
+    tables["agents"] = schema.AGENTS.frame([key | {"agent": name, "steps": 12} for name in ("agent1", "agent2")])
+    texts = _texts(draw(source_of("e", tables))["communication"].svg or "")
+    told = "coop-comm, by trajectory, of 2 of 2 agents that wrote: 8 % of steps sent a message, the first one at step 3"
+    assert any(told in text for text in texts)

@@ -71,8 +71,8 @@ def communication(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | st
 def _known_steps(rows: list[Row]) -> list[str]:
     """What trajectories tell of the steps that messages were sent in, for each setting that has some."""
     return [
-        f"{row['setting']}: of {count(row['writers_known'], 'agent')} whose trajectory tells (of {row['writers']:,} "
-        f"that wrote), {100 * row['share_message_steps']:.0f} % of steps sent a message, the first one step "
+        f"{row['setting']}, by trajectory, of {row['writers_known']:,} of {count(row['writers'], 'agent')} that wrote: "
+        f"{100 * row['share_message_steps']:.0f} % of steps sent a message, the first one at step "
         f"{row['first_message_step']:.3g} (median)."
         for row in rows
         if row["writers_known"]
