@@ -15,7 +15,7 @@ def expected_verdicts(view: CellView) -> Finding:
     return found(
         pairs_named(without, "outcome"),
         good=f"{expected} of {expected} verdicts",
-        bad=f"{expected - without.height} of {expected} verdicts; {{n}} pairs without",
+        bad=f"{expected - without.height} of {expected} verdicts; {{n:pairs}} without",
         remedy=view.again,
         numbers={"verdicts": expected - without.height, "expected": expected},
     )
@@ -26,7 +26,7 @@ def no_stale_verdict(view: CellView) -> Finding:
     return found(
         pairs_named(view.pairs.filter("stale"), "evaluated_at", "ended_at"),
         good="no verdict older than its result or of another patch",
-        bad="{n} verdicts are older than their result or of another patch; they are not used",
+        bad="{n:verdicts} {n:is|are} older than the result or of another patch, and not used",
         remedy=view.again,
     )
 
@@ -36,10 +36,10 @@ def merge_recorded(view: CellView) -> Finding:
     evaluated = view.pairs.filter(pl.col("has_eval") & (pl.col("merge_status").ne_missing("error")))
     if view.reading.mode == "solo":
         wrong = evaluated.filter(pl.col("merge_status").is_not_null())
-        good, bad = "no merge in solo", "{n} solo verdicts record a merge"
+        good, bad = "no merge in solo", "{n:solo verdicts} {n:records|record} a merge"
     else:
         wrong = evaluated.filter(pl.col("merge_status").is_null() | pl.col("merge_strategy").is_null())
-        good, bad = "every merge has a status and a strategy", "{n} verdicts lack a merge status or strategy"
+        good, bad = "every merge has a status and a strategy", "{n:verdicts} {n:lacks|lack} a merge status or strategy"
     return found(
         pairs_named(wrong, "merge_status", "merge_strategy"),
         good=good,
@@ -55,7 +55,7 @@ def verdict_agrees(view: CellView) -> Finding:
     return found(
         pairs_named(wrong, "both_passed", "feature_a_passed", "feature_b_passed"),
         good="every verdict agrees with its two features",
-        bad="{n} verdicts disagree with their two features",
+        bad="{n:verdicts} {n:disagrees|disagree} with the two features",
         remedy="look at eval.json of the pairs named; evaluate them again",
     )
 
@@ -68,7 +68,7 @@ def no_eval_infra_error(view: CellView) -> Finding:
     return found(
         pairs_named(open_ones, "family"),
         good=f"no infrastructure failure at the eval stage ({struck.height} accepted)",
-        bad=f"{{n}} evaluations that infrastructure ended, {timeouts} of {struck.height} by a test timeout",
+        bad=f"{{n:evaluations}} that infrastructure ended, {timeouts} of {struck.height} by a test timeout",
         remedy=view.again,
         numbers={"infra_error_eval": struck.height, "test_timeouts": timeouts},
     )

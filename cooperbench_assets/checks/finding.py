@@ -86,6 +86,16 @@ class CellView:
         return f"mend the logs where they were made (this experiment only reads them), then: {command}"
 
 
+class Count(int):
+    """A number that is written with a noun, ``{n:pairs}``, or chooses a word, ``{n:has|have}``."""
+
+    def __format__(self, spec: str) -> str:
+        if "|" in spec:
+            return spec.split("|")[self != 1]
+        noun = spec if self != 1 else spec.removesuffix("s")
+        return f"{int(self)} {noun}".rstrip()
+
+
 def found(
     offenders: Iterable[str],
     *,
@@ -99,7 +109,8 @@ def found(
     Args:
         offenders: What offends, in order; a sample of it is kept.
         good: Description where nothing offends.
-        bad: Description otherwise; ``{n}`` stands for the number of offenders.
+        bad: Description otherwise; ``{n}`` stands for the number of offenders, ``{n:pairs}`` for it with the noun, and
+            ``{n:has|have}`` for the word that goes with it.
         remedy: What mends it.
         numbers: Further figures.
     """
@@ -108,7 +119,7 @@ def found(
         return Finding(passed=True, description=good, numbers=numbers)
     return Finding(
         passed=False,
-        description=bad.format(n=len(listed)),
+        description=bad.format(n=Count(len(listed))),
         offenders=len(listed),
         sample=listed[:SAMPLE],
         remedy=remedy,

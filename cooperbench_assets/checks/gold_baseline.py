@@ -45,7 +45,7 @@ def gold_passes(view: GoldView) -> Finding:
     finding = found(
         _described(bad),
         good=f"every solution passes; {conflicting} pairs conflict when merged",
-        bad="{n} solutions of the dataset fail or flake: what agents do there says nothing about agents",
+        bad="{n:solutions} of the dataset {n:fails or flakes|fail or flake}: what agents do there says nothing of them",
         remedy="see whether this machine or the benchmark is at fault; name the pairs in gold_accepted: to buy agents "
         "for them all the same, or leave them out of the subset",
         numbers={
@@ -76,7 +76,7 @@ def all_judged(view: GoldView) -> Finding:
     return found(
         _described(open_),
         good=f"{view.rows.height} solutions have two verdicts each",
-        bad=f"{{n}} of {view.rows.height} solutions have no two clean verdicts",
+        bad=f"{{n}} of {view.rows.height} solutions {{n:has|have}} no two clean verdicts",
         remedy="mend what struck them, and materialise gold_baseline again: it does what is missing",
     )
 

@@ -37,7 +37,7 @@ def distinct_pairs(view: CellView) -> Finding:
     return found(
         wrong,
         good=f"{view.pairs.height} distinct planned pairs",
-        bad="{n} rows are of a pair that has one already or that nobody planned",
+        bad="{n:rows} {n:is|are} of a pair that has one already or that nobody planned",
         remedy="this is a defect of cooperbench-assets: please report it with the run folder's listing",
     )
 

@@ -51,7 +51,7 @@ def planned_cells_present(view: StoreView) -> Finding:
     return found(
         (str(cell) for cell in missing),
         good=f"all {len(view.planned)} planned cells",
-        bad=f"{{n}} of {len(view.planned)} planned cells are not in the store",
+        bad=f"{{n}} of {len(view.planned)} planned cells {{n:is|are}} not in the store",
         remedy=view.again,
         numbers={"cells": len(view.planned) - len(missing), "planned_cells": len(view.planned)},
     )
@@ -72,7 +72,7 @@ def same_pairs_everywhere(view: StoreView) -> Finding:
             if own - common
         ),
         good=f"the same {len(common)} pairs in {len(sets)} cells",
-        bad="{n} cells have pairs that others lack",
+        bad="{n:cells} {n:has|have} pairs that others lack",
         remedy="give all settings one subset, and materialise the cells that were read with another",
     )
 
@@ -95,7 +95,7 @@ def one_recipe(view: StoreView) -> Finding:
     return found(
         differing,
         good="one model, agent, agent config, harness version, merge policy and subset",
-        bad="{n} differences between cells; comparisons of those cells are refused",
+        bad="{n:differences} between cells; comparisons of those cells are refused",
         remedy="make the cells named again with the same recipe, or put them into an experiment of their own",
     )
 
@@ -116,7 +116,7 @@ def equals_partition_tables(view: StoreView) -> Finding:
     return found(
         wrong,
         good=f"{rows} rows equal to the partition tables",
-        bad="{n} tables of cells differ from their partition tables",
+        bad="{n:tables} of cells {n:differs from its|differ from their} partition tables",
         remedy=view.again,
         numbers={"rows": rows},
     )
@@ -135,7 +135,7 @@ def nothing_dropped_remains(view: StoreView) -> Finding:
     return found(
         (_cell_name(row) for row in rows if (row["setting"], row["seed"]) not in kept),
         good="nothing of a dropped cell",
-        bad="{n} cells in the store that the experiment has dropped",
+        bad="{n:cells} in the store that the experiment has dropped",
         remedy=view.again,
     )
 

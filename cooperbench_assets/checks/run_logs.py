@@ -29,7 +29,7 @@ def only_planned_pairs(view: CellView) -> Finding:
     return found(
         (f"{row['kind']}: {row['path']}: {row['message']}" for row in wrong.iter_rows(named=True)),
         good="no extra, duplicate or misplaced pair",
-        bad="{n} pairs are extra, duplicate or misplaced; they are in the quarantine table, and not counted",
+        bad="{n:pairs} {n:is|are} extra, duplicate or misplaced: in the quarantine table, and not counted",
         remedy="move them out of the run folder, or correct subset: or run_name: in defs.yaml",
     )
 
@@ -41,7 +41,7 @@ def no_agent_infra_error(view: CellView) -> Finding:
     return found(
         pairs_named(open_ones, "family"),
         good=f"no infrastructure failure at the agent stage ({struck.height} accepted)",
-        bad="{n} pairs whose agents infrastructure ended; their verdicts do not count",
+        bad="{n:pairs} whose agents infrastructure ended; {n:its verdict does|their verdicts do} not count",
         remedy=view.again,
         numbers={"infra_error_agent": struck.height, "retryable": open_ones.filter("retryable").height},
     )
@@ -54,7 +54,7 @@ def agents_as_set(view: CellView) -> Finding:
     return found(
         pairs_named(wrong, "agents"),
         good=f"{expected} agent{'s' if expected > 1 else ''} a pair",
-        bad=f"{{n}} pairs do not list {expected} agent{'s' if expected > 1 else ''}",
+        bad=f"{{n:pairs}} {{n:does|do}} not list {expected} agent{'s' if expected > 1 else ''}",
         remedy="look at mode: of the setting in defs.yaml and at the files named",
     )
 
@@ -75,7 +75,7 @@ def messages_as_set(view: CellView) -> Finding:
     return found(
         [*silent, *talking],
         good=f"{view.frames['messages'].height} messages",
-        bad="{n} pairs have no conversation, or messages where there should be none",
+        bad="{n:pairs} {n:has|have} no conversation, or messages where there should be none",
         remedy="look at messaging: of the setting in defs.yaml, and at the files named",
         numbers={"messages": view.frames["messages"].height},
     )
@@ -89,7 +89,7 @@ def plausible_usage(view: CellView) -> Finding:
     return found(
         pairs_named(wrong, "started_at", "ended_at", "cost_usd", "steps"),
         good="times in order, nothing negative",
-        bad="{n} pairs ended before they started, or have a negative cost, step or token count",
+        bad="{n:pairs} ended before {n:it|they} started, or {n:has|have} a negative cost, step or token count",
         remedy="look at result.json of the pairs named; clocks of two machines may differ",
     )
 
@@ -99,7 +99,7 @@ def no_suspect_agent(view: CellView) -> Finding:
     return found(
         pairs_named(view.pairs.filter("suspect")),
         good="no suspect result",
-        bad="{n} pairs look graded but should not be trusted: an agent's stream ended in an API error",
+        bad="{n:pairs} {n:looks|look} graded but should not be trusted: an agent's stream ended in an API error",
         remedy="read the streams of the pairs named before you quote a rate",
     )
 

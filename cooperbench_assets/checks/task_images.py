@@ -38,7 +38,7 @@ def all_ready(view: ImagesView) -> Finding:
     return found(
         _described(view.images.filter(pl.col("state") != "ready")),
         good=f"all {view.images.height} images are there and looked into",
-        bad=f"{{n}} of {view.images.height} images are not ready",
+        bad=f"{{n}} of {view.images.height} images {{n:is|are}} not ready",
         remedy=f"mend what each one names, then: {view.again}",
         numbers={"images": view.images.height, "ready": ready.height, "size_gb": _gigabytes(ready)},
     )
@@ -53,7 +53,7 @@ def digests_unchanged(view: ImagesView) -> Finding:
             for row in changed.iter_rows(named=True)
         ),
         good="every image is the one that results were made with",
-        bad="{n} images are not those that earlier results were made with",
+        bad="{n:images} {n:is not the one|are not those} that earlier results were made with",
         remedy="bring the locked images back (docker pull NAME@DIGEST, docker tag), or start the results anew under "
         "another experiment; to go on with the new ones, materialise task_images with the run config accept: true",
     )

@@ -8,6 +8,7 @@ import pytest
 
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
+from cooperbench_assets.checks.finding import found
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
 from cooperbench_assets_tests import trees
@@ -145,3 +146,12 @@ def test_offenders_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
     bound.run_dir(bound.cells[0]).mkdir(parents=True)
     found = CHECKS["expected_results"].find(bound.view(bound.cells[0]))
     assert (found.offenders, len(found.sample)) == (25, 10)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(1, "1 pair has no conversation, in 1"), (2, "2 pairs have no conversation, in 2")],
+)
+def test_a_finding_is_said_in_singular_and_plural(count: int, said: str) -> None:
+    offenders = [f"pair {number}" for number in range(count)]
+    assert found(offenders, good="none", bad="{n:pairs} {n:has|have} no conversation, in {n}").description == said
