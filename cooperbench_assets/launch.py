@@ -45,7 +45,7 @@ CELLS_AT_ONCE: Final = 4
 """Cells that run side by side unless told otherwise: as many as dagster.yaml lets the UI run. They share the machine's
 slots, so this sets no number of agents or tests; it keeps slots busy that wait for the last pair of one cell."""
 
-_NO_OUTPUT: Final = {
+NO_OUTPUT: Final = {
     # Dagster's own manager points this process's stdout elsewhere while a step runs: two steps at once would get into
     # each other's way, and the terminal would lose what the command prints.
     "compute_logs": {
@@ -109,7 +109,7 @@ class Launcher:
         self._stack.enter_context(contextlib.chdir(self.bound.project.root))
         self.bound.project.dagster.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("DAGSTER_HOME", str(self.bound.project.root))
-        reference = InstanceRef.from_dir(str(self.bound.project.root), overrides=_NO_OUTPUT)
+        reference = InstanceRef.from_dir(str(self.bound.project.root), overrides=NO_OUTPUT)
         self._instance = self._stack.enter_context(dg.DagsterInstance.from_ref(reference))
         # Dagster would configure logging anew for each run, and in doing so wait for the handlers of the others while
         # these wait for logging's lock: runs side by side would stand still for ever.

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.launch import NO_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    """An instance with SQLite storage, as a project has."""
-    with dg.instance_for_test() as made:
+    """An instance with SQLite storage, as a project has, that keeps no output of steps: they print none."""
+    with dg.instance_for_test(overrides=dict(NO_OUTPUT)) as made:
         yield made
 
 
