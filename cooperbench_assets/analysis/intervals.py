@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from scipy import special
+
+from cooperbench_assets.analysis.distributions import normal_quantile, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def wilson(passes: pl.Expr, n: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference (1927), eq. 4.
     """
-    z = float(special.ndtri(0.5 + LEVEL / 2))
+    z = normal_quantile(0.5 + LEVEL / 2)
     rate = passes / n
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (rate * (1 - rate) / n + z**2 / (4 * n**2)).sqrt()
@@ -108,7 +109,7 @@ def _with_t_interval(groups: pl.DataFrame, limits: tuple[float, float]) -> pl.Da
     few, flat = pl.col("tasks") < FEWEST_TASKS, pl.col("variance") <= _NO_SPREAD
     usable = ~few & ~flat
     dof = groups["dof"].to_numpy()
-    quantile = special.stdtrit(np.where(np.isfinite(dof) & (dof > 0), dof, 1.0), 0.5 + LEVEL / 2)
+    quantile = t_quantile(np.where(np.isfinite(dof) & (dof > 0), dof, 1.0), 0.5 + LEVEL / 2)
     half = pl.col("se") * pl.Series(quantile, dtype=pl.Float64)
     note = (
         pl.when(few)

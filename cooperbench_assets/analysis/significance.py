@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from scipy import special
 
+from cooperbench_assets.analysis.distributions import chi_square_tail, fair_tail
 from cooperbench_assets.analysis.intervals import SEED
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """
     if only_a + only_b == 0:
         return 1.0
-    # Twice the lower tail: at p = 1/2 both tails are alike. scipy.stats, which has this test, takes a second to import.
-    return min(1.0, 2 * float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+    # Twice the lower tail: at p = 1/2 both tails are alike.
+    return min(1.0, 2 * fair_tail(min(only_a, only_b), only_a + only_b))
 
 
 def mcnemar_column(only_a: pl.Series, only_b: pl.Series) -> pl.Series:
@@ -174,7 +174,7 @@ def _one_trait(strata: pl.DataFrame, by: Sequence[str], trait: str) -> pl.DataFr
 def _with_correlation(groups: pl.DataFrame) -> pl.DataFrame:
     defined = pl.col("variance") > _SAME
     squared = (groups["xy"] ** 2 / groups["variance"]).fill_nan(0.0).fill_null(0.0).to_numpy()
-    p = pl.Series(special.chdtrc(1, np.where(np.isfinite(squared), squared, 0.0)), dtype=pl.Float64)
+    p = pl.Series(chi_square_tail(1, np.where(np.isfinite(squared), squared, 0.0)), dtype=pl.Float64)
     return groups.with_columns(
         slope=pl.when(defined).then(pl.col("xy") / pl.col("xx")),
         correlation=pl.when(defined).then(pl.col("xy") / (pl.col("xx") * pl.col("yy")).sqrt()),
