@@ -203,7 +203,7 @@ class Launch:
             stopped=loop.stopped,
             breaker=loop.breaker.reason,
             busy_seconds=loop.busy_seconds,
-            orchestration_seconds=max(0.0, seconds - self.import_seconds - loop.busy_seconds / max(loop.peak, 1)),
+            orchestration_seconds=max(0.0, seconds - self.import_seconds - loop.waited_seconds),
             cpu_seconds=time.thread_time() - self.cpu_before,
             import_seconds=self.import_seconds,
             isolation=", ".join(sorted(loop.isolations)) or None,

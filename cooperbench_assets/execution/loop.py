@@ -87,8 +87,8 @@ class Loop:
     running: dict[str, _Running] = field(default_factory=dict)
     launched: int = 0
     busy_seconds: float = 0.0
-    peak: int = 0
-    """How many children ran at once at most."""
+    waited_seconds: float = 0.0
+    """Time in which there was nothing to do but wait: for a child's end, or for a slot that others hold."""
 
     stopped: str | None = None
     """Why no further pair is launched: a budget or the breaker."""
@@ -152,7 +152,6 @@ class Loop:
         self.launched += 1
         self.running[child.key] = _Running(made, child, slot, time.monotonic() + self._deadline_seconds())
         self.meter.running = len(self.running)
-        self.peak = max(self.peak, len(self.running))
         record_process(made, child.pid, child.identity)
 
     def _start(self, made: Try, slot: Slot) -> Child:
@@ -235,7 +234,9 @@ class Loop:
 
     def _wait(self) -> None:
         """Sleep until a child ends, a deadline is near, or a slot may have become free; settle what ended."""
-        ended = self.server.wait(self._nap(time.monotonic()))
+        began = time.monotonic()
+        ended = self.server.wait(self._nap(began))
+        self.waited_seconds += time.monotonic() - began
         alive = self.server.alive
         for child in ended:
             self._settle(child, alive)

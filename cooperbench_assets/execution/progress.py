@@ -95,8 +95,8 @@ class StageReport:
     """Wall time of all children, added up."""
 
     orchestration_seconds: float
-    """Wall time that children did not fill: all of it, less the import and the children's time over how many ran at
-    once at most. Everything but agents and tests, and slots that stood empty at the end."""
+    """Wall time in which the launch worked itself: all of it, less the import and the time in which it waited, for
+    children or for slots that others hold. Children run meanwhile, so not all of it is lost."""
 
     import_seconds: float = 0.0
     """Time that this launch waited for the harness to be imported; the next one in this process need not."""
