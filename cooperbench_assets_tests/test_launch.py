@@ -119,7 +119,11 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
-    slow = drill(agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 60})
+    # Room for every pair of every cell, so that none waits for slots of another.
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "slots.toml").write_text("agents = 18\nevaluations = 2\n")
+    limits = {"concurrency": 18, "eval_concurrency": 2, "pair_timeout_minutes": 10, "test_timeout_seconds": 30}
+    slow = drill(agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 60}, limits=limits)
     project = make_project(tmp_path / "project", {NAME: slow})
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, "materialize", NAME],
@@ -130,7 +134,7 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
         text=True,
     )
     end = time.monotonic() + 120
-    while running_cells(project) < 2:
+    while running_cells(project) < 3:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.1)

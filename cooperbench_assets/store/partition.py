@@ -26,7 +26,7 @@ import polars as pl
 from cooperbench_assets.stops import reach
 from cooperbench_assets.store.content import columns_sha256, content_sha256
 from cooperbench_assets.store.errors import FrameError, UnitError
-from cooperbench_assets.store.files import FolderGoneError, held, make_folders, sync, unheld, write_synced
+from cooperbench_assets.store.files import FolderGoneError, held, make_folders, sync, sync_all, unheld
 from cooperbench_assets.store.schema import SCHEMA_VERSION, Table
 from cooperbench_assets.store.units import CONTENT_MARK, POINTER, Record, TableRecord, Unit
 
@@ -202,7 +202,8 @@ def _fill(folder: Path, new: Path, unit: Unit, frames: Sequence[tuple[Table, pl.
         tables=written,
         written_at=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
-    write_synced(new / POINTER, msgspec.json.format(msgspec.json.encode(record), indent=1))
+    (new / POINTER).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
+    sync_all([new / POINTER, *(_file(new, table) for table, _ in frames)])
     sync(new)
     reach("write:synced")
     (new / POINTER).replace(folder / POINTER)
@@ -211,11 +212,15 @@ def _fill(folder: Path, new: Path, unit: Unit, frames: Sequence[tuple[Table, pl.
     return record
 
 
+def _file(folder: Path, table: Table) -> Path:
+    return folder / f"{table.name}.parquet"
+
+
 def _write_table(folder: Path, table: Table, frame: pl.DataFrame) -> TableRecord:
     buffer = io.BytesIO()
     frame.write_parquet(buffer, statistics=False)
     data = buffer.getvalue()
-    write_synced(folder / f"{table.name}.parquet", data)
+    _file(folder, table).write_bytes(data)
     reach("write:table-written")
     return TableRecord(frame.height, len(data), hashlib.sha256(data).hexdigest(), columns_sha256(table))
 

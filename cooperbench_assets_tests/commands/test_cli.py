@@ -229,7 +229,7 @@ def test_commands_in_the_docs_exist_with_the_options_they_show() -> None:
     assert len(shown) > 5
     with click.Context(cli) as parent:
         for line in shown:
-            name, *arguments = shlex.split(line)
+            name, *arguments = shlex.split(line, comments=True)
             command = cli.get_command(parent, name)
             assert command is not None, line
             with click.Context(command, parent, info_name=name) as context:
