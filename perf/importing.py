@@ -199,6 +199,6 @@ def _why(records: list[Record], cells: int) -> str:
     return (
         f"Of {whole:.0f} ms a cell, {read:.0f} go into reading (the bytes alone: {floor:.0f}), {made - read:.0f} into "
         f"judging and tables, {wrote - made:.0f} into writing the Parquet files, their hashes and their record, synced "
-        f"one by one, and {whole - wrote:.0f} into publishing. The loop parses as much, writes one narrow table and "
+        f"together, and {whole - wrote:.0f} into publishing. The loop parses as much, writes one narrow table and "
         "syncs one file."
     )

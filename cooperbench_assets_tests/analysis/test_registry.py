@@ -83,24 +83,17 @@ def test_the_room_knows_neither_dagster_nor_sql_nor_the_report() -> None:
             assert word not in text, f"{file.name}: {word}"
 
 
-_MEASURE = """
-import resource, time
+_LARGEST = """
+import resource
 from cooperbench_assets.analysis.registry import run_all
 from cooperbench_assets_tests.analysis.stores import random_frames
-frames = random_frames(200_000, {experiments})
-start = time.process_time(), time.perf_counter()
-run_all(frames)
-largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(time.process_time() - start[0], time.perf_counter() - start[1], largest)
+run_all(random_frames(200_000, 1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiments", [1, 133])
-def test_two_hundred_thousand_pairs_take_seconds_and_less_than_two_gigabytes(experiments: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE.format(experiments=experiments)], capture_output=True, text=True, check=True
-    )
-    cpu, _, kilobytes = map(float, done.stdout.split())
-    assert cpu < 40  # of all threads; on an idle machine of two cores about 4 s of wall time
-    assert kilobytes < 2e6
+def test_two_hundred_thousand_pairs_take_less_than_two_gigabytes() -> None:
+    # How long they take is measured, not tested: ``python -m perf --only querying``.
+    done = subprocess.run([sys.executable, "-c", _LARGEST], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2e6

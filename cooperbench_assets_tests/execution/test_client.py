@@ -88,9 +88,9 @@ def server_pid(server: HarnessServer) -> int:
 
 def test_starting_returns_at_once_and_ready_waits(toy: Toy, tmp_path: Path) -> None:
     server = HarnessServer(environment=toy_environment(toy), log=tmp_path / "server.log")
-    began = time.monotonic()
     server.start()
-    assert time.monotonic() - began < 0.5
+    assert server.alive
+    assert server._info is None, "nothing has been waited for"
     assert server.ready(60).version
     pid = server_pid(server)
     assert is_alive(pid)
@@ -115,12 +115,12 @@ def test_several_children_run_at_once_and_each_end_is_heard_once(runs: Runs) -> 
 
 
 def test_waiting_ends_with_its_time_and_with_the_first_end(runs: Runs) -> None:
-    child = runs.server.launch(runs.request("sleep:0.8"))
+    child = runs.server.launch(runs.request("sleep:3"))
     began = time.monotonic()
     assert runs.server.wait(0.1) == []
-    assert time.monotonic() - began < 0.7
+    assert time.monotonic() - began < 2
     assert runs.server.wait() == [child]
-    assert 0.5 < time.monotonic() - began < 5
+    assert 2 < time.monotonic() - began < 20
 
 
 def test_the_socket_can_be_waited_on_with_other_things(runs: Runs) -> None:
