@@ -157,7 +157,7 @@ class Launcher:
         cells: Sequence[CellSpec],
         config: Mapping[str, Any] | None = None,
         *,
-        at_once: int = CELLS_AT_ONCE,
+        at_once: int | None = None,
         rounds: int = 1,
     ) -> Iterator[CellRan]:
         """Materialise several cells side by side; yields each run as it ends.
@@ -165,7 +165,8 @@ class Launcher:
         Args:
             cells: The cells, planned or not.
             config: Run config of each launch.
-            at_once: How many run at the same time. Agents and tests have the machine's slots besides.
+            at_once: How many run at the same time, instead of `CELLS_AT_ONCE`; agents and tests have the machine's slots
+                besides.
             rounds: How often a cell is materialised at most: again if infrastructure struck and a retry can help.
 
         Raises:
@@ -177,7 +178,7 @@ class Launcher:
             again = ran.error is None and number < rounds and owes(self.bound, cell)
             return CellRan(cell, ran, number, again)
 
-        with _terminable(), ThreadPoolExecutor(at_once, thread_name_prefix="cell") as threads:
+        with _terminable(), ThreadPoolExecutor(at_once or CELLS_AT_ONCE, thread_name_prefix="cell") as threads:
             running: set[Future[CellRan]] = {threads.submit(work, cell, 1) for cell in cells}
             try:
                 while running:

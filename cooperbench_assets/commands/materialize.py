@@ -235,9 +235,8 @@ def run_cells(
     if not run_first(launcher, out):
         return 1
     failures = 0
-    given = {} if at_once is None else {"at_once": at_once}
     with progress_bars(out, launcher) as progress:
-        for one in launcher.run_cells(cells, config, rounds=rounds, **given):
+        for one in launcher.run_cells(cells, config, at_once=at_once, rounds=rounds):
             name = f"{one.cell.cell.setting} seed {one.cell.cell.seed}"
             report(progress.console, name, one.ran)
             if one.again:

@@ -70,6 +70,8 @@ def live(request: ChildRequest, *, server: int, report_fd: int, slot_fd: int | N
         adopt_orphans()
         _enter(request)
         threading.excepthook = lambda args: threads.append(args.exc_value or args.exc_type())
+        # Until now there was nothing to clean up, and SIGTERM ended the process: an exception might be lost on the way.
+        signal.signal(signal.SIGTERM, _terminate)
         _work(request, report, slot_fd)
         ended = 0
     except Terminated:
@@ -303,7 +305,7 @@ def _named(error: BaseException) -> str:
 
 def _take_signals() -> None:
     for number, handler in (
-        (signal.SIGTERM, _terminate),
+        (signal.SIGTERM, signal.SIG_DFL),
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGCHLD, signal.SIG_DFL),
     ):

@@ -120,7 +120,7 @@ def test_waiting_ends_with_its_time_and_with_the_first_end(runs: Runs) -> None:
     assert runs.server.wait(0.1) == []
     assert time.monotonic() - began < 2
     assert runs.server.wait() == [child]
-    assert 2 < time.monotonic() - began < 20
+    assert 2 < time.monotonic() - began < 7
 
 
 def test_the_socket_can_be_waited_on_with_other_things(runs: Runs) -> None:
@@ -150,15 +150,11 @@ def test_a_child_that_heeds_sigterm_ends_by_it(runs: Runs) -> None:
 
 def test_a_child_killed_as_soon_as_it_is_launched_ends_too(runs: Runs) -> None:
     """Before it has a group of its own, and before it has taken its signals over from the server."""
-    ends = []
     for _ in range(20):
         child = runs.server.launch(runs.request("sleep:600"))
-        child.kill(grace_seconds=10)
+        child.kill(grace_seconds=30)
         assert child.ended is not None
-        ends.append(child.ended.signal)
-    # One of 2,500 was seen to end by the SIGKILL that follows, for a reason that was not found: it ends all the same.
-    assert set(ends) <= {signal.SIGTERM, signal.SIGKILL}
-    assert ends.count(signal.SIGTERM) >= 19
+        assert child.ended.signal == signal.SIGTERM
     assert runs.server.alive
 
 

@@ -46,7 +46,7 @@ def test_the_server_ends_at_once_although_a_killed_client_never_said_goodbye() -
         assert client.stdout is not None
         assert client.stdout.readline() == b"on\n"
         began = time.monotonic()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 2
     client.kill()
     client.wait()
     client.stdout.close()
