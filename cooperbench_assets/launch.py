@@ -165,8 +165,7 @@ class Launcher:
         Args:
             cells: The cells, planned or not.
             config: Run config of each launch.
-            at_once: How many run at the same time, instead of `CELLS_AT_ONCE`; agents and tests have the machine's slots
-                besides.
+            at_once: How many run at the same time, instead of `CELLS_AT_ONCE`. Agents and tests have slots besides.
             rounds: How often a cell is materialised at most: again if infrastructure struck and a retry can help.
 
         Raises:
