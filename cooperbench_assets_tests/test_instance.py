@@ -1,0 +1,85 @@
+"""The project's Dagster instance, opened for the first time by several processes at once."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cooperbench_assets_tests.experiments import SETTINGS, bind, fill
+from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project
+from cooperbench_assets_tests.ui import dagster_dev
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+OPEN_EACH_AS_IT_IS_NAMED = """
+import os, sys
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+print("ready", flush=True)
+for line in sys.stdin:
+    os.chdir(line.strip())
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(line.strip())) as instance:
+        instance.get_runs(limit=1)
+    print("opened", flush=True)
+"""
+
+
+def test_processes_that_open_a_fresh_instance_at_once_all_get_it(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_EACH_AS_IT_IS_NAMED],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    assert [answer(process) for process in processes] == ["ready"] * 4
+    for n in range(5):
+        root = tmp_path / str(n)
+        root.mkdir()
+        shutil.copy(CHECKOUT / "dagster.yaml", root)
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{root}\n")
+            process.stdin.flush()
+        assert [answer(process) for process in processes] == ["opened"] * 4
+    for process in processes:
+        process.communicate()
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    """The next line that a process says; how it ended if it says nothing more."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip() or process.communicate()[1][-500:]
+
+
+def test_two_first_commands_beside_a_first_dagster_dev_all_work(tmp_path: Path) -> None:
+    project = make_project(
+        tmp_path / "project", {"made": {"subset": "some", "run_name": "{setting}{seed_suffix}", "settings": SETTINGS}}
+    )
+    bound = bind(project.root)
+    for cell in bound.cells:
+        fill(bound, cell.cell.setting, cell.cell.seed)
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cooperbench_assets.cli", "materialize", "made", "--setting", setting],
+            cwd=project.root,
+            env=environment(project),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for setting in ("solo", "coop-comm")
+    ]
+    with dagster_dev(project):
+        ends = [command.communicate() for command in commands]
+    assert [command.returncode for command in commands] == [0, 0], ends
