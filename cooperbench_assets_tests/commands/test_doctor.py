@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from cooperbench_assets import doctor
 from cooperbench_assets.doctor import Look, Need, examine
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.schema import SCHEMA_VERSION
+from cooperbench_assets_tests.commands.place import CHECKOUT
 from cooperbench_assets_tests.commands.store import read_into_store
 from cooperbench_assets_tests.services import missing, need_program
 
@@ -48,6 +50,14 @@ def executing(**more: Any) -> dict[str, Any]:
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Docker is asked at an address where nobody answers."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_fresh_checkout_has_no_problem_though_it_has_no_dataset_engine_or_key(place: Place) -> None:
+    shutil.copytree(CHECKOUT / "cooperbench_assets" / "defs", place.project.defs, dirs_exist_ok=True)
+    done = place.run("doctor")
+    assert done.exit_code == 0, done.output
+    assert "No problem for the experiments that are configured." in done.stdout
 
 
 @pytest.mark.usefixtures("no_engine")
