@@ -5,6 +5,7 @@
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 WORKERS ?= auto
+PORT ?= 3000
 
 demo: .venv/.ready  ## run the built-in experiment, from agents to the results store
 	$(BIN)/cooperbench-assets demo
@@ -24,8 +25,10 @@ format: .venv/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-ui: .venv/.ready  ## the Dagster web UI on http://127.0.0.1:3000
-	$(BIN)/dagster dev --host 127.0.0.1
+# DAGSTER_HOME spares a temporary one; dg, which Dagster would rather have here, is slower and brings nothing more.
+ui: .venv/.ready  ## the Dagster web UI on http://127.0.0.1:3000, or at another PORT
+	DAGSTER_HOME="$(CURDIR)" COOPERBENCH_ASSETS_UI_URL=http://127.0.0.1:$(PORT) \
+	  $(BIN)/python -W 'ignore:Function `dev_command` is superseded' -m dagster dev --host 127.0.0.1 --port $(PORT)
 
 perf: .venv/.ready  ## measurements, with floors and peers in the same run
 	$(BIN)/python -m perf

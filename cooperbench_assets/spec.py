@@ -128,8 +128,9 @@ class Alerts(_Strict):
     webhook_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable that holds a webhook's address (Slack's format). Never the address."""
 
-    base_url: str = Field(default="http://127.0.0.1:3000", pattern=r"^https?://[^\s]+$")
-    """Address of the Dagster UI that links in alerts lead to."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+    """Address of the Dagster UI that links in alerts lead to; else that of COOPERBENCH_ASSETS_UI_URL, which `make ui`
+    sets and .env may, else http://127.0.0.1:3000."""
 
 
 class Docker(_Strict):

@@ -39,6 +39,12 @@ WEBHOOK_TRIES: Final = 5
 """How often a message is offered to a webhook that does not take it, once a tick."""
 
 LONGEST_TEXT: Final = 1500
+
+UI_VARIABLE: Final = "COOPERBENCH_ASSETS_UI_URL"
+"""Environment variable with the address of the Dagster UI, for experiments that name none."""
+
+USUAL_UI: Final = "http://127.0.0.1:3000"
+
 BLOT: Final = "***"
 
 Kind = Literal["run_failed", "breaker", "budget", "exhausted", "waiting", "stuck", "complete"]
@@ -136,7 +142,7 @@ class Teller:
 
     def link(self, alert: Alert) -> str:
         """Where to look at it in the UI."""
-        base = self.bound.spec.alerts.base_url.rstrip("/")
+        base = ui_address(self.bound).rstrip("/")
         if alert.run_id is not None:
             return f"{base}/runs/{alert.run_id}"
         page = f"{base}/assets/{quote(self.bound.name)}/pair_results"
@@ -147,6 +153,13 @@ def variables(bound: BoundExperiment) -> Mapping[str, str]:
     """The environment, and what the project's .env adds to it: Dagster's daemon may have read it earlier."""
     written = dotenv_values(bound.project.root / ".env")
     return {**{name: value for name, value in written.items() if value is not None}, **os.environ}
+
+
+def ui_address(bound: BoundExperiment) -> str:
+    """Address of the Dagster UI: the experiment's, the project's (.env), where it runs, or the usual one."""
+    # .env first: `make ui` sets the variable to the port on loopback, which may not be the address people use.
+    written = dotenv_values(bound.project.root / ".env").get(UI_VARIABLE)
+    return bound.spec.alerts.base_url or written or os.environ.get(UI_VARIABLE) or USUAL_UI
 
 
 def scrub(bound: BoundExperiment, text: str) -> str:

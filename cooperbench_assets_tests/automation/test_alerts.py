@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cooperbench_assets.automation.alerts import WEBHOOK_TRIES, Alert, Teller, post, scrub, slack_message
+from cooperbench_assets.automation.alerts import UI_VARIABLE, WEBHOOK_TRIES, Alert, Teller, post, scrub, slack_message
 from cooperbench_assets.automation.decide import CellState
 from cooperbench_assets.automation.look import Look, Stop
 from cooperbench_assets.automation.standing import alerts_of, cell_alerts
@@ -118,6 +118,24 @@ def test_a_message_is_said_once_and_links_to_the_run(
 def test_an_alert_of_a_cell_links_to_its_partition(bound: BoundExperiment) -> None:
     _, [line, *_] = tell(bound, Alert("exhausted", "text", "a", partition="0|solo"))
     assert "/assets/drill/pair_results?view=partitions&partition=0%7Csolo" in line
+
+
+def test_a_link_leads_to_the_ui_that_runs_to_that_of_the_project_or_to_that_of_the_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(UI_VARIABLE, raising=False)
+    bound = bind_demo(tmp_path)
+
+    def link() -> str:
+        return Teller(bound, Lines()).link(ALERT).removesuffix("/runs/0123456789abcdef")
+
+    assert link() == "http://127.0.0.1:3000"
+    monkeypatch.setenv(UI_VARIABLE, "http://127.0.0.1:4000")
+    assert link() == "http://127.0.0.1:4000"
+    (tmp_path / ".env").write_text(f"{UI_VARIABLE}=https://dagster.example/ui/\n")
+    assert link() == "https://dagster.example/ui"
+    bound = bind_demo(tmp_path, alerts={"base_url": "https://other.example"})
+    assert link() == "https://other.example"
 
 
 def test_the_address_may_stand_in_the_projects_env_file(
