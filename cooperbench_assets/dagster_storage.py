@@ -6,12 +6,14 @@ What belongs here: Dagster's own SQLite storage, made by one process at a time. 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from filelock import FileLock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dagster._serdes import ConfigurableClassData
 
 LOCK = ".lock"
@@ -32,7 +34,7 @@ class LockedSqliteStorage(DagsterSqliteStorage):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: ConfigurableClassData, config_value: SqliteStorageConfig
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> LockedSqliteStorage:
         """The storage that dagster.yaml describes: `base_dir`, relative to the current folder."""
         return cls(config_value["base_dir"], inst_data)
