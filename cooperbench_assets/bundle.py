@@ -1,11 +1,10 @@
-"""One experiment as one file for co-authors: tables, report and, if asked for, raw logs without secrets; and back.
+"""One experiment as one file for co-authors: tables, report and, if asked for, raw logs without secrets.
 
-What belongs here: what is in a bundle, and taking its cells in. What does not: which strings are secrets
-(``redaction``), and how tables are written and published (``store``).
+What belongs here: what is in a bundle, and making one. What does not: taking one in (``bundle_import``), and which
+strings are secrets (``redaction``).
 
 A bundle is a ``.tar.gz``: ``bundle.json``, ``tables/<unit>/<table>.parquet``, ``report/<experiment>/…`` and
 ``logs/<run>/…``, laid out so that the page's links work where it is unpacked. The same content gives the same bytes.
-Importing reads ``bundle.json`` and the tables, in memory: no name in the archive ever becomes a path on disk.
 """
 
 from __future__ import annotations
@@ -17,38 +16,44 @@ import os
 import secrets
 import tarfile
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import polars as pl
 
 from cooperbench_assets import __version__
+from cooperbench_assets.analysis.registry import RESULT_TABLES
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
 from cooperbench_assets.redaction import Redactor
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.content import content_sha256
 from cooperbench_assets.store.errors import FrameError, UnitError
-from cooperbench_assets.store.partition import check_frame, list_units, load_record, read_unit, write_unit
+from cooperbench_assets.store.partition import check_frame, list_units, read_unit
 from cooperbench_assets.store.planned import keeps, recall
-from cooperbench_assets.store.publish import Published, publish
 from cooperbench_assets.store.schema import CHECK_RESULTS, SCHEMA_VERSION
 from cooperbench_assets.store.units import Unit, cell_of, parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from cooperbench_assets.project import Project
     from cooperbench_assets.store.units import Record
 
 FORMAT: Final = 1
 CONTENTS: Final = "bundle.json"
-DECLARED: Final = {table.name: table for table in (*CELL_UNIT_TABLES, CHECK_RESULTS)}
+DECLARED: Final = {table.name: table for table in STORE_TABLES if table not in RESULT_TABLES}
 """Tables that a bundle may hold; those of the analyses are made anew from them."""
 
-LARGEST_TABLE: Final = 2**31
-"""Bytes from which a table's file is refused."""
+_OF_CELLS: Final = frozenset(table.name for table in CELL_UNIT_TABLES)
+_OF_CHECKS: Final = frozenset({CHECK_RESULTS.name})
+KINDS: Final = {
+    "cells": _OF_CELLS,
+    "checks": _OF_CHECKS,
+    **{name: frozenset({name}) for name in DECLARED.keys() - _OF_CELLS - _OF_CHECKS},
+}
+"""Kinds of units that a bundle may hold, and the tables of each; what is no cell's and no check's is its own kind."""
 
 _TEXT_ENDINGS: Final = (".html", ".csv", ".tex", ".json", ".svg", ".txt")
 
@@ -85,6 +90,16 @@ class Contents(msgspec.Struct, frozen=True):
     redacted: dict[str, int]
     """Secrets taken out, by kind."""
 
+    @property
+    def content(self) -> str:
+        """Hash of all its tables, whoever made them where: what both sides can compare."""
+        return content_of((unit.name, unit.content_sha256) for unit in self.units)
+
+
+def content_of(units: Iterable[tuple[str, str]]) -> str:
+    """Hash of units by their names and content hashes."""
+    return hashlib.sha256("".join(f"{name} {content}\n" for name, content in sorted(units)).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -98,17 +113,6 @@ class Exported:
     """Runs and files of logs that could not be taken along, and why."""
 
     bytes: int
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What taking a bundle in came to."""
-
-    experiment: str
-    added: tuple[Cell, ...]
-    unchanged: tuple[Cell, ...]
-    published: Published
-    redacted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ def export_bundle(
     left_out: list[str] = []
     logs = 0
     with _replacing(target) as stream, _archive(stream) as archive:
-        units = [_add_unit(archive, project.tables, unit, redactor) for unit in _units(project.tables, experiment)]
+        found = _units(project.tables, experiment, left_out)
+        units = [_add_unit(archive, project.tables, unit, redactor) for unit in found]
         report = _add_report(archive, project.report / experiment, redactor)
         for run in runs or ():
             logs += _add_run(archive, run, redactor, left_out)
@@ -147,12 +152,12 @@ def export_bundle(
             dict(sorted(redactor.found.items())),
         )  # fmt: skip
         _add(archive, CONTENTS, msgspec.json.format(msgspec.json.encode(contents), indent=1))
-    cells = tuple(cell for unit in units if (cell := _cell_unit_of(unit)) is not None)
+    cells = tuple(cell for unit in units if (cell := cell_unit_of(unit)) is not None)
     return Exported(target, cells, contents, logs, tuple(left_out), target.stat().st_size)
 
 
-def _units(tables: Path, experiment: str) -> list[tuple[Unit, Record]]:
-    """The experiment's units that its plan keeps, without those of analyses.
+def _units(tables: Path, experiment: str, left_out: list[str]) -> list[tuple[Unit, Record]]:
+    """The experiment's units that its plan keeps, without those of analyses; other kinds are left out by name.
 
     Raises:
         BundleError: if there is none, or one cannot be read.
@@ -165,7 +170,9 @@ def _units(tables: Path, experiment: str) -> list[tuple[Unit, Record]]:
             continue
         if listed.record is None:
             raise BundleError(f"{listed.problem}; nothing was exported")
-        if keeps(plans, owner, listed.record.key):
+        if not listed.record.tables.keys() <= KINDS.get(kind, frozenset()):
+            left_out.append(f"{listed.name}: this version knows no such tables")
+        elif keeps(plans, owner, listed.record.key):
             found.append((Unit(owner, kind, tuple(parts), tuple(listed.record.key.items())), listed.record))
     if not any(unit.kind == "cells" for unit, _ in found):
         raise BundleError(
@@ -178,8 +185,14 @@ def _add_unit(archive: tarfile.TarFile, tables: Path, found: tuple[Unit, Record]
     unit, record = found
     try:
         frames = read_unit(tables, unit)
+        for name, frame in frames.items():
+            check_frame(unit, DECLARED[name], frame)
     except UnitError as error:
         raise BundleError(f"{error}; nothing was exported") from error
+    except FrameError as error:
+        raise BundleError(
+            f"{unit.name}: {error}: another version wrote it. Nothing was exported; materialize it again"
+        ) from error
     clean = {name: _redacted(frame, redactor) for name, frame in sorted(frames.items())}
     hashes = {}
     for name, frame in clean.items():
@@ -267,156 +280,6 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(member, io.BytesIO(data))
 
 
-def import_bundle(project: Project, file: Path) -> Imported:
-    """Take a bundle's cells into the partition tables, and publish them.
-
-    Nothing is written unless every cell can be. A cell that is here already must hold the same; its check results,
-    and those of the experiment, then stay those of this machine.
-
-    Raises:
-        BundleError: if the file is no bundle, is damaged, names a path outside itself, comes from a later version,
-            or holds a cell that is here with different content.
-        StoreError: if the store cannot be published.
-    """
-    contents, tables = read_bundle(file)
-    units = [(_unit_of(file, entry, contents.experiment), entry) for entry in contents.units]
-    frames = {entry.name: _frames(file, unit, entry, tables) for unit, entry in units}
-    here = {unit.name: _content_here(project.tables, unit) for unit, _ in units}
-    _refuse_conflicts(file, units, here)
-    new = [(unit, entry) for unit, entry in units if here[unit.name] is None]
-    for unit, entry in new:
-        write_unit(project.tables, unit, frames[entry.name], declared=tuple(DECLARED.values()))
-    cells = {entry.name: cell for _, entry in units if (cell := _cell_unit_of(entry)) is not None}
-    plans = recall(project.tables)
-    planned = None
-    if contents.experiment in plans:
-        planned = {contents.experiment: {*plans[contents.experiment], *cells.values()}}
-    published = publish(project.database, project.tables, declared=STORE_TABLES, planned=planned)
-    added = {entry.name for _, entry in new}
-    return Imported(
-        contents.experiment,
-        tuple(cell for name, cell in cells.items() if name in added),
-        tuple(cell for name, cell in cells.items() if name not in added),
-        published,
-        contents.redacted,
-    )
-
-
-def read_bundle(file: Path) -> tuple[Contents, dict[str, bytes]]:
-    """What a bundle says of itself, and the files of its tables by name.
-
-    Raises:
-        BundleError: as `import_bundle` says.
-    """
-    found: dict[str, bytes] = {}
-    seen: set[str] = set()
-    try:
-        with tarfile.open(file, mode="r:gz") as archive:
-            for member in archive:
-                name = _checked_name(file, member, seen)
-                if name == CONTENTS or name.startswith("tables/"):
-                    found[name] = _read(file, archive, member)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise BundleError(f"{file} is no bundle that can be read ({error}); export it again") from error
-    if CONTENTS not in found:
-        raise BundleError(f"{file} has no {CONTENTS}: it is no bundle of cooperbench-assets, or was cut")
-    return _contents(file, found.pop(CONTENTS)), found
-
-
-def _checked_name(file: Path, member: tarfile.TarInfo, seen: set[str]) -> str:
-    path = PurePosixPath(member.name)
-    outside = path.is_absolute() or ".." in path.parts or "\\" in member.name or str(path) != member.name
-    if outside or not member.isfile():
-        raise BundleError(
-            f"{file} holds {member.name!r}, which is no plain file within it: nothing was imported; "
-            "ask for a bundle made by cooperbench-assets export"
-        )
-    if member.name in seen:
-        raise BundleError(f"{file} holds {member.name!r} twice; nothing was imported")
-    seen.add(member.name)
-    return member.name
-
-
-def _read(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    if member.size > LARGEST_TABLE:
-        raise BundleError(f"{file}: {member.name} is larger than {LARGEST_TABLE:,} bytes; nothing was imported")
-    stream = archive.extractfile(member)
-    assert stream is not None
-    return stream.read()
-
-
-def _contents(file: Path, data: bytes) -> Contents:
-    try:
-        versions = msgspec.json.decode(data, type=dict[str, object])
-        later = [
-            f"{name} {versions.get(name)}, this is {ours}"
-            for name, ours in (("format", FORMAT), ("schema_version", SCHEMA_VERSION))
-            if isinstance(versions.get(name), int) and versions[name] != ours
-        ]
-        if later:
-            raise BundleError(
-                f"{file} was made by {versions.get('made_by')} ({'; '.join(later)}); use the same version of "
-                "cooperbench-assets on both sides"
-            )
-        return msgspec.json.decode(data, type=Contents)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{file}: {CONTENTS} cannot be read ({error}); export it again") from error
-
-
-def _unit_of(file: Path, entry: UnitEntry, experiment: str) -> Unit:
-    """The unit of an entry, if its name is one that this package gives."""
-    parts = parse_name(entry.name)
-    try:
-        unit = Unit(parts[0], parts[1], tuple(parts[2:]), tuple(entry.key.items()))
-        agrees = unit.name == entry.name and len(parts) > 2 and unit.kind in ("cells", "checks")
-    except (IndexError, ValueError):
-        agrees = False
-    if not agrees or parts[0] != experiment or entry.key.get("experiment") != experiment:
-        raise BundleError(f"{file} names a unit {entry.name!r}, which is none of {experiment}; nothing was imported")
-    return unit
-
-
-def _frames(file: Path, unit: Unit, entry: UnitEntry, tables: Mapping[str, bytes]) -> dict[str, pl.DataFrame]:
-    """A unit's tables, each as it was written and as it is declared here."""
-    frames = {}
-    for name, sha256 in entry.tables.items():
-        data = tables.get(f"tables/{entry.name}/{name}.parquet")
-        if data is None or hashlib.sha256(data).hexdigest() != sha256:
-            raise BundleError(f"{file}: table {name} of {entry.name} is missing or damaged; nothing was imported")
-        if name not in DECLARED:
-            raise BundleError(f"{file}: {entry.name} has a table {name!r} that is not known here; nothing was imported")
-        try:
-            frame = pl.read_parquet(io.BytesIO(data))
-            check_frame(unit, DECLARED[name], frame)
-        except (pl.exceptions.PolarsError, FrameError) as error:
-            raise BundleError(f"{file}: {entry.name}: {error}; nothing was imported") from error
-        frames[name] = frame
-    if content_sha256([(DECLARED[name], frame) for name, frame in frames.items()]) != entry.content_sha256:
-        raise BundleError(f"{file}: {entry.name} is not what {CONTENTS} says; nothing was imported")
-    return frames
-
-
-def _content_here(tables: Path, unit: Unit) -> str | None:
-    """The content of a unit that is here already."""
-    try:
-        return load_record(unit.folder(tables)).content_sha256
-    except FileNotFoundError:
-        return None
-
-
-def _refuse_conflicts(file: Path, units: Iterable[tuple[Unit, UnitEntry]], here: Mapping[str, str | None]) -> None:
-    conflicts = [
-        str(_cell_unit_of(entry))
-        for unit, entry in units
-        if unit.kind == "cells" and here[unit.name] not in (None, entry.content_sha256, entry.original_sha256)
-    ]
-    if conflicts:
-        raise BundleError(
-            f"{file}: here already with different content: {', '.join(conflicts)}. Nothing was imported. Two machines "
-            "ran the same cell: give one of them another seed, or import into another project"
-        )
-
-
-def _cell_unit_of(entry: UnitEntry) -> Cell | None:
+def cell_unit_of(entry: UnitEntry) -> Cell | None:
     """The cell that an entry holds the tables of; None for check results."""
     return cell_of(entry.key) if parse_name(entry.name)[1] == "cells" else None

@@ -5,22 +5,32 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
+from cooperbench_assets.assets.whole import look, write_table
 from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.bundle import BundleError, LogRun, export_bundle, import_bundle
+from cooperbench_assets.bundle import BundleError, LogRun, export_bundle
+from cooperbench_assets.bundle_import import import_bundle
+from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
+from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
 from cooperbench_assets.project import Project
 from cooperbench_assets.report.build import build_reports
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.gold import GOLD_BASELINE
+from cooperbench_assets.store.images import TASK_IMAGES
 from cooperbench_assets.store.partition import read_unit, write_unit
 from cooperbench_assets.store.publish import publish
-from cooperbench_assets.store.read import table
-from cooperbench_assets.store.units import cell_unit
+from cooperbench_assets.store.read import query, table
+from cooperbench_assets.store.schema import Column, Table
+from cooperbench_assets.store.units import Unit, cell_unit
+from cooperbench_assets.store.verdicts import SECOND_VERDICTS, verdicts_unit
 from cooperbench_assets_tests import experiments, trees
 from cooperbench_assets_tests.commands.place import make_place
 from cooperbench_assets_tests.commands.store import fail_a_check
@@ -83,6 +93,50 @@ def test_what_is_exported_here_is_the_same_rows_there(tmp_path: Path) -> None:
     assert taken.added == done.cells
     for name in ("pairs", "agents", "messages", "attempts", "provenance", "check_results", "patch_overlaps"):
         assert table(there.database, name).equals(table(bound.project.database, name)), name
+
+
+def add_whole_tables(bound: BoundExperiment) -> None:
+    """What task_images, gold_baseline and the job second_verdict write, and the checks of the first two."""
+    name = bound.name
+    image = {"experiment": name, "repo": "a_task", "task_id": 1, "image": "a:1", "state": "ready", "pulled": True}
+    gold = {"experiment": name, "mode": "solo", "pair": "a_task/1/f1_f2", "first": "pass", "second": "pass"}
+    write_table(bound, TASK_IMAGES, TASK_IMAGES.frame([image]))
+    look(bound, TASK_IMAGES, TASK_IMAGES_CHECKS, ImagesView(name, TASK_IMAGES.frame([image])))
+    write_table(bound, GOLD_BASELINE, GOLD_BASELINE.frame([gold]))
+    look(bound, GOLD_BASELINE, GOLD_BASELINE_CHECKS, GoldView(name, GOLD_BASELINE.frame([gold])))
+    for cell in bound.cells:
+        key = {"experiment": name, "setting": cell.cell.setting, "seed": cell.cell.seed}
+        rows = [{**key, "pair": "a_task/1/f1_f2", "round": n, "first": "pass", "verdict": "fail"} for n in (2, 3)]
+        frames = {SECOND_VERDICTS.name: SECOND_VERDICTS.frame(rows)}
+        write_unit(bound.project.tables, verdicts_unit(cell.cell), frames, declared=(SECOND_VERDICTS,))
+
+
+def contents_in(project: Project) -> dict[str, str]:
+    """Content hash of every unit in the store, but for analyses, which are made anew."""
+    sql = "SELECT unit, content_sha256 FROM published WHERE unit NOT LIKE '%/analysis/%' ORDER BY unit"
+    return dict(query(project.database, sql).rows())
+
+
+def test_images_gold_and_second_verdicts_go_along_by_command_with_equal_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = make_place(tmp_path / "a"), make_place(tmp_path / "b")
+    bound = machine(mine.project.root)
+    add_whole_tables(bound)
+    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+    file = tmp_path / "made.tar.gz"
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(mine.project.root))
+    exported = mine.run("export", "made", "-o", file)
+    assert exported.exit_code == 0, exported.output
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(other.project.root))
+    imported = other.run("import-bundle", file)
+    assert imported.exit_code == 0, imported.output
+    there = contents_in(other.project)
+    assert there == contents_in(bound.project)
+    kinds = {name.split("/")[1] for name in there}
+    assert kinds == {"cells", "checks", "gold_baseline", "second_verdicts", "task_images"}
+    (content,) = [line for line in exported.stdout.splitlines() if line.startswith("content hash ")]
+    assert content in imported.stdout.splitlines()
 
 
 def test_cells_of_several_machines_merge_and_the_same_again_is_unchanged(tmp_path: Path) -> None:
@@ -220,6 +274,64 @@ def test_a_unit_of_another_name_is_refused(bundle: Path, tmp_path: Path, name: s
     assert not there.tables.exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ({"seed": 1}, "made/cells/solo/0"),
+        ({}, "made/cells/solo/1"),
+        ({}, "made/aaa/solo/0"),
+        ({}, "made/gold_baseline/x"),
+    ],
+)
+def test_a_unit_that_would_take_the_rows_of_another_is_refused(
+    bundle: Path, tmp_path: Path, key: dict[str, Any], name: str
+) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        contents = json.loads(files["bundle.json"])
+        unit = next(one for one in contents["units"] if one["name"] == "made/cells/solo/0")
+        unit["key"] |= key
+        unit["name"] = name
+        files["bundle.json"] = json.dumps(contents).encode()
+
+    there = blank(tmp_path / "b")
+    with pytest.raises(BundleError, match=r"has the key of another one|names a unit"):
+        import_bundle(there, repacked(bundle, tmp_path / "y.tar.gz", change))
+    assert not there.tables.exists()
+
+
+def test_tables_that_no_version_here_knows_are_left_out_by_name(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", (("solo", 0),))
+    strange = Table("strange", "Of a later version", (Column("experiment", pl.String, "Name"),), key=("experiment",))
+    unit = Unit.of("made", "strange", "all", key={"experiment": "made"})
+    write_unit(bound.project.tables, unit, {"strange": strange.frame([{"experiment": "made"}])}, declared=[strange])
+    done = export_bundle(bound.project, "made", tmp_path / "x.tar.gz")
+    assert done.left_out == ("made/strange/all: this version knows no such tables",)
+    assert import_bundle(blank(tmp_path / "b"), done.file).added == (Cell("made", "solo", 0),)
+
+
+def test_tables_of_an_earlier_layout_are_one_clear_error(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", (("solo", 0),))
+    earlier = replace(GOLD_BASELINE, columns=GOLD_BASELINE.columns[:-1])
+    unit = Unit.of("made", GOLD_BASELINE.name, "all", key={"experiment": "made"})
+    frames = {GOLD_BASELINE.name: earlier.frame([{"experiment": "made"}])}
+    write_unit(bound.project.tables, unit, frames, declared=[earlier])
+    with pytest.raises(
+        BundleError, match=r"gold_baseline/all: .* lacks evidence: another version wrote it.*materialize"
+    ):
+        export_bundle(bound.project, "made", tmp_path / "x.tar.gz")
+
+
+def test_images_and_gold_that_are_here_already_stay_and_are_named(tmp_path: Path) -> None:
+    one, two = machine(tmp_path / "a", (("solo", 0),)), machine(tmp_path / "b", (("solo", 0),))
+    add_whole_tables(one)
+    add_whole_tables(two)
+    changed = TASK_IMAGES.frame([{"experiment": "made", "image": "another:1", "state": "ready"}])
+    write_table(two, TASK_IMAGES, changed)
+    taken = import_bundle(two.project, export_bundle(one.project, "made", tmp_path / "a.tar.gz").file)
+    assert taken.kept == ("made/task_images/all",)
+    assert table(two.project.database, "task_images")["image"].to_list() == ["another:1"]
+
+
 def test_a_damaged_table_is_refused(bundle: Path, tmp_path: Path) -> None:
     def damage(files: dict[str, bytes]) -> None:
         name = next(name for name in files if name.endswith("pairs.parquet"))
@@ -262,7 +374,7 @@ def test_a_person_exports_and_imports_by_command(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(other.project.root))
     done = other.run("import-bundle", file)
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines() == ["mine: 1 cell added, 0 unchanged", "  solo seed 0"]
+    assert done.stdout.splitlines()[:2] == ["mine: 1 cell added, 0 unchanged", "  solo seed 0"]
     assert other.run("import-bundle", file).stdout.startswith("mine: 0 cells added, 1 unchanged")
     assert other.run("export", "mine", "--raw-logs", "-o", file).exit_code == 2
     (tmp_path / "bad.tar.gz").write_bytes(b"x")

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 def export(experiment: str, raw_logs: bool, target: Path) -> None:
     """Write an experiment as one file for co-authors.
 
-    The file holds its tables with provenance and checks, its report where one was made (make it first:
-    cooperbench-assets report EXPERIMENT) and, with --raw-logs, the files of its runs. Keys, tokens and passwords are
-    taken out of all of them, by their shape and by the values of the variables that defs.yaml lists under secrets.
-    A shape is no proof: look before you publish. import-bundle takes the file in on another machine.
+    The file holds its tables with provenance and checks, its task images, gold baseline and second verdicts, its
+    report where one was made (make it first: cooperbench-assets report EXPERIMENT) and, with --raw-logs, the files of
+    its runs. Keys, tokens and passwords are taken out of all of them, by their shape and by the values of the
+    variables that defs.yaml lists under secrets. A shape is no proof: look before you publish. import-bundle takes
+    the file in on another machine, and prints the same content hash.
     """
     from cooperbench_assets.bundle import export_bundle
 
@@ -39,6 +40,7 @@ def export(experiment: str, raw_logs: bool, target: Path) -> None:
     if raw_logs:
         parts.append(count(done.log_files, "raw file"))
     click.echo(f"{target}: {', '.join(parts)}, {done.bytes / 1e6:.1f} MB")
+    click.echo(f"content hash {done.contents.content[:16]}")
     if done.contents.redacted:
         found = ", ".join(f"{kind} {times}" for kind, times in done.contents.redacted.items())
         click.echo(f"Taken out as secrets: {found}")

@@ -23,18 +23,22 @@ def import_bundle(file: Path) -> None:
     """Take in the cells of a bundle that another machine exported.
 
     FILE is one that cooperbench-assets export wrote. Its cells join those of the same experiment here and are
-    published. A cell that is here already must hold the same; if it does not, nothing is imported. The report is
-    made anew (cooperbench-assets report); raw logs stay in the bundle: unpack it to read them.
+    published, with its task images, gold baseline and second verdicts. A cell that is here already must hold the
+    same; if it does not, nothing is imported. The report is made anew (cooperbench-assets report); raw logs stay in
+    the bundle: unpack it to read them. Where all of it is here, the content hash equals the one that export printed.
     """
-    from cooperbench_assets.bundle import import_bundle as take_in
+    from cooperbench_assets.bundle_import import import_bundle as take_in
 
     project = find_project()
     done = take_in(project, file)
     click.echo(f"{done.experiment}: {count(len(done.added), 'cell')} added, {len(done.unchanged)} unchanged")
     for cell in done.added:
         click.echo(f"  {cell.setting} seed {cell.seed}")
+    click.echo(f"content hash {done.content[:16]}")
     for text in done.published.warnings:
         warn(text)
+    if done.kept:
+        warn(f"here already with other content, and left as they are: {some(done.kept)}")
     _mention_unplanned(project, done.experiment, done.added)
     note(f"analyses and figures: cooperbench-assets report {done.experiment}")
 

@@ -17,7 +17,7 @@ from cooperbench_assets.store.migrations import migrate
 from cooperbench_assets.store.partition import list_units
 from cooperbench_assets.store.planned import keeps
 from cooperbench_assets.store.types import identifier
-from cooperbench_assets.store.units import parse_name
+from cooperbench_assets.store.units import key_problem, parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.store.layout import Declaration
     from cooperbench_assets.store.planned import Plans
-    from cooperbench_assets.store.units import Record
+    from cooperbench_assets.store.units import Record, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,28 @@ class Exchanged:
 
 
 def survey(tables: Path, plans: Plans) -> Survey:
-    """Find all units; only their pointers are read."""
-    listed = list_units(tables)
-    found = {unit.name: unit.record for unit in listed if unit.record is not None}
-    kept = {name: record for name, record in found.items() if keeps(plans, parse_name(name)[0], record.key)}
-    return Survey(tables, plans, kept, {unit.name: unit.problem for unit in listed if unit.problem is not None})
+    """Find all units; only their pointers are read. Of two that claim the same rows, the first by name counts."""
+    kept: dict[str, Record] = {}
+    unreadable: dict[str, str] = {}
+    owners: dict[tuple[object, ...], str] = {}
+    for unit in list_units(tables):
+        if unit.record is None:
+            unreadable[unit.name] = unit.problem or "it cannot be read"
+        elif keeps(plans, parse_name(unit.name)[0], unit.record.key):
+            claims = _claims(unit.record)
+            if others := sorted({owners[claim] for claim in claims & owners.keys()}):
+                remedy = f"delete {tables / unit.name}"
+                unreadable[unit.name] = f"{unit.name} claims the same rows as {', '.join(others)}: {remedy}"
+            else:
+                owners |= dict.fromkeys(claims, unit.name)
+                kept[unit.name] = unit.record
+    return Survey(tables, plans, kept, unreadable)
+
+
+def _claims(unit: Record | Entry) -> set[tuple[str, frozenset[tuple[str, Value]]]]:
+    """What selects a unit's rows: its tables, each with its key."""
+    key = frozenset(unit.key.items())
+    return {(table, key) for table in unit.rows}
 
 
 def bring_up(
@@ -147,7 +164,7 @@ def _settle(
         keep: commits, so that DuckDB need not hold everything in memory.
     """
     undeclared = {unit for unit, record in asked.found.items() if record.tables.keys() - declared.keys()}
-    dropped = {unit for unit, entry in before.books.items() if not keeps(asked.plans, entry.experiment, entry.key)}
+    dropped = _dropped(asked, before.books)
     due = [
         unit
         for unit, record in asked.found.items()
@@ -176,6 +193,18 @@ def _settle(
         rows=rows,
         entries=entries,
     )
+
+
+def _dropped(asked: Survey, books: Mapping[str, Entry]) -> set[str]:
+    """Units whose rows leave: no plan keeps them, or they are those of another unit."""
+    claimed = {claim for record in asked.found.values() for claim in _claims(record)}
+    return {
+        unit
+        for unit, entry in books.items()
+        if not keeps(asked.plans, entry.experiment, entry.key)
+        or key_problem(unit, entry.key)
+        or (unit not in asked.found and claimed & _claims(entry))
+    }
 
 
 def _differs(record: Record, entry: Entry | None, moved: Mapping[str, Source]) -> bool:

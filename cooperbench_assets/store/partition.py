@@ -28,7 +28,7 @@ from cooperbench_assets.store.content import columns_sha256, content_sha256
 from cooperbench_assets.store.errors import FrameError, UnitError
 from cooperbench_assets.store.files import FolderGoneError, held, make_folders, sync, sync_all, unheld
 from cooperbench_assets.store.schema import SCHEMA_VERSION, Table
-from cooperbench_assets.store.units import CONTENT_MARK, POINTER, Record, TableRecord, Unit
+from cooperbench_assets.store.units import CONTENT_MARK, POINTER, Record, TableRecord, Unit, key_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,9 +74,12 @@ def write_unit(tables: Path, unit: Unit, frames: Mapping[str, pl.DataFrame], *, 
     A unit without frames is an empty unit: publishing it takes its rows out of the store.
 
     Raises:
-        FrameError: if a frame is not exactly as its table declares, or has rows of another unit.
+        FrameError: if a frame is not exactly as its table declares, or has rows of another unit; or if the unit's key
+            is not the one that its name stands for.
         UnitError: if the folder belongs to a unit whose name differs only in case.
     """
+    if wrong := key_problem(unit.name, dict(unit.key)):
+        raise FrameError(wrong)
     checked = [(_table(declared, name), frame) for name, frame in frames.items()]
     for table, frame in checked:
         check_frame(unit, table, frame)
@@ -327,7 +330,9 @@ def _list_below(tables: Path, name: str, found: list[Listed]) -> None:
 
 
 def _listed(tables: Path, name: str, record: Record) -> Listed:
-    if record.unit == name:
-        return Listed(name, record)
-    problem = f"{tables / name} holds {record.unit}: it was moved or copied; move it back or delete it"
-    return Listed(name, None, problem)
+    if record.unit != name:
+        problem = f"{tables / name} holds {record.unit}: it was moved or copied; move it back or delete it"
+        return Listed(name, None, problem)
+    if wrong := key_problem(name, record.key):
+        return Listed(name, None, f"{wrong}: delete {tables / name}, and materialise it again")
+    return Listed(name, record)

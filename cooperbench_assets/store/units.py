@@ -126,6 +126,26 @@ def cell_of(key: Mapping[str, Value]) -> Cell | None:
     return None
 
 
+def key_problem(name: str, key: Mapping[str, Value]) -> str | None:
+    """What is wrong with a unit whose key is not the one that its name stands for; None if they agree.
+
+    Rows are counted and deleted by key: of two units with one key, each would count and remove the other's rows.
+    """
+    experiment, *parts = parse_name(name)
+    cell = cell_of(key)
+    place = [] if cell is None else [cell.setting, str(cell.seed)]
+    if parts[:1] == ["cells"]:
+        agrees = bool(place) and parts[1:] == place
+    elif parts[:1] == ["checks"]:
+        agrees = parts[1:] == [key.get("asset"), *(["cells", *place] if place else ["all"])]
+    else:
+        agrees = not place or parts[-2:] == place
+    if agrees and key.get("experiment") == experiment:
+        return None
+    found = ", ".join(f"{column} {value!r}" for column, value in key.items() if value is not None)
+    return f"unit {name} has the key of another one ({found or 'none'})"
+
+
 class TableRecord(msgspec.Struct, frozen=True):
     """One Parquet file of a unit."""
 

@@ -174,6 +174,24 @@ def test_a_table_kept_by_another_key_is_refused(tmp_path: Path) -> None:
         write_unit(tmp_path, UNIT, {"any": ANY.frame([{"experiment": "demo"}])}, declared=[ANY])
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        Unit("demo", "cells", ("solo", "0"), cell_unit(CELL).key),
+        Unit("other", "cells", (CELL.setting, str(CELL.seed)), cell_unit(CELL).key),
+        Unit("demo", "cells", ("all",), (("experiment", "demo"),)),
+        Unit("demo", "second_verdicts", ("solo", "0"), cell_unit(CELL).key),
+        Unit("demo", "checks", ("pair_results", "all"), check_unit("demo", "pair_results", CELL).key),
+        Unit("demo", "checks", ("run_logs", "all"), check_unit("demo", "pair_results").key),
+    ],
+    ids=lambda unit: unit.name,
+)
+def test_a_unit_with_the_key_of_another_is_refused(tmp_path: Path, unit: Unit) -> None:
+    with pytest.raises(FrameError, match=f"unit {unit.name} has the key of another one"):
+        write_unit(tmp_path, unit, {}, declared=CORE_TABLES)
+    assert list_units(tmp_path) == []
+
+
 def test_check_results_of_a_cell_and_of_the_experiment_lie_apart(tmp_path: Path) -> None:
     of_cell = check_unit("demo", "pair_results", CELL)
     of_all = check_unit("demo", "pair_results")

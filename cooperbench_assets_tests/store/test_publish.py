@@ -9,12 +9,12 @@ import duckdb
 import polars as pl
 import pytest
 
-from cooperbench_assets.store import read
+from cooperbench_assets.store import exchange, partition, read
 from cooperbench_assets.store.errors import StoreError, StoreLockedError
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition import read_unit, write_unit
 from cooperbench_assets.store.publish import rebuild
 from cooperbench_assets.store.schema import CORE_TABLES, PAIRS, Column, Table
-from cooperbench_assets.store.units import POINTER, analysis_unit, cell_unit, check_unit
+from cooperbench_assets.store.units import POINTER, Unit, analysis_unit, cell_unit, check_unit
 from cooperbench_assets.store.workplace import Workplace
 from cooperbench_assets_tests.store.frames import START, cell_frames, check_frame
 from cooperbench_assets_tests.store.stores import COOP, OTHER, SOLO, SUMMARY, Store
@@ -183,6 +183,61 @@ def test_a_cell_that_cannot_be_read_keeps_its_rows_and_is_named(store: Store, da
     store.write(SOLO[1], draw=1)
     assert store.publish().changed == ("demo/cells/solo/1",)
     assert store.holds(*SOLO)
+
+
+def write_under_another_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> Unit:
+    """Rows of the first solo cell in the folder of a seed that nobody has, as earlier versions accepted it."""
+    unit = Unit("demo", "cells", ("solo", "7"), cell_unit(SOLO[0]).key)
+    with monkeypatch.context() as patch:
+        patch.setattr(partition, "key_problem", lambda *_: None)
+        write_unit(store.tables, unit, cell_frames(SOLO[0], draw=9), declared=CORE_TABLES)
+    return unit
+
+
+def test_a_unit_with_the_key_of_another_is_named_and_left_out_and_the_rest_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = write_under_another_name(store, monkeypatch)
+    store.write(*SOLO)
+    done = store.publish()
+    assert list(done.unreadable) == [unit.name]
+    assert "unit demo/cells/solo/7 has the key of another one" in done.unreadable[unit.name]
+    assert store.holds(*SOLO)
+    store.write(SOLO[0], draw=1)
+    assert store.publish().changed == ("demo/cells/solo/0",)
+    assert store.holds(*SOLO)
+
+
+def test_of_two_units_that_claim_the_same_rows_the_second_is_named_and_left_out(store: Store) -> None:
+    store.write_summary("demo", 0.5)
+    copy = Unit.of("demo", "analysis", "summary-copy", key={"experiment": "demo"})
+    frame = read_unit(store.tables, analysis_unit("demo", "summary"))["summary"]
+    write_unit(store.tables, copy, {"summary": frame}, declared=[SUMMARY])
+    done = store.publish(declared=[*CORE_TABLES, SUMMARY])
+    assert list(done.unreadable) == ["demo/analysis/summary-copy"]
+    assert "claims the same rows as demo/analysis/summary: delete" in done.unreadable["demo/analysis/summary-copy"]
+    assert store.table("summary").height == 1
+    earlier = Unit.of("demo", "analysis", "a-copy", key={"experiment": "demo"})
+    write_unit(store.tables, earlier, {"summary": frame}, declared=[SUMMARY])
+    done = store.publish(declared=[*CORE_TABLES, SUMMARY])
+    assert (done.changed, done.dropped) == (("demo/analysis/a-copy",), ("demo/analysis/summary",))
+    assert store.table("summary").height == 1
+
+
+def test_rows_that_were_published_under_another_name_give_way_to_the_unit_of_their_key(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = write_under_another_name(store, monkeypatch)
+    store.write(COOP)
+    with monkeypatch.context() as patch:
+        for module in (partition, exchange):
+            patch.setattr(module, "key_problem", lambda *_: None)
+        assert unit.name in store.publish().changed
+    store.write(SOLO[0])
+    done = store.publish()
+    assert (done.dropped, done.changed) == ((unit.name,), ("demo/cells/solo/0",))
+    assert store.holds(SOLO[0], COOP)
+    assert not store.publish().replaced
 
 
 def test_a_missing_tables_folder_takes_nothing_out(store: Store) -> None:

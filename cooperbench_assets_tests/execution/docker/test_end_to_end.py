@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 
+from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.automation.runs import job_name
 from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.experiment import experiment_definitions
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.read import query
+from cooperbench_assets_tests.commands.place import make_place
 from cooperbench_assets_tests.execution.docker.places import LIMITS, Place, demo_experiment, in_background
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -109,3 +116,40 @@ def test_a_container_that_is_killed_is_no_fail_and_the_next_run_completes_the_ce
     assert tried.left(engine) == []
     until_settled(tried, "solo")
     assert set(tried.table("solo")["outcome"]) <= {"pass", "fail"}
+
+
+def evaluate_again(tried: Place, setting: str) -> None:
+    """The job second_verdict on a cell."""
+    repository = experiment_definitions(tried.bound).get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        repository.get_job(job_name(tried.name, "second_verdict")).execute_in_process(
+            instance=instance, partition_key=partition_key(Cell(tried.name, setting, 0))
+        )
+
+
+def test_an_experiment_with_images_gold_and_second_verdicts_is_the_same_on_another_machine(
+    demo_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = Place(tmp_path / "here", demo_experiment(demo_dataset, agent_config={"strikes": {"rate": 0.0}}))
+    assert tried.gold().error is None
+    assert tried.run().error is None
+    evaluate_again(tried, "solo")
+    assert tried.publish().error is None
+    units = "SELECT unit, content_sha256 FROM published WHERE unit NOT LIKE '%/analysis/%' ORDER BY unit"
+    here = tried.rows(units)
+    assert {unit.split("/")[1] for unit, _ in here} == {
+        "cells", "checks", "gold_baseline", "second_verdicts", "task_images"
+    }  # fmt: skip
+    there = make_place(tmp_path / "there")
+    printed = []
+    for root, command in (
+        (tried.project.root, ("export", tried.name, "-o", tmp_path / "bundle.tar.gz")),
+        (there.project.root, ("import-bundle", tmp_path / "bundle.tar.gz")),
+    ):
+        monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(root))
+        done = there.run(*command)
+        assert done.exit_code == 0, done.output
+        printed += [line for line in done.stdout.splitlines() if line.startswith("content hash")]
+    assert len(printed) == 2
+    assert printed[0] == printed[1]
+    assert query(there.project.database, units).rows() == here
