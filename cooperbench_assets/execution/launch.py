@@ -143,7 +143,8 @@ class Launch:
         present = provenance.describe(job, harness, slots)
         has_results = any(state.has_result for state in states.values())
         whole = self.options.pairs is None and self.options.at_most is None
-        launch = provenance.begin(job, self.stage, self.name, present, campaign, has_results=has_results, whole=whole)
+        counted = None if self.fresh else campaign
+        launch = provenance.begin(job, self.stage, self.name, present, counted, has_results=has_results, whole=whole)
         summary.write_config(job, self._cap())
         return launch
 

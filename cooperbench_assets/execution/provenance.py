@@ -195,7 +195,7 @@ def begin(
     stage: Stage,
     what: str,
     present: Mapping[str, Any],
-    campaign: int,
+    campaign: int | None,
     *,
     has_results: bool,
     whole: bool = True,
@@ -207,7 +207,7 @@ def begin(
         stage: The launch's stage.
         what: What launched it.
         present: What `describe` says of this launch.
-        campaign: The campaign in which the launch's tries count.
+        campaign: The campaign in which the launch's tries count; None where they count in none (a second verdict).
         has_results: Whether the run folder holds results already.
         whole: Whether the launch is about all pairs of the cell, not a chosen few. Once one was, automation may
             finish what it left; a smoke run of five pairs is no wish for the other 95.
@@ -231,7 +231,7 @@ def begin(
         **present,
         "origin": origin,
         "truncated": old.get("truncated", False),
-        "campaigns": {**old.get("campaigns", {}), stage: campaign},
+        "campaigns": {**old.get("campaigns", {}), **({} if campaign is None else {stage: campaign})},
         "asked_whole": bool(old.get("asked_whole")) or (whole and stage == "agent"),
         "started_at": old.get("started_at") or now(),
         "ended_at": None,

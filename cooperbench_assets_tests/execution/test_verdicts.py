@@ -9,6 +9,7 @@ import pytest
 from cooperbench_assets.execution.cell import run_agents, run_evaluations, run_second_verdict
 from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.verdicts import flakes, read_verdicts
 from cooperbench_assets_tests.execution.cells import PAIRS, cell, outcomes, run_both, tree
@@ -56,3 +57,11 @@ def test_a_round_that_infrastructure_struck_is_gone_on_with(core_toy: Toy, tmp_p
     report = run_second_verdict(job, ALL)
     assert (report.plan.campaign, report.done) == (2, 6)
     assert flakes(job, read_states(job)) == (0, 6)
+
+
+def test_a_second_verdict_resets_no_limit_of_tries(core_toy: Toy, tmp_path: Path) -> None:
+    job = cell(core_toy, tmp_path)
+    run_both(job)
+    before = read_provenance(job.run_dir)["campaigns"]
+    assert run_second_verdict(job, ALL).plan.campaign == 2
+    assert read_provenance(job.run_dir)["campaigns"] == before == {"agent": 1, "eval": 1}
