@@ -26,6 +26,8 @@ import filelock
 
 from cooperbench_assets.benchmark.logtree import MODES
 from cooperbench_assets.benchmark.provenance import facts_of
+from cooperbench_assets.execution.errors import CellBusy
+from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.stops import reach
 
 if TYPE_CHECKING:
@@ -202,20 +204,32 @@ def _take(adoption: Adoption, *, copy: bool) -> Adopted:
         done, left = _fill(adoption, temporary, copy=copy)
         _write_record(adoption, temporary, done)
         reach("adopt:linked")
-        _clear_empty(target)
-        temporary.rename(target)
+        with _free(target):
+            temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Adopted(target, done["linked"], done["copied"], tuple(left))
 
 
-def _clear_empty(target: Path) -> None:
-    """Remove a run folder that holds a lock file at most, so that the rename finds its place free."""
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(target):
-            if entry.is_file(follow_symlinks=False) and entry.name.startswith("."):
-                Path(entry.path).unlink()
-        target.rmdir()
+@contextlib.contextmanager
+def _free(target: Path) -> Iterator[None]:
+    """Remove a run folder that holds a lock file at most, so that the rename finds its place free.
+
+    Raises:
+        AdoptionError: if a launch of the cell holds the lock: it is about to write there.
+    """
+    if not target.exists():
+        yield
+        return
+    try:
+        with cell_lock(target, "an adoption"):
+            for entry in os.scandir(target):
+                if entry.is_file(follow_symlinks=False) and entry.name.startswith("."):
+                    Path(entry.path).unlink()
+            target.rmdir()
+            yield
+    except CellBusy as error:
+        raise AdoptionError(str(error)) from error
 
 
 def _fill(adoption: Adoption, temporary: Path, *, copy: bool) -> tuple[Counter[str], list[str]]:

@@ -12,6 +12,8 @@ import filelock
 import pytest
 
 from cooperbench_assets.adoption import Adoption, AdoptionError, adopt
+from cooperbench_assets.execution.errors import CellBusy
+from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.stops import VARIABLE
 
 PAIR = "click_task/7/f1_f2"
@@ -158,6 +160,17 @@ def test_a_folder_with_nothing_but_a_lock_file_is_no_run(tmp_path: Path) -> None
     (target / ".cooperbench-assets.lock").write_text("")
     adopt(adoption_of(run_of(tmp_path / "theirs" / "my-run"), target))
     assert (target / "coop" / PAIR / "result.json").is_file()
+
+
+def test_a_cell_that_is_being_run_is_not_adopted_into_and_keeps_its_lock(tmp_path: Path) -> None:
+    source, target = run_of(tmp_path / "theirs" / "my-run"), tmp_path / "ours" / "x-coop"
+    with cell_lock(target, "dagster run 4711"):
+        with pytest.raises(AdoptionError, match="x-coop is being run by dagster run 4711"):
+            adopt(adoption_of(source, target))
+        with pytest.raises(CellBusy), cell_lock(target, "a second launch"):
+            pass
+    assert names_in(target.parent) == [".adopting.lock", "x-coop"]
+    assert adopt(adoption_of(source, target)).linked == 3
 
 
 def test_adopting_the_same_run_again_does_nothing_and_a_changed_one_is_refused(tmp_path: Path) -> None:

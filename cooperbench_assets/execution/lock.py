@@ -55,11 +55,9 @@ def cell_lock(run_dir: Path, what: str) -> Iterator[None]:
     Raises:
         CellBusy: at once, if another process holds the cell; the message names it.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    while (descriptor := _acquire(run_dir)) is None:
+        pass
     try:
-        if not _take(descriptor):
-            raise CellBusy(_busy(run_dir, _read(descriptor)))
         _write(descriptor, what)
         try:
             yield
@@ -83,6 +81,27 @@ def holder(run_dir: Path) -> Holder | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def _acquire(run_dir: Path) -> int | None:
+    """Open and take the lock; None if another file took its place meanwhile: an adoption removes the one it holds."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = run_dir / LOCK_FILE
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:  # The folder was removed with it.
+        return None
+    try:
+        if not _take(descriptor):
+            raise CellBusy(_busy(run_dir, _read(descriptor)))
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
+                return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 def _take(descriptor: int) -> bool:

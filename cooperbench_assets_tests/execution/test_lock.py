@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,27 @@ def test_the_cell_is_free_as_soon_as_its_holder_is_killed(tmp_path: Path, other:
         assert found is not None
         assert found.what == "cli"
     assert holder(tmp_path / "run") is None
+
+
+def test_a_lock_whose_file_was_replaced_while_it_was_waited_for_is_not_taken_for_the_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, opened = tmp_path / "run", os.open
+
+    def replaced_after(path: Any, *args: Any) -> int:
+        descriptor = opened(path, *args)
+        monkeypatch.setattr(os, "open", opened)
+        Path(path).unlink()
+        return descriptor
+
+    run.mkdir()
+    monkeypatch.setattr(os, "open", replaced_after)
+    with cell_lock(run, "first"):
+        found = holder(run)
+        assert found is not None
+        assert found.what == "first"
+        with pytest.raises(CellBusy, match="first"), cell_lock(run, "second"):
+            pass
 
 
 def test_nobody_holds_a_run_that_is_not_there(tmp_path: Path) -> None:
