@@ -6,6 +6,7 @@ pairs are run (``execution.cell``).
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from pydantic import Field
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.demo import DEMO_AGENT, eval_environment
-from cooperbench_assets.execution.attempts import write_atomically
 from cooperbench_assets.execution.cell import plan_stage, run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits, Preflight
 from cooperbench_assets.execution.options import LaunchOptions
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 SAY_SECONDS = 2.0
 """Shortest time between two observations: each is a row in Dagster's event log."""
 
-AGENT_CONFIG = "agent_config.yaml"
-"""The effective agent config, in the run folder: what the agents were really given."""
+AGENT_CONFIG = "agent_config-{hash}.yaml"
+"""The effective agent config, in the run folder: what the agents were really given. Another config is another file, so
+that a launch that is refused takes nothing from the one that runs."""
 
 
 class LaunchConfig(dg.Config):
@@ -62,22 +63,15 @@ class LaunchConfig(dg.Config):
         )
 
 
-def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset, *, write_config: bool = True) -> CellJob:
-    """The job of a cell of an experiment that runs pairs itself.
-
-    Args:
-        bound: The experiment.
-        cell: The cell.
-        subset: The experiment's subset.
-        write_config: Put the effective agent config into the run folder. Who only plans leaves it alone: the cell
-            may be running with another one.
-    """
+def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
+    """The job of a cell of an experiment that runs pairs itself; nothing is written."""
     spec = bound.spec
     assert spec.execution != "none"
     assert spec.agent is not None
     assert spec.model_name is not None
     assert cell.mode is not None
     limits = spec.limits
+    config_file, config_text = _agent_config(bound, cell)
     return CellJob(
         experiment=bound.name,
         setting=cell.cell.setting,
@@ -92,7 +86,8 @@ def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset, *, write_conf
         execution=spec.execution,
         messaging=cell.messaging and cell.mode != "solo",
         git=cell.git and cell.mode != "solo",
-        agent_config=_agent_config_file(bound, cell, write=write_config),
+        agent_config=config_file,
+        agent_config_text=config_text,
         limits=Limits(**limits.model_dump()),
         accepted=spec.accepted_in(cell.cell),
         harness_python=bound.project.resolve(spec.harness.python) if spec.harness else None,
@@ -134,18 +129,13 @@ def container_limits(bound: BoundExperiment) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _agent_config_file(bound: BoundExperiment, cell: CellSpec, *, write: bool) -> Path | None:
-    """The effective agent config in the run folder; None where the experiment gives none."""
+def _agent_config(bound: BoundExperiment, cell: CellSpec) -> tuple[Path | None, str | None]:
+    """The effective agent config file in the run folder and its text; None where the experiment gives none."""
     if bound.spec.agent_config is None:
-        return None
-    file = bound.run_dir(cell) / AGENT_CONFIG
-    if not write:
-        return file
-    content = yaml.safe_dump(bound.spec.agent_config, sort_keys=True, allow_unicode=True).encode()
-    if not file.is_file() or file.read_bytes() != content:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, content)
-    return file
+        return None, None
+    text = yaml.safe_dump(bound.spec.agent_config, sort_keys=True, allow_unicode=True)
+    name = AGENT_CONFIG.format(hash=hashlib.sha256(text.encode()).hexdigest()[:12])
+    return bound.run_dir(cell) / name, text
 
 
 STAGES: Mapping[str, Stage] = {"run_logs": "agent", "eval_outputs": "eval"}
@@ -154,7 +144,7 @@ STAGES: Mapping[str, Stage] = {"run_logs": "agent", "eval_outputs": "eval"}
 
 def plan_of(bound: BoundExperiment, cell: CellSpec, asset: str, config: LaunchConfig) -> Plan:
     """What a launch of run_logs or eval_outputs would do with each pair, and why. Nothing is run."""
-    return plan_stage(STAGES[asset], job_of(bound, cell, bound.subset(), write_config=False), config.options())
+    return plan_stage(STAGES[asset], job_of(bound, cell, bound.subset()), config.options())
 
 
 def owes(bound: BoundExperiment, cell: CellSpec) -> bool:

@@ -87,7 +87,7 @@ def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, opt
 
 
 def _job(bound: BoundExperiment, mode: Any) -> CellJob:
-    first = job_of(bound, bound.cells[0], bound.subset(), write_config=False)
+    first = job_of(bound, bound.cells[0], bound.subset())
     # What the built-in benchmark strikes on purpose is no part of its solutions.
     return replace(gold_job(first, mode), sandbox=container_limits(bound))
 

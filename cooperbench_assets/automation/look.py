@@ -135,7 +135,7 @@ def _read(bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subs
     if not seen.state.executes:
         state = replace(seen.state, launched=changed is not None, unread=unread)
         return replace(seen, state=state)
-    job = job_of(bound, seen.spec, subset, write_config=False)
+    job = job_of(bound, seen.spec, subset)
     check(job)
     states = read_states(job)
     record = read_provenance(run_dir)

@@ -78,7 +78,7 @@ def evaluate_again(
         LaunchError: if the cell is not finished, or on what a person must mend.
     """
     spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
-    job = job_of(bound, spec, bound.subset(), write_config=False)
+    job = job_of(bound, spec, bound.subset())
 
     def tell(progress: Progress) -> None:
         context.log.info(f"{progress.done} of {progress.total} pairs evaluated again, {progress.running} running")

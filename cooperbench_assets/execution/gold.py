@@ -85,6 +85,7 @@ def gold_job(job: CellJob, mode: Mode) -> CellJob:
         model_name=AGENT,
         agent=AGENT,
         agent_config=None,
+        agent_config_text=None,
         accepted=frozenset(),
         secrets=(),
         external_agents=(),

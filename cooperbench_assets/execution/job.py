@@ -93,6 +93,9 @@ class CellJob:
     agent_config: Path | None = None
     """The effective agent config file, which is hashed and passed on."""
 
+    agent_config_text: str | None = field(default=None, repr=False)
+    """What that file is to hold: a launch writes it, under the cell's lock. None: the file is there already."""
+
     limits: Limits = field(default_factory=Limits)
     accepted: frozenset[str] = frozenset()
     """Names of pairs whose infrastructure failure a person has accepted."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution import provenance, summary
+from cooperbench_assets.execution.attempts import write_atomically
 from cooperbench_assets.execution.breaker import Breaker
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.history import read_history
@@ -69,6 +70,7 @@ class Launch:
             return self._nothing_to_run(plan, states, budget)
         if self.stage == "agent":
             budget.check_prices()
+            _write_agent_config(job)
         preflight = Preflight(self.stage, job, tuple(step.pair for step in plan.runs), self.options.automatic)
         server, info = preflight.pass_or_raise()
         self.import_seconds, self.notes = preflight.import_seconds, tuple(preflight.notes)
@@ -222,6 +224,13 @@ class Launch:
             if "subprocess" in loop.isolations and info.isolation_reason:
                 notes.append(f"tests ran as plain subprocesses, which isolate nothing: {info.isolation_reason}")
         return tuple(notes)
+
+
+def _write_agent_config(job: CellJob) -> None:
+    """Put the effective agent config where children look for it."""
+    file, text = job.agent_config, job.agent_config_text
+    if file is not None and text is not None and not (file.is_file() and file.read_bytes() == text.encode()):
+        write_atomically(file, text.encode())
 
 
 def plan_owed(

@@ -118,6 +118,8 @@ def describe(job: CellJob, harness: Mapping[str, Any], slots: Mapping[str, int])
 def _config_text(job: CellJob) -> str | None:
     if job.agent_config is None:
         return None
+    if job.agent_config_text is not None:
+        return job.agent_config_text
     try:
         text = job.agent_config.read_text()
         yaml.safe_load(text)
