@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.state import PairState
     from cooperbench_assets.spec import ExperimentSpec
+    from cooperbench_assets.store.cells import Cell
 
 EXHAUSTED, WAITS = BLOCKED_FOR_GOOD
 """How the plan's reasons begin for pairs that it blocks for good."""
@@ -239,16 +240,20 @@ def _at_clock(evidence: str, failed: datetime) -> datetime | None:
     return then.astimezone(UTC).replace(tzinfo=None)
 
 
-def fingerprint(spec: ExperimentSpec, subset_sha256: str, owed: Owed, newest_change: datetime | None) -> str:
-    """What tells one state of a cell from another.
+def fingerprint(
+    cell: Cell, spec: ExperimentSpec, subset_sha256: str, owed: Owed, newest_change: datetime | None
+) -> str:
+    """What tells one state of one cell from another. Cells of equal state differ: an outage fails many of them alike.
 
     Args:
+        cell: The cell.
         spec: The experiment; how it is looked after does not count.
         subset_sha256: Hash of its subset.
         owed: What the cell owes, and how many tries it has on record.
         newest_change: When the log tree last changed, where its tables are older than that.
     """
     content: dict[str, Any] = {
+        "cell": [cell.experiment, cell.setting, cell.seed],
         "settings": spec.model_dump(mode="json", exclude=set(_NOT_ASKED_SETTINGS)),
         "subset": subset_sha256,
         "tries": dict(owed.tries),

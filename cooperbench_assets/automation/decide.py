@@ -52,6 +52,9 @@ class CellState:
     cancelled_run: str | None = None
     """Its newest run, if a person cancelled that."""
 
+    asked: int = 0
+    """Runs asked for of exactly this state that are over: Dagster launches a run key once, so each has its own."""
+
     fruitless: int = 0
     """Runs asked for of exactly this state that failed."""
 
@@ -174,7 +177,7 @@ def _launch(state: CellState, agents: tuple[str, ...]) -> Launch:
         "reading" if not evaluations else "",
     ]
     return Launch(
-        run_key=f"{cell.experiment}:{cell.setting}:{cell.seed}:{state.fingerprint}:{state.fruitless}",
+        run_key=f"{cell.experiment}:{cell.setting}:{cell.seed}:{state.fingerprint}:{state.asked}",
         assets=(*assets, "pair_results"),
         agents=None if state.whole else agents,
         evaluations=None if state.whole else evaluations,

@@ -144,9 +144,9 @@ def _read(bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subs
     tries = sum(owed.tries.values())
     launched = bool(tries or record.get("launches") or any(one.has_result for one in states.values()))
     unread = unread and launched
-    mark = fingerprint(bound.spec, subset.sha256, owed, changed if unread else None)
+    mark = fingerprint(seen.spec.cell, bound.spec, subset.sha256, owed, changed if unread else None)
     money = Budget(job, states).stop_reason() if owed.agents else None
-    state = with_owed(seen.state, owed, asked_for(instance, mark), fingerprint=mark)
+    state = with_owed(seen.state, owed, asked_for(instance, seen.spec.cell, mark), fingerprint=mark)
     state = replace(state, launched=launched, whole=whole, unread=unread, money=money)
     return replace(
         seen,
@@ -163,6 +163,7 @@ def with_owed(state: CellState, owed: Owed, asked: Asked, *, fingerprint: str) -
     return replace(
         state,
         fingerprint=fingerprint,
+        asked=asked.over,
         fruitless=asked.failed,
         newest_failure=asked.newest_failure,
         done_already=asked.succeeded,

@@ -69,6 +69,9 @@ class CellRuns:
 class Asked:
     """Runs that automation asked for of one state of a cell."""
 
+    over: int = 0
+    """Those that are over, however they ended."""
+
     failed: int = 0
     newest_failure: datetime | None = None
     succeeded: bool = False
@@ -115,11 +118,13 @@ def _never_handed_over(run: DagsterRun) -> bool:
     return run.status == DagsterRunStatus.NOT_STARTED and FINGERPRINT_TAG in run.tags
 
 
-def asked_for(instance: dg.DagsterInstance, fingerprint: str) -> Asked:
-    """What became of the runs that automation asked for of this very state."""
-    records = instance.get_run_records(RunsFilter(tags={FINGERPRINT_TAG: fingerprint}), limit=20)
+def asked_for(instance: dg.DagsterInstance, cell: Cell, fingerprint: str) -> Asked:
+    """What became of the runs that automation asked for of this cell in this very state."""
+    tags = {FINGERPRINT_TAG: fingerprint, PARTITION_TAG: str(partition_key(cell))}
+    records = instance.get_run_records(RunsFilter(tags=tags), limit=20)
     failed = [one for one in records if one.dagster_run.status == DagsterRunStatus.FAILURE]
     return Asked(
+        over=sum(one.dagster_run.is_finished for one in records),
         failed=len(failed),
         newest_failure=max((_ended(one) for one in failed), default=None),
         succeeded=any(one.dagster_run.status == DagsterRunStatus.SUCCESS for one in records),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from cooperbench_assets.automation.assess import Owed, assess, fingerprint, lifted_at
 from cooperbench_assets.spec import ExperimentSpec
+from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests.execution.making import attempt, job, pair, state
 
 if TYPE_CHECKING:
@@ -149,13 +151,17 @@ def spec(**changes: Any) -> ExperimentSpec:
 
 
 def test_a_fingerprint_changes_with_what_matters_and_with_nothing_else() -> None:
-    same = fingerprint(spec(), "s", Owed(), None)
-    assert same == fingerprint(spec(nightly="0 2 * * *", retry={"backoff_minutes": 9}), "s", Owed(), None)
+    cell = Cell("toy", "solo", 0)
+    same = fingerprint(cell, spec(), "s", Owed(), None)
+    assert same == fingerprint(cell, spec(nightly="0 2 * * *", retry={"backoff_minutes": 9}), "s", Owed(), None)
     others = [
-        fingerprint(spec(limits={"max_cost_usd": 9}), "s", Owed(), None),
-        fingerprint(spec(), "t", Owed(), None),
-        fingerprint(spec(), "s", Owed(tries={"agent": 1}), None),
-        fingerprint(spec(), "s", Owed(agents=("a",)), None),
-        fingerprint(spec(), "s", Owed(), datetime.now(UTC)),
+        fingerprint(cell, spec(limits={"max_cost_usd": 9}), "s", Owed(), None),
+        fingerprint(cell, spec(), "t", Owed(), None),
+        fingerprint(cell, spec(), "s", Owed(tries={"agent": 1}), None),
+        fingerprint(cell, spec(), "s", Owed(agents=("a",)), None),
+        fingerprint(cell, spec(), "s", Owed(), datetime.now(UTC)),
+        fingerprint(replace(cell, seed=1), spec(), "s", Owed(), None),
+        fingerprint(replace(cell, setting="coop"), spec(), "s", Owed(), None),
+        fingerprint(replace(cell, experiment="other"), spec(), "s", Owed(), None),
     ]
-    assert len({same, *others}) == 6
+    assert len({same, *others}) == 9

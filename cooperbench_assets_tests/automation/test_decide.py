@@ -107,7 +107,8 @@ def test_the_same_state_has_the_same_run_key_and_another_has_another() -> None:
     first = launch(**OWED)
     assert launch(**OWED, now=NOON + timedelta(days=1)).run_key == first.run_key
     assert launch(**{**OWED, "fingerprint": "g"}).run_key != first.run_key
-    assert launch(**OWED, fruitless=1, newest_failure=ago(99)).run_key != first.run_key
+    assert launch(**OWED, asked=1, fruitless=1, newest_failure=ago(99)).run_key != first.run_key
+    assert launch(**OWED, asked=1).run_key != first.run_key, "a cancelled run has used its key too"
     assert first.run_key == "drill:solo:0:f:0"
 
 

@@ -17,6 +17,7 @@ from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cooperbench_assets.bound import BoundExperiment
@@ -196,21 +197,79 @@ def test_a_run_that_cannot_work_is_asked_for_three_times_and_then_told(
     assert driver.leave_alone() == 2
 
 
+def cancel(driver: Driver, tags: Mapping[str, str] | None = None) -> None:
+    """A run of the first cell's agents, which a person cancels while it is queued."""
+    run = driver.instance.create_run_for_job(
+        driver.job,
+        tags={"dagster/partition": str(partition_key(driver.bound.cells[0].cell)), **(tags or {})},
+        asset_selection=frozenset([dg.AssetKey([driver.bound.name, "run_logs"])]),
+    )
+    driver.instance.report_run_canceling(run)
+    driver.instance.report_run_canceled(run)
+
+
+THREE_CELLS = {"solo": {"mode": "solo", "seeds": [0, 1, 2]}}
+
+
+def asked(result: dg.SensorResult) -> list[str]:
+    """The partitions that a tick asked for."""
+    return [str(request.partition_key) for request in result.run_requests or ()]
+
+
+def test_an_outage_that_strikes_three_cells_alike_ends_with_all_three_finished(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    limits = {"concurrency": 4, "pair_timeout_minutes": 1, "test_timeout_seconds": 30, "breaker": 20}
+    outage = {"rate": 1.0, "most": 1, "most_eval": 0}
+    driver = drive(tmp_path, instance, settings=THREE_CELLS, strikes=outage, limits=limits)
+    for cell in driver.bound.cells:
+        driver.launch(cell.cell)
+    driver.now += timedelta(hours=1)
+    first, *others = driver.tick().run_requests or ()
+    driver.execute(first)
+    assert asked(driver.tick()) == [str(request.partition_key) for request in others], "one that is done stops no other"
+    assert driver.leave_alone() == 2
+    assert all(seen.complete for seen in driver.looks())
+
+
+def test_failed_runs_of_three_cells_alike_count_once_for_each(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    driver = drive(tmp_path, instance, settings=THREE_CELLS, strikes=ALWAYS)
+    for cell in driver.bound.cells:
+        driver.launch(cell.cell)
+    changes: dict[str, Any] = {"strikes": ALWAYS, "external_agents": ["no_such_module_anywhere"]}
+    broken = drive(tmp_path, instance, settings=THREE_CELLS, **changes)
+    broken.now += timedelta(hours=1)
+    for request in broken.tick().run_requests or ():
+        assert not broken.execute(request).success
+    broken.now += timedelta(hours=1)
+    assert [seen.state.fruitless for seen in broken.looks()] == [1, 1, 1]
+    assert len(asked(broken.tick())) == 3
+
+
 def test_a_cancelled_cell_waits_for_the_person_who_cancelled_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
     driver.launch(driver.bound.cells[0].cell)
-    run = instance.create_run_for_job(
-        driver.job,
-        tags={"dagster/partition": "0|solo"},
-        asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
-    )
-    instance.report_run_canceling(run)
-    instance.report_run_canceled(run)
+    cancel(driver)
     driver.now += timedelta(hours=1)
     assert "a person cancelled its last run" in reason(driver.tick())
     driver.launch(driver.bound.cells[0].cell)
     driver.now += timedelta(hours=1)
     assert driver.leave_alone() == 1
+
+
+def test_the_run_key_of_a_cancelled_run_is_not_used_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    [cell] = driver.bound.cells
+    driver.launch(cell.cell)
+    driver.now += timedelta(hours=1)
+    [request] = driver.tick().run_requests or ()
+    cancel(driver, {**request.tags, "dagster/run_key": request.run_key or ""})
+    assert "a person cancelled its last run" in reason(driver.tick())
+    # The person goes on, and that run fails before it has changed anything.
+    broken = drive(tmp_path, instance, strikes=ALWAYS, external_agents=["no_such_module_anywhere"])
+    assert not broken.launch(cell.cell).success
+    [again] = driver.tick().run_requests or ()
+    assert again.run_key != request.run_key, "Dagster launches a run key once, and says nothing when it comes again"
 
 
 def test_a_missing_subset_is_a_reason_and_no_error(tmp_path: Path, instance: dg.DagsterInstance) -> None:

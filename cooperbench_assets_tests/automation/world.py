@@ -73,10 +73,11 @@ class World:
     def state(self) -> CellState:
         """The cell as the sensor sees it."""
         owed = self.owed()
-        mark = fingerprint(SPEC, "s", owed, self.now.replace(second=0) if self.unread else None)
+        mark = fingerprint(CELL, SPEC, "s", owed, self.now.replace(second=0) if self.unread else None)
         ended = [run for run in self.runs if run.mark == mark]
         failed = [run for run in ended if run.status == "FAILURE"]
         asked = Asked(
+            sum(run.status != "STARTED" for run in ended),
             len(failed),
             max((run.ended for run in failed if run.ended), default=None),
             any(run.status == "SUCCESS" for run in ended),
