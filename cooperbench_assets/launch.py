@@ -66,9 +66,6 @@ class Ran:
 
     run_id: str
     materialized: tuple[str, ...]
-    skipped: bool
-    """Nothing was materialised, and nothing failed: the cell is not planned."""
-
     error: str | None
     """What a person must mend; None if the run succeeded."""
 
@@ -146,7 +143,7 @@ class Launcher:
         """Materialise run_logs, eval_outputs and pair_results of a cell.
 
         Args:
-            cell: The cell, planned or not.
+            cell: The cell.
             config: Run config of its launch, for those assets that take one.
         """
         ops = {op_name(self.bound.name, asset): {"config": dict(config)} for asset in CELL_ASSETS} if config else {}
@@ -163,7 +160,7 @@ class Launcher:
         """Materialise several cells side by side; yields each run as it ends.
 
         Args:
-            cells: The cells, planned or not.
+            cells: The cells.
             config: Run config of each launch.
             at_once: How many run at the same time, instead of `CELLS_AT_ONCE`. Agents and tests have slots besides.
             rounds: How often a cell is materialised at most: again if infrastructure struck and a retry can help.
@@ -249,7 +246,6 @@ def _summarise(result: dg.ExecuteInProcessResult) -> Ran:
     return Ran(
         result.run_id,
         tuple(found.asset_key.path[-1] for found in materializations),
-        skipped=result.success and not materializations,
         error=None if result.success else "; ".join(_errors(result)),
         failed_checks=tuple(
             (f"{check.asset_key.path[-1]}.{check.check_name}", check.description or "")

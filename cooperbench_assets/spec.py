@@ -238,7 +238,9 @@ class ExperimentSpec(_Strict):
             yield "settings: name at least one"
         for label, setting in self.settings.items():
             if not LABEL.fullmatch(label):
-                yield f"settings.{label}: a label has letters, digits, '.', '_' and '-' only"
+                yield f"settings.{label}: a label has letters, digits, '.', '_' and '-' only, and no mark first"
+            elif "..." in label:
+                yield f"settings.{label}: '...' says \"from … to\" where partitions are chosen; use another label"
             if not setting.seeds:
                 yield f"settings.{label}.seeds: list at least one seed"
             for seed, times in Counter(setting.seeds).items():

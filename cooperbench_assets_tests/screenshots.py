@@ -85,8 +85,7 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text(re.compile(r"Passed \(5\)")).first).to_be_visible()
-    for dimension in ("0", "coop-comm"):
-        page.get_by_text(dimension, exact=True).filter(visible=True).last.click()
+    page.get_by_text("coop-comm/0", exact=True).filter(visible=True).last.click()
     take(page, folder, "checks")
     page.goto(f"{address}/locations/{LOCATION}/sensors/{EXPERIMENT}_retry")
     expect(page.get_by_text("Evaluations").first).to_be_visible()

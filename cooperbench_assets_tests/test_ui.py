@@ -54,10 +54,10 @@ def test_a_person_finds_the_figures_the_partitions_and_the_checks(tmp_path: Path
 
     with dagster_dev(project) as address, browser() as page:
         expect.set_options(timeout=LOADED_MILLISECONDS)
-        page.goto(f"{address}/assets/made/pair_results?view=partitions&partition=1%7Csolo")
+        page.goto(f"{address}/assets/made/pair_results?view=partitions&partition=solo%2F1")
         expect(page.get_by_text("Materialized (4)")).to_be_visible()
-        expect(page.get_by_text("Missing (2)")).to_be_visible()
-        expect(page.get_by_role("heading", name="1|solo").or_(page.get_by_text("1|solo")).first).to_be_visible()
+        expect(page.get_by_text("Missing (0)")).to_be_visible()
+        expect(page.get_by_role("heading", name="solo/1").or_(page.get_by_text("solo/1")).first).to_be_visible()
         expect(page.get_by_text("pairs_that_need_attention")).to_be_visible()
         assert [metadata_value(page, name) for name in ("results", "pass", "fail", "infra_error")] == [
             "4",

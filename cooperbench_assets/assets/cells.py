@@ -34,7 +34,7 @@ Metadata = Mapping[str, Any]
 Work = Callable[[dg.AssetExecutionContext, CellSpec, LaunchConfig], tuple[CellView, Metadata]]
 
 
-def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition) -> list[dg.AssetsDefinition]:
+def build_cell_assets(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """run_logs → eval_outputs → pair_results of one experiment."""
     return [
         _cell_asset(
@@ -74,7 +74,7 @@ def build_cell_assets(bound: BoundExperiment, partitions: dg.MultiPartitionsDefi
 
 def _cell_asset(
     bound: BoundExperiment,
-    partitions: dg.MultiPartitionsDefinition,
+    partitions: dg.StaticPartitionsDefinition,
     name: str,
     *,
     description: str,
@@ -87,7 +87,7 @@ def _cell_asset(
     """An asset of a cell: does its work, then evaluates its checks on what is there.
 
     The checks are evaluated in the asset's own op: a run of their own for each would cost more than the reading.
-    ``can_subset`` and ``skippable`` let an unplanned cell end with neither a materialisation nor a check.
+    ``can_subset`` and ``skippable`` let a launch name some of the asset and its checks.
     """
     key = asset_key(bound.name, name)
 
@@ -112,12 +112,6 @@ def _cell_asset(
     def cell_asset(context: dg.AssetExecutionContext, config: LaunchConfig) -> Iterator[dg.MaterializeResult[Any]]:
         cell = cell_of(bound.name, context.partition_key)
         spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
-        if not (cell in bound.planned or config.unplanned or bound.run_dir(spec).is_dir()):
-            context.log.info(
-                f"{cell} is not planned, and nothing is done; add the seed to defs.yaml, "
-                "or launch it with the run config unplanned: true"
-            )
-            return
         context.instance.add_run_tags(context.run.run_id, {HOST_TAG: socket.gethostname()})
         view, extra = work(context, spec, config)
         findings = [(check, check.find(view)) for check in checks]

@@ -47,7 +47,6 @@ class LaunchConfig(dg.Config):
     pairs: list[str] = Field(default=[], description="Only these pairs: repo/task_id/f1_f2. Empty: all that are owed.")
     at_most: int | None = Field(default=None, description="At most this many pairs, over many repositories.")
     concurrency: int | None = Field(default=None, description="Pairs at once, instead of the experiment's limit.")
-    unplanned: bool = Field(default=False, description="Run this cell although the experiment does not plan it.")
     new_campaign: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
     automatic: bool = Field(default=False, description="Set by the retry sensor: leave what only a person can mend.")
 
@@ -57,7 +56,6 @@ class LaunchConfig(dg.Config):
             pairs=tuple(self.pairs) or None,
             at_most=self.at_most,
             concurrency=self.concurrency,
-            unplanned=self.unplanned,
             new_campaign=self.new_campaign,
             automatic=self.automatic,
         )

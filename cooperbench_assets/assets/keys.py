@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.spec import ExperimentSpec
 
 FOLLOWS = dg.AutomationCondition.any_deps_updated()
-"""Condition of what lies downstream of the cells. `eager()` would wait for every cell that nobody plans."""
+"""Condition of what lies downstream of the cells. `eager()` would wait until every cell is there."""
 
 HOST_TAG = "cooperbench-assets/host"
 """Tag of a run of a cell: the machine it works on, which alone can tell whether its process is alive."""
@@ -34,30 +34,24 @@ def op_name(experiment: str, asset: str) -> str:
     return f"{group_name(experiment)}__{asset}"
 
 
-def partitions_of(spec: ExperimentSpec) -> dg.MultiPartitionsDefinition:
-    """Setting × seed. Dagster has no sparse grids: a cell that nobody plans shows as missing, and buys nothing."""
-    seeds = sorted({seed for setting in spec.settings.values() for seed in setting.seeds})
-    return dg.MultiPartitionsDefinition(
-        {
-            "setting": dg.StaticPartitionsDefinition(list(spec.settings)),
-            "seed": dg.StaticPartitionsDefinition([str(seed) for seed in seeds]),
-        }
-    )
+def partitions_of(spec: ExperimentSpec) -> dg.StaticPartitionsDefinition:
+    """The planned cells and no others, by setting and seed: what is not planned cannot be launched."""
+    cells = sorted(cell.cell for cell in spec.cells(""))
+    return dg.StaticPartitionsDefinition([partition_key(cell) for cell in cells])
 
 
-def partition_key(cell: Cell) -> dg.MultiPartitionKey:
-    """The partition that a cell is."""
-    return dg.MultiPartitionKey({"setting": cell.setting, "seed": str(cell.seed)})
+def partition_key(cell: Cell) -> str:
+    """The partition that a cell is: ``setting/seed``."""
+    return f"{cell.setting}/{cell.seed}"
 
 
 def cell_of(experiment: str, key: str) -> Cell:
-    """The cell that a partition is.
+    """The cell that a partition is; ``spec`` lets no label have a slash.
 
-    Args:
-        experiment: The experiment's name.
-        key: A ``MultiPartitionKey``, as ``context.partition_key`` gives it.
+    Raises:
+        ValueError: if the key is no partition of a cell.
     """
-    if not isinstance(key, dg.MultiPartitionKey):
-        raise TypeError(f"{key!r} is no partition of setting and seed")
-    dimensions = key.keys_by_dimension
-    return Cell(experiment, dimensions["setting"], int(dimensions["seed"]))
+    setting, slash, seed = key.rpartition("/")
+    if not (slash and setting and seed.isdecimal()):
+        raise ValueError(f"{key!r} is no partition of a cell: setting/seed")
+    return Cell(experiment, setting, int(seed))

@@ -36,7 +36,6 @@ class CellState:
     executes: bool = True
     """The experiment runs pairs itself."""
 
-    planned: bool = True
     launched: bool = True
     """There is a try, a result or a launch on record: somebody wanted this cell."""
 
@@ -140,8 +139,6 @@ def decide(state: CellState) -> Decision:
         return Nothing("its logs are made elsewhere")
     if not state.launched:
         return Nothing("nobody has launched it yet")
-    if not state.planned:
-        return Nothing("it is not planned")
     if state.active_run is not None:
         return Wait(f"run {state.active_run[:8]} of it is not over")
     if state.holder is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.bound import BoundExperiment
 
 
-def automation_definitions(bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition) -> dg.Definitions:
+def automation_definitions(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.Definitions:
     """Sensors, schedules and jobs; an experiment that only reads has nothing to retry."""
     sensors: list[dg.SensorDefinition] = [build_watch_sensor(bound), build_downstream_sensor(bound)]
     if bound.spec.execution != "none":

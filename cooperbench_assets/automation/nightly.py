@@ -25,7 +25,7 @@ WORDS: Final = {"missing": "never run", "incomplete": "with pairs that are owed"
 
 
 def build_nightly_schedule(
-    bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition
+    bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition
 ) -> dg.ScheduleDefinition | None:
     """The schedule of an experiment that names a time for it."""
     if bound.spec.nightly is None:
@@ -48,7 +48,7 @@ def build_nightly_schedule(
 
 def tick(
     bound: BoundExperiment,
-    partitions: dg.MultiPartitionsDefinition,
+    partitions: dg.StaticPartitionsDefinition,
     context: dg.ScheduleEvaluationContext,
     now: datetime,
 ) -> dg.SkipReason:
@@ -105,7 +105,7 @@ def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
         retrying: Whether the retry sensor is on: what it asks for by itself is left to it.
     """
     state = seen.state
-    if not state.planned or state.active_run is not None or state.holder is not None or state.problem is not None:
+    if state.active_run is not None or state.holder is not None or state.problem is not None:
         return None
     if not state.executes:
         return "stale" if state.unread else None

@@ -97,7 +97,7 @@ def cell_runs(instance: dg.DagsterInstance, cell: Cell) -> CellRuns:
     A run that automation asked for and that was never handed over (its daemon died just then) does not count as
     active: asked for again by the same key, Dagster hands that very run over.
     """
-    tags = {PARTITION_TAG: str(partition_key(cell))}
+    tags = {PARTITION_TAG: partition_key(cell)}
     records = [
         record.dagster_run
         for record in instance.get_run_records(RunsFilter(tags=tags), limit=50)
@@ -140,7 +140,7 @@ def _ended(record: RunRecord) -> datetime:
 def read_at(instance: dg.DagsterInstance, cell: Cell) -> datetime | None:
     """When pair_results of a cell was last materialised, UTC; None where this instance knows of no time."""
     wanted = dg.AssetRecordsFilter(
-        asset_key=asset_key(cell.experiment, "pair_results"), asset_partitions=[str(partition_key(cell))]
+        asset_key=asset_key(cell.experiment, "pair_results"), asset_partitions=[partition_key(cell)]
     )
     found = instance.fetch_materializations(wanted, limit=1).records
     return datetime.fromtimestamp(found[0].timestamp, UTC).replace(tzinfo=None) if found else None
@@ -160,7 +160,8 @@ def error_of(instance: dg.DagsterInstance, run_id: str) -> str:
         event = entry.dagster_event
         if event is None:
             continue
-        error = event.step_failure_data.error if event.is_step_failure else event.job_failure_data.error
+        # A run that was reported as failed has a message and no data.
+        error = getattr(event.event_specific_data, "error", None)
         while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
             error = error.cause
         text = (error.message if error is not None else event.message) or ""
@@ -215,7 +216,7 @@ def _run_dir(bound: BoundExperiment, run: DagsterRun) -> Path | None:
     """The run folder of the run's cell; None where it has none."""
     partition = run.tags.get(PARTITION_TAG)
     for cell in bound.cells:
-        if str(partition_key(cell.cell)) == partition:
+        if partition_key(cell.cell) == partition:
             return bound.run_dir(cell)
     return None
 

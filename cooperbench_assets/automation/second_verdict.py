@@ -39,7 +39,7 @@ class SecondVerdictConfig(dg.Config):
     concurrency: int | None = None
 
 
-def build_second_verdict_job(bound: BoundExperiment, partitions: dg.MultiPartitionsDefinition) -> dg.JobDefinition:
+def build_second_verdict_job(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.JobDefinition:
     """The job of an experiment that evaluates pairs itself."""
 
     @dg.op(name=op_name(bound.name, "second_verdict"))
@@ -50,7 +50,7 @@ def build_second_verdict_job(bound: BoundExperiment, partitions: dg.MultiPartiti
         context.log_event(
             dg.AssetMaterialization(
                 asset_key=asset_key(bound.name, SECOND_VERDICTS.name),
-                partition=str(partition_key(cell)),
+                partition=partition_key(cell),
                 description="Fresh verdicts on a cell's patches; the first ones stay the outcomes of record.",
                 metadata=metadata,
             )

@@ -99,7 +99,7 @@ def _alert(seen: Look, kind: Kind, text: str, *about: str) -> Alert:
         f"{cell}: {text}",
         " ".join([str(cell), hashlib.sha256("\n".join(about).encode()).hexdigest()]),
         run_id=seen.newest_run,
-        partition=str(partition_key(cell)),
+        partition=partition_key(cell),
     )
 
 

@@ -43,7 +43,6 @@ STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 @click.option("--pairs", "at_most", type=click.IntRange(1), help="A smoke run of at most N pairs a cell.")
 @click.option("--concurrency", type=click.IntRange(1), help="Pairs at once, instead of the experiment's limit.")
 @click.option("--cells", "at_once", type=click.IntRange(1), help="Cells side by side (4); they share the slots.")
-@click.option("--unplanned", is_flag=True, help="Also run a cell that the experiment does not plan.")
 @click.option("--new-campaign", is_flag=True, help="Count tries anew: what broke them is mended.")
 @click.option("--gold", is_flag=True, help="The gold baseline instead of cells: no model and no cost.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and why; run nothing.")
@@ -56,7 +55,6 @@ def materialize(
     at_most: int | None,
     concurrency: int | None,
     at_once: int | None,
-    unplanned: bool,
     new_campaign: bool,
     gold: bool,
     dry_run: bool,
@@ -71,12 +69,11 @@ def materialize(
     """
     project = find_project()
     spec = choose(load_experiments(project.defs), experiment)[experiment]
-    cells = chosen_cells(experiment, spec, settings, seeds, unplanned=unplanned)
+    cells = chosen_cells(experiment, spec, settings, seeds)
     config: dict[str, Any] = {
         "pairs": list(only),
         "at_most": at_most,
         "concurrency": concurrency,
-        "unplanned": unplanned,
         "new_campaign": new_campaign,
     }
     config = {name: value for name, value in config.items() if value}
@@ -102,8 +99,6 @@ def chosen_cells(
     spec: ExperimentSpec,
     settings: Sequence[str] = (),
     seeds: Sequence[int] = (),
-    *,
-    unplanned: bool = False,
 ) -> tuple[CellSpec, ...]:
     """The cells of the named settings and seeds; all planned ones if none is named.
 
@@ -113,8 +108,6 @@ def chosen_cells(
     for setting in settings:
         if setting not in spec.settings:
             raise click.BadParameter(f"{experiment} has no setting {setting!r}; it has {', '.join(spec.settings)}")
-    if unplanned and settings and seeds:
-        return tuple(spec.cell(experiment, setting, seed) for setting in settings for seed in seeds)
     cells = tuple(
         cell
         for cell in spec.cells(experiment)
@@ -122,8 +115,7 @@ def chosen_cells(
     )
     if not cells:
         raise click.BadParameter(
-            f"{experiment} plans no cell with seed {', '.join(map(str, seeds))} there; "
-            "add it to defs.yaml, or name the setting and the seed together with --unplanned"
+            f"{experiment} plans no cell with seed {', '.join(map(str, seeds))} there; add it to seeds: in defs.yaml"
         )
     return cells
 
@@ -256,8 +248,6 @@ def report(out: Console, what: str, ran: Ran) -> None:
 
 
 def _figures(ran: Ran) -> str:
-    if ran.skipped:
-        return "not planned, nothing done"
     said = ran.metadata.get("results_store") or ran.metadata.get("pair_results") or {}
     outcomes = ("pass", "fail", "infra_error", "unevaluated", "missing")
     figures = ", ".join(f"{said[name]} {name}" for name in outcomes if said.get(name))

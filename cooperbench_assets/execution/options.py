@@ -21,9 +21,6 @@ class LaunchOptions:
     dry_run: bool = False
     """Plan, and run nothing."""
 
-    unplanned: bool = False
-    """Run a cell that the experiment does not plan; looked at by the assets and the CLI."""
-
     new_campaign: bool = False
     """Count tries anew, because the cause is gone."""
 

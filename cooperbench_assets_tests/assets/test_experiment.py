@@ -73,7 +73,7 @@ def test_a_cell_is_read_written_and_checked(bound: BoundExperiment, instance: dg
     assert (said["results"], said["pass"], said["fail"], said["dagster/row_count"]) == (4, 3, 1, 4)
     assert failed_checks(result) == set()
     partitions = {evaluation.partition for evaluation in result.get_asset_check_evaluations()}
-    assert partitions == {"0|solo"}
+    assert partitions == {"solo/0"}
 
 
 def test_reading_again_changes_nothing_and_says_so(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
@@ -111,23 +111,17 @@ def test_a_missing_subset_lists_those_that_are_there(tmp_path: Path, instance: d
     assert "there are: some" in str(result.all_events)
 
 
-def test_an_unplanned_cell_buys_nothing(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
-    result = run(bound, instance, Cell("made", "coop-comm", 1))
-    assert result.success
-    assert result.get_asset_materialization_events() == []
-    assert result.get_asset_check_evaluations() == []
-
-
-def test_an_unplanned_cell_that_was_launched_is_kept_and_marked(
+def test_what_is_not_planned_is_no_partition_though_its_run_folder_is_there(
     bound: BoundExperiment, instance: dg.DagsterInstance
 ) -> None:
     fill(bound, "coop-comm", 1)
-    fill(bound, "solo")
-    run(bound, instance)
-    run(bound, instance, Cell("made", "coop-comm", 1))
-    assert run(bound, instance, None, ["results_store"]).success
-    rows = query(bound.project.database, "SELECT setting, seed, planned FROM provenance ORDER BY setting").rows()
-    assert rows == [("coop-comm", 1, False), ("solo", 0, True)]
+    graph = experiment_definitions(bound).resolve_asset_graph()
+    for asset in CELL_ASSETS:
+        partitions = graph.get(asset_key("made", asset)).partitions_def
+        assert partitions is not None
+        assert partitions.get_partition_keys() == ["coop-comm/0", "coop-nocomm/0", "solo/0", "solo/1"]
+    with pytest.raises(dg.DagsterUnknownPartitionError, match="coop-comm/1"):
+        run(bound, instance, Cell("made", "coop-comm", 1))
 
 
 def test_pairs_that_nobody_planned_stop_what_is_downstream(

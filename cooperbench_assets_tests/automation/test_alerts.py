@@ -116,8 +116,8 @@ def test_a_message_is_said_once_and_links_to_the_run(
 
 
 def test_an_alert_of_a_cell_links_to_its_partition(bound: BoundExperiment) -> None:
-    _, [line, *_] = tell(bound, Alert("exhausted", "text", "a", partition="0|solo"))
-    assert "/assets/drill/pair_results?view=partitions&partition=0%7Csolo" in line
+    _, [line, *_] = tell(bound, Alert("exhausted", "text", "a", partition="solo/0"))
+    assert "/assets/drill/pair_results?view=partitions&partition=solo/0" in line
 
 
 def test_a_link_leads_to_the_ui_that_runs_to_that_of_the_project_or_to_that_of_the_experiment(

@@ -52,7 +52,6 @@ TABLE: list[tuple[str, dict[str, Any], type[Decision], str]] = [
     ("only the tables are old, and a try failed just now", {"unread": True, "newest_end": NOON}, Launch, "reading"),
     ("logs from elsewhere", {**OWED, "executes": False}, Nothing, "made elsewhere"),
     ("nobody launched it", {**OWED, "launched": False}, Nothing, "nobody has launched"),
-    ("it is not planned any more", {**OWED, "planned": False}, Nothing, "not planned"),
     ("a run is queued", {**OWED, "active_run": "0123456789"}, Wait, "run 01234567 of it is not over"),
     ("its lock is held", {**OWED, "holder": "make demo"}, Wait, "held by make demo"),
     ("a person cancelled it", {**OWED, "cancelled_run": "0123456789"}, Nothing, "a person cancelled"),
@@ -136,7 +135,6 @@ def test_a_provider_that_is_down_makes_pauses_grow_though_other_pairs_are_struck
         evaluations=st.sampled_from([(), ("b/1/f1_f2",)]),
         executes=st.booleans(),
         launched=st.booleans(),
-        planned=st.booleans(),
         active_run=st.sampled_from([None, "run"]),
         holder=st.sampled_from([None, "somebody"]),
         money=st.sampled_from([None, "spent"]),
@@ -152,7 +150,6 @@ def test_a_launch_is_asked_for_only_where_nothing_speaks_against_it(any_state: C
         return
     assert any_state.executes
     assert any_state.launched
-    assert any_state.planned
     assert any_state.active_run is None
     assert any_state.holder is None
     assert not any_state.done_already

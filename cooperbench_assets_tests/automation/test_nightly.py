@@ -69,7 +69,7 @@ def test_cells_that_nobody_launched_yet_are_filled_by_one_backfill(
     assert found.title == "Nightly: 3 cells (3 never run)"
     assert "drill coop-comm seed 0: never run" in (found.description or "")
     assert found.tags[NIGHTLY_TAG] == "drill"
-    assert cells_of(driver) == {"0|solo", "1|solo", "0|coop-comm"}
+    assert cells_of(driver) == {"solo/0", "solo/1", "coop-comm/0"}
     assert set(found.asset_selection or ()) == {asset_key("drill", name) for name in CELL_ASSETS}
     configs = run_config(found)["ops"]
     assert all(config["config"]["automatic"] is True for config in configs.values())
@@ -97,7 +97,7 @@ def test_the_retry_sensor_leaves_cells_alone_that_a_backfill_will_launch(
     assert not looked.run_requests
     # Seen by the sensor, not by a look that knows no backfills.
     waiting = backfilled(driver.bound, driver.context())
-    assert waiting == dict.fromkeys(["0|solo", "1|solo", "0|coop-comm"], backfill(instance).backfill_id)
+    assert waiting == dict.fromkeys(["solo/0", "solo/1", "coop-comm/0"], backfill(instance).backfill_id)
 
 
 @pytest.mark.slow
@@ -149,11 +149,11 @@ def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path,
     with cell_lock(accepting.bound.run_dir(smoked), "somebody's command"):
         said = accepting.nightly()
     assert "Nightly: 1 cell (1 newer than their tables)" in said
-    assert cells_of(accepting) == {"2|solo"}
+    assert cells_of(accepting) == {"solo/2"}
     finish(instance, backfill(instance), BulkActionStatus.COMPLETED_SUCCESS)
     accepting.materialize(CELL_ASSETS, partition_key(unread.cell))
     assert "Nightly: 1 cell (1 with pairs that are owed)" in accepting.nightly()
-    assert cells_of(accepting) == {"1|solo"}
+    assert cells_of(accepting) == {"solo/1"}
     for one in instance.get_backfills():
         finish(instance, one, BulkActionStatus.COMPLETED_SUCCESS)
     accepting.launch(smoked.cell)

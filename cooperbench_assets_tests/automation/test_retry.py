@@ -66,13 +66,13 @@ def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
     assert tries(driver.bound)[STRUCK] == 3
     assert outcomes(driver.bound).count("infra_error") == 1
     [request, _] = driver.launched
-    assert request.partition_key == "0|solo"
+    assert request.partition_key == "solo/0"
     assert [key.path[-1] for key in request.asset_selection or ()] == list(CELL_ASSETS)
     assert request.run_config["ops"]["drill__run_logs"]["config"]["automatic"] is True
 
     result = driver.materialize(["pair_results"], partition_key(cell.cell))
     [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "no_pair_left_behind"]
-    assert (check.passed, check.partition) == (False, "0|solo")
+    assert (check.passed, check.partition) == (False, "solo/0")
     said = {name: value.value for name, value in check.metadata.items() if name != "pairs"}
     assert said["offenders"] == 1
     assert STRUCK in str(said["sample"])
@@ -127,7 +127,7 @@ def test_nothing_is_asked_for_while_a_run_is_not_over_or_the_lock_is_held(
         assert "held by somebody's command" in reason(driver.tick())
     begun = instance.create_run_for_job(
         driver.job,
-        tags={"dagster/partition": "0|solo"},
+        tags={"dagster/partition": "solo/0"},
         status=dg.DagsterRunStatus.STARTED,
         asset_selection=frozenset([dg.AssetKey(["drill", "pair_results"])]),
     )
@@ -288,7 +288,7 @@ def test_the_sensor_that_dagster_loads_asks_for_the_same(tmp_path: Path, instanc
     [request] = data.run_requests or ()
     driver.now += timedelta(minutes=1)
     [expected] = driver.tick().run_requests or ()
-    assert (request.run_key, request.partition_key) == (expected.run_key, "0|solo")
+    assert (request.run_key, request.partition_key) == (expected.run_key, "solo/0")
     assert instance.get_runs_count() == 1
 
 

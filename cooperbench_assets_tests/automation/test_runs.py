@@ -15,7 +15,7 @@ import pytest
 
 from cooperbench_assets.assets.keys import HOST_TAG
 from cooperbench_assets.automation import runs
-from cooperbench_assets.automation.runs import CELL_ASSETS, cell_runs, concerns, report_dead_runs
+from cooperbench_assets.automation.runs import CELL_ASSETS, cell_runs, concerns, error_of, report_dead_runs
 from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.launch import Launcher
 from cooperbench_assets.spec import load_experiments
@@ -47,7 +47,7 @@ def started(driver: Driver, pid: int | None, **tags: str) -> dg.DagsterRun:
     """A run that a process began and has not ended."""
     run = driver.instance.create_run_for_job(
         driver.job,
-        tags={"dagster/partition": "0|solo", **tags},
+        tags={"dagster/partition": "solo/0", **tags},
         status=dg.DagsterRunStatus.STARTED,
         asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
     )
@@ -80,6 +80,14 @@ def test_a_run_whose_process_was_killed_is_reported_and_frees_its_place(
     assert status(driver, run) == dg.DagsterRunStatus.FAILURE
     assert cell_runs(driver.instance, SOLO).active is None
     assert report_dead_runs(driver.instance, driver.bound) == []
+
+
+def test_a_run_that_was_reported_is_told_of_with_the_reason(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
+    run = started(driver, sleeper.pid)
+    kill(sleeper)
+    assert driver.watch() == "1 new alerts, 1 dead runs reported"
+    assert f"The process of this run ({sleeper.pid}) is gone" in error_of(driver.instance, run.run_id)
+    assert driver.watch() == "0 new alerts, 0 dead runs reported"
 
 
 def test_a_process_that_waits_to_be_reaped_is_dead(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
@@ -150,7 +158,7 @@ def test_a_run_concerns_an_experiment_by_its_assets_or_its_job() -> None:
 def test_a_run_that_was_asked_for_and_never_handed_over_does_not_block_its_own_handing_over(driver: Driver) -> None:
     driver.instance.create_run_for_job(
         driver.job,
-        tags={"dagster/partition": "0|solo", runs.FINGERPRINT_TAG: "f"},
+        tags={"dagster/partition": "solo/0", runs.FINGERPRINT_TAG: "f"},
         asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
     )
     assert cell_runs(driver.instance, SOLO).active is None

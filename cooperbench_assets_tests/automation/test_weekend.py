@@ -90,7 +90,7 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_is_struck_always_is_s
     for passed, sample in query(bound.project.database, sql).rows():
         assert not passed
         assert STRUCK in str(sample)
-    assert {request.partition_key for request in driver.launched} == {"0|solo", "0|coop-comm"}
+    assert {request.partition_key for request in driver.launched} == {"solo/0", "coop-comm/0"}
 
 
 @pytest.mark.timeout(1800)

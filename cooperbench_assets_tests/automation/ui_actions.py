@@ -6,6 +6,7 @@ import json
 import re
 import time
 import urllib.request
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import expect
@@ -27,15 +28,13 @@ def launch_cell(page: Page, address: str, experiment: str, setting: str, seed: i
     expect(sure.or_(dialog).first).to_be_visible()
     if sure.is_visible():
         sure.click()  # subset_pairs was never materialised: the cell reads the subset itself.
-    # The dimensions stand in the order of their names.
-    for place, value in enumerate((str(seed), setting)):
-        selector = dialog.locator("[class*=tagSelectorContainer]").nth(place)
-        selector.click()
-        choices = page.locator(".dagster-popover[role=dialog]")
-        choices.get_by_title(value, exact=True).click()
-        expect(selector).to_contain_text(value)
-        page.keyboard.press("Escape")
-        expect(choices).to_be_hidden()
+    selector = dialog.locator("[class*=tagSelectorContainer]").first
+    selector.click()
+    choices = page.locator(".dagster-popover[role=dialog]")
+    choices.get_by_title(f"{setting}/{seed}", exact=True).click()
+    expect(selector).to_contain_text(f"{setting}/{seed}")
+    page.keyboard.press("Escape")
+    expect(choices).to_be_hidden()
     page.get_by_role("button", name="Launch 1 run").click()
     # The toast has a button of its own beside the page's "View 3 assets".
     page.get_by_text("View", exact=True).first.click()
@@ -78,7 +77,7 @@ def check_page(address: str, experiment: str, asset: str, check: str) -> str:
 
 def partition_page(address: str, experiment: str, asset: str, setting: str, seed: int) -> str:
     """The page of a partition of an asset."""
-    return f"{address}/assets/{experiment}/{asset}?view=partitions&partition={seed}%7C{setting}"
+    return f"{address}/assets/{experiment}/{asset}?view=partitions&partition={setting}%2F{seed}"
 
 
 def graphql(address: str, query: str, **variables: Any) -> Any:
@@ -104,8 +103,7 @@ def start_sensor(address: str, name: str) -> None:
 
 def launch_run(address: str, experiment: str, setting: str, seed: int) -> str:
     """Launch a cell without a browser, as the UI does; returns the run's id."""
-    tags = {"dagster/partition": f"{seed}|{setting}", "dagster/partition/seed": str(seed)}
-    tags["dagster/partition/setting"] = setting
+    tags = {"dagster/partition": f"{setting}/{seed}"}
     parameters = {
         "selector": {
             "repositoryLocationName": LOCATION,
@@ -135,3 +133,40 @@ def backfill_titles(address: str) -> list[str]:
     """The titles of all backfills."""
     answer = graphql(address, "{ partitionBackfillsOrError { ... on PartitionBackfills { results { title } } } }")
     return [backfill["title"] for backfill in answer["partitionBackfillsOrError"]["results"]]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Partitions of an asset, as its page counts them."""
+
+    planned: int
+    materialised: int = 0
+    failed: int = 0
+    materialising: int = 0
+
+
+def partition_counts(address: str, experiment: str, asset: str) -> Counts:
+    """How many partitions of an asset there are, and in which state."""
+    query = (
+        "query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionStats "
+        "{ numPartitions numMaterialized numFailed numMaterializing } } } }"
+    )
+    found = graphql(address, query, key={"path": [experiment, asset]})["assetNodeOrError"]["partitionStats"]
+    return Counts(*(found[f"num{name}"] for name in ("Partitions", "Materialized", "Failed", "Materializing")))
+
+
+def check_partitions(address: str, experiment: str, asset: str) -> dict[str, tuple[set[str], set[str]]]:
+    """Partitions in which each check of an asset passed, and in which it failed, as the pages of checks show them."""
+    query = (
+        "query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError { "
+        "... on AssetChecks { checks { name partitionStatuses { ... on AssetCheckDefaultPartitionStatuses "
+        "{ succeededPartitions failedPartitions } } } } } } } }"
+    )
+    answer = graphql(address, query, key={"path": [experiment, asset]})["assetNodeOrError"]
+    return {
+        check["name"]: (
+            set(check["partitionStatuses"]["succeededPartitions"]),
+            set(check["partitionStatuses"]["failedPartitions"]),
+        )
+        for check in answer["assetChecksOrError"]["checks"]
+    }
