@@ -201,7 +201,7 @@ def cancel(driver: Driver, tags: Mapping[str, str] | None = None) -> None:
     """A run of the first cell's agents, which a person cancels while it is queued."""
     run = driver.instance.create_run_for_job(
         driver.job,
-        tags={"dagster/partition": str(partition_key(driver.bound.cells[0].cell)), **(tags or {})},
+        tags={"dagster/partition": partition_key(driver.bound.cells[0].cell), **(tags or {})},
         asset_selection=frozenset([dg.AssetKey([driver.bound.name, "run_logs"])]),
     )
     driver.instance.report_run_canceling(run)
