@@ -29,6 +29,7 @@ from cooperbench_assets.execution.infrastructure import InfrastructureError, fro
 from cooperbench_assets.execution.processes import MARK, adopt_orphans, die_with_parent, mark_of, process_identity
 from cooperbench_assets.execution.protocol import ChildRequest
 from cooperbench_assets.execution.sandboxes import WITHOUT_CONTAINERS, open_backend
+from cooperbench_assets.execution.watching import watch_agents
 
 REPORT = "child.json"
 """File in the staging folder that says how a child ended, for a parent that was not there to hear it."""
@@ -225,7 +226,9 @@ def _run_agents(request: ChildRequest) -> None:
         droppable |= {"messaging_enabled"} if request.messaging else set()
         if request.redis_url is not None:
             arguments["redis_url"] = request.redis_url
+    containers = watch_agents(function, lambda text: hide_secrets(text, os.environ))
     _call(function, arguments, frozenset(droppable), request)
+    containers.raise_if_untold(_log_dir(request) / "result.json")
 
 
 def _check_agents(request: ChildRequest) -> None:
@@ -274,8 +277,7 @@ def _evaluate(request: ChildRequest, report: Report, slot_fd: int | None) -> Non
         report.isolation = backend.isolation
     else:
         report.isolation = request.backend
-    a, b = request.features
-    log_dir = Path("logs", request.run_name, request.mode, request.repo, str(request.task_id), f"f{a}_f{b}")
+    log_dir = _log_dir(request)
     if not (log_dir / "result.json").is_file():
         raise InfrastructureError("configuration", f"there is nothing to evaluate: {log_dir}/result.json is missing")
     run_info = {
@@ -287,6 +289,12 @@ def _evaluate(request: ChildRequest, report: Report, slot_fd: int | None) -> Non
     }
     arguments = {"run_info": run_info, "force": True, "backend": request.backend, "dataset_dir": request.dataset}
     _call(evaluation._evaluate_single, arguments, frozenset({"dataset_dir"}), request)
+
+
+def _log_dir(request: ChildRequest) -> Path:
+    """The pair's folder in the log tree below staging."""
+    a, b = request.features
+    return Path("logs", request.run_name, request.mode, request.repo, str(request.task_id), f"f{a}_f{b}")
 
 
 def _call(

@@ -26,6 +26,10 @@ NEEDS_ENGINE = frozenset({"mini_swe_agent_v2", "swe_agent", "openhands_sdk", "cl
 """Agents that come with the harness; each works in a container or a remote sandbox."""
 
 
+ASKS_FROM_HERE = frozenset({"mini_swe_agent_v2", "mini_swe_agent", "swe_agent"})
+"""Agents whose model is called by the harness itself, through litellm; others call it from their containers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one cell may use, and when to give up."""

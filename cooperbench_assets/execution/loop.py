@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cooperbench_assets.execution import staging
+from cooperbench_assets.execution import deadline, staging
 from cooperbench_assets.execution.client import HarnessError
 from cooperbench_assets.execution.docker.wrapper import LABELS, label_lines
 from cooperbench_assets.execution.errors import LaunchError
@@ -286,7 +286,7 @@ class Loop:
         moment = time.monotonic()
         late = [one for one in self.running.values() if one.deadline <= moment and one.how == "ended"]
         for one in late:
-            one.made.life = staging.last_sign_of_life(one.made.place)
+            one.made.sight = deadline.look(one.made.place)
             one.how = "deadline"
         if late:
             self.server.kill([one.child for one in late], KILL_GRACE_SECONDS)

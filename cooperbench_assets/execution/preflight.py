@@ -21,7 +21,7 @@ from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.gold import unsound
 from cooperbench_assets.execution.harness import UPSTREAM_BACKENDS
 from cooperbench_assets.execution.infrastructure import InfrastructureError
-from cooperbench_assets.execution.job import NEEDS_ENGINE, STAGING
+from cooperbench_assets.execution.job import ASKS_FROM_HERE, NEEDS_ENGINE, STAGING
 from cooperbench_assets.execution.protocol import ChildRequest
 from cooperbench_assets.execution.redis import ON_BRIDGE, answers, bridge_address
 from cooperbench_assets.execution.servers import harness_server, imported
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.docker.images import ImageRecord
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.protocol import HarnessInfo, Stage
-
-ASKS_FROM_HERE: Final = frozenset({"mini_swe_agent_v2", "mini_swe_agent", "swe_agent"})
-"""Agents whose model is called by the harness itself, through litellm; others call it from their containers."""
 
 ASK_AGAIN_SECONDS: Final = 600.0
 """A model that has answered is not asked again for so long."""

@@ -6,7 +6,7 @@ not: reading and moving the files (``tries``, ``promotion``).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.tries import How, Try
 
 _CLOCK_SLACK: Final = timedelta(seconds=2)
+_MORE: Final = 1.001
+"""Sums of the same prices in another order differ by less."""
 
 
 def refusal(made: Try, reading: PairReading) -> str | None:
@@ -37,14 +39,6 @@ def refusal(made: Try, reading: PairReading) -> str | None:
     if at is None or at < made.started.replace(tzinfo=None) - _CLOCK_SLACK:
         return f"the verdict is older than its evaluation ({at})"
     return None
-
-
-def agents_timed_out(made: Try) -> str | None:
-    """What to say of agents killed at their deadline; None where the model, not they, was at fault."""
-    minutes = made.job.limits.pair_timeout_minutes
-    if made.life is None or datetime.now(UTC).timestamp() - made.life > staging.REPLY_MINUTES * 60:
-        return None
-    return f"[agent_timeout] killed at the deadline of {minutes:g} minutes while the model was answering"
 
 
 def judged(made: Try, outcome: Outcome, stage: Stage) -> Attempt:
@@ -66,10 +60,6 @@ def without_files(made: Try, how: How, wrong: str) -> Attempt:
     if how == "interrupted":
         text = wrong or "ended from outside before it was done"
         return _broken(made, "interrupted", "interrupted", text, retryable=True)
-    if how == "deadline" and made.stage == "agent":
-        minutes = made.job.limits.pair_timeout_minutes
-        text = f"[infra:provider_timeout] no reply of the model; killed at the deadline of {minutes:g} minutes"
-        return _broken(made, "infra_error", "provider_timeout", text, retryable=True)
     what = "agents" if made.stage == "agent" else "evaluation"
     text = made.said or f"the {what} ended and left nothing that can be used"
     if wrong:
@@ -96,8 +86,21 @@ def _broken(
     )
 
 
-def priced(attempt: Attempt, cost: float | None, reading: PairReading | None, estimate: float | None) -> Attempt:
-    """The record with its cost: as the result says, or estimated where it says nothing that can be true."""
+def priced(
+    attempt: Attempt, cost: float | None, reading: PairReading | None, estimate: float | None, counted: float | None
+) -> Attempt:
+    """The record with its cost: the known one, or an estimate where nothing tells it.
+
+    Args:
+        attempt: The record.
+        cost: What the result says, USD. It says 0 of agents that died, and leaves out what summaries of a long
+            conversation cost.
+        reading: What was read of the result, if there is one.
+        estimate: What a try of unknown cost counts for, USD.
+        counted: What the child counted of the model's replies, USD; None where it could not.
+    """
+    if counted is not None and (not cost or counted > cost * _MORE):
+        return msgspec.structs.replace(attempt, cost_usd=counted)
     unrecorded = cost is None or (
         cost == 0
         and attempt.outcome == "infra_error"

@@ -20,7 +20,10 @@ import msgspec
 from cooperbench_assets.execution.job import STAGING, CellJob
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.deadline import Counted, End
     from cooperbench_assets.execution.protocol import Stage
 
 CHILD_LOG: Final = "child.log"
@@ -28,9 +31,6 @@ CHILD_LOG: Final = "child.log"
 
 REPORT: Final = "child.json"
 """What a child said of its end."""
-
-REPLY_MINUTES: Final = 10.0
-"""An agent killed at its deadline timed out by itself if the model answered within the last minutes."""
 
 _MIN_EVIDENCE: Final = 1500
 
@@ -129,24 +129,29 @@ def read_report(place: Staged) -> ChildReport:
         return ChildReport()
 
 
-def last_sign_of_life(place: Staged) -> float | None:
-    """When the agents last wrote something, as seconds since 1970; None if they never did.
-
-    Trajectories, streams and logs grow with the model's replies, so this is the latest time at which the model
-    is known to have answered. Look before the child is killed: its last words are no reply.
-    """
-    files = (place.log, *(place.root / "logs").rglob("*"))
-    times = [status.st_mtime for file in files if file.is_file() and (status := file.stat()).st_size > 0]
-    return max(times, default=None)
+def patches_of(job: CellJob, pair: Pair) -> dict[str, str]:
+    """Upstream's names of a pair's agents, in the order of their features, with the patch that each hands in."""
+    if job.mode == "solo":
+        return {"solo": "solo.patch"}
+    return {f"agent{n}": f"agent{feature}.patch" for n, feature in enumerate(pair.features, 1)}
 
 
-def write_timed_out_result(job: CellJob, pair: Pair, place: Staged, started: datetime, text: str) -> None:
-    """Write the result that a killed agent could not write: upstream's shape, status Error, costs left out.
+def write_timed_out_result(
+    job: CellJob, pair: Pair, place: Staged, started: datetime, ends: Mapping[str, End], counted: Counted
+) -> None:
+    """Write the result that agents killed at their deadline could not write, in upstream's shape.
 
     A key that is left out is read as not known, by upstream's totals too; null would drop the pair from them.
+
+    Args:
+        job: The cell.
+        pair: The pair.
+        place: Where the child worked.
+        started: When it was launched.
+        ends: How each agent ended, by its name.
+        counted: What was counted of their calls until they were gone.
     """
     ended = datetime.now(UTC)
-    agent = {"status": "Error", "patch_lines": 0, "error": text}
     content: dict[str, Any] = {
         "repo": pair.repo,
         "task_id": pair.task_id,
@@ -160,20 +165,29 @@ def write_timed_out_result(job: CellJob, pair: Pair, place: Staged, started: dat
         "ended_at": ended.replace(tzinfo=None).isoformat(),
         "duration_seconds": (ended - started).total_seconds(),
     }
-    if job.mode == "solo":
-        content["agent"] = agent
-        patches = ["solo.patch"]
-    else:
-        content["agents"] = {
-            f"agent{place_ + 1}": {"feature_id": feature, **agent} for place_, feature in enumerate(pair.features)
-        }
-        patches = [f"agent{feature}.patch" for feature in pair.features]
-    content["log_dir"] = str(place.pair_dir.relative_to(place.root))
     place.pair_dir.mkdir(parents=True, exist_ok=True)
-    for name in patches:
-        (place.pair_dir / name).touch()
+    parts = [
+        {**_killed_agent(place, name, ends[name], patch), **counted.known(name, job.agent)}
+        for name, patch in patches_of(job, pair).items()
+    ]
+    if job.mode == "solo":
+        content["agent"] = parts[0]
+    else:
+        of_features = zip(ends, pair.features, parts, strict=True)
+        content["agents"] = {name: {"feature_id": feature, **part} for name, feature, part in of_features}
+    if (cost := counted.spent(job.agent)) is not None:
+        content["total_cost"] = cost
+    content["log_dir"] = str(place.pair_dir.relative_to(place.root))
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
     (place.pair_dir / "result.json").write_bytes(encoded)
+
+
+def _killed_agent(place: Staged, name: str, end: End, patch: str) -> dict[str, Any]:
+    """One agent's part of the result; what it handed in lies in the staging folder, if it ended by itself."""
+    handed_in = place.root / f"{name}.patch"
+    content = handed_in.read_bytes() if end.by_itself and handed_in.is_file() else b""
+    (place.pair_dir / patch).write_bytes(content)
+    return {"status": end.status, "patch_lines": len(content.splitlines()), "error": end.error}
 
 
 def write_timed_out_verdict(job: CellJob, pair: Pair, place: Staged, text: str) -> None:

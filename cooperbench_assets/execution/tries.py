@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cooperbench_assets.execution import staging
+from cooperbench_assets.execution import deadline, staging
 from cooperbench_assets.execution.attempts import (
     Attempt,
     folder_name,
@@ -22,7 +22,7 @@ from cooperbench_assets.execution.attempts import (
     write_attempt,
 )
 from cooperbench_assets.execution.promotion import Promotion, promote_agents, promote_verdict
-from cooperbench_assets.execution.records import agents_timed_out, judged, priced, refusal, without_files
+from cooperbench_assets.execution.records import judged, priced, refusal, without_files
 from cooperbench_assets.execution.state import PairState, has_reply, read_staged, read_state
 from cooperbench_assets.stops import reach
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.outcomes import Outcome
     from cooperbench_assets.benchmark.pairfolder import PairReading
     from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.execution.deadline import Counted, Sight
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.protocol import Stage
     from cooperbench_assets.execution.staging import Staged
@@ -62,8 +63,8 @@ class Try:
     said: str | None = None
     """What the child, or the server, said of its end."""
 
-    life: float | None = None
-    """When the agents last wrote something before they were killed, as seconds since 1970."""
+    sight: Sight | None = None
+    """What was known of the agents at their deadline, before they were killed."""
 
     @property
     def key(self) -> str:
@@ -181,17 +182,28 @@ def settle(made: Try, how: How, estimate: float | None = None) -> Settled:
 
 
 def _settle_agents(made: Try, how: How, estimate: float | None) -> Settled:
+    counted = deadline.read_counted(made.place)
+    spent = counted.spent(made.job.agent)
     reading, outcome, wrong = read_staged(made.staged_run, made.pair, made.job.mode, ())
-    if reading.result is None and how == "deadline" and (text := agents_timed_out(made)) is not None:
-        staging.write_timed_out_result(made.job, made.pair, made.place, made.started, text)
+    if reading.result is None and how == "deadline" and made.sight is not None:
+        _write_killed(made, made.sight, counted)
         reading, outcome, wrong = read_staged(made.staged_run, made.pair, made.job.mode, ())
     if reading.result is None:
-        attempt = priced(without_files(made, how, wrong), None, None, estimate)
-        return _close(made, attempt, replied=False)
+        attempt = priced(without_files(made, how, wrong), None, None, estimate, spent)
+        return _close(made, attempt, replied=counted.replies > 0)
     attempt = judged(made, outcome, stage="agent")
-    attempt = priced(attempt, reading.result.total_cost, reading, estimate)
+    attempt = priced(attempt, reading.result.total_cost, reading, estimate, spent)
     attempt = msgspec.structs.replace(attempt, patch_sha256=reading.patch_sha256, promoted=True)
-    return _promote(made, attempt, replied=has_reply(reading) or outcome.reason == "agent_timeout")
+    replied = counted.replies > 0 or has_reply(reading) or outcome.reason == "agent_timeout"
+    return _promote(made, attempt, replied=replied)
+
+
+def _write_killed(made: Try, sight: Sight, counted: Counted) -> None:
+    """Write the result of agents that were killed at their deadline."""
+    job, pair = made.job, made.pair
+    names, seconds = tuple(staging.patches_of(job, pair)), job.limits.pair_timeout_minutes * 60
+    ends = deadline.ends(sight, names, job.agent, seconds)
+    staging.write_timed_out_result(job, pair, made.place, made.started, ends, counted)
 
 
 def read_evaluation(made: Try, how: How) -> tuple[PairReading, Outcome, str]:

@@ -111,9 +111,17 @@ class CoreAgent:
         time.sleep(600)
 
     def _work(self, argument: str) -> Any:
-        """Go on for ever, with a word now and then."""
+        """Go on for ever, with a step in the log now and then."""
+        self.log_dir.mkdir(parents=True, exist_ok=True)
         while True:
-            print("step", flush=True)
+            with (self.log_dir / "steps.txt").open("a") as log:
+                log.write("step\n")
+            time.sleep(0.1)
+
+    def _warn(self, argument: str) -> Any:
+        """Print for ever that the endpoint is asked again."""
+        while True:
+            print("Retrying in 4 seconds as it raised Timeout", flush=True)
             time.sleep(0.1)
 
     def _half(self, argument: str) -> Any:

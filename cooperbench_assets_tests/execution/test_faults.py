@@ -60,9 +60,12 @@ def test_a_dead_agent_in_coop_leaves_the_cell_whole(core_toy: Toy, tmp_path: Pat
     assert "SystemExit" in attempt(job, FIRST, "agent-1")["evidence"]
 
 
-def test_agents_that_never_say_a_word_end_at_their_deadline_as_infrastructure(core_toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deed", ["hang", "warn"])
+def test_agents_that_no_model_answers_end_at_their_deadline_as_infrastructure(
+    core_toy: Toy, tmp_path: Path, deed: str
+) -> None:
     limits = Limits(concurrency=3, pair_timeout_minutes=0.02)
-    job = cell(core_toy, tmp_path, limits=limits, tries={FIRST: ["hang"]})
+    job = cell(core_toy, tmp_path, limits=limits, tries={FIRST: [deed]})
     report = run_agents(job, ALL)
     assert dict(report.failed) == {"provider_timeout": 1}
     assert outcomes(job)[FIRST.folder] == "infra_error agent/provider_timeout"

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from cooperbench_assets.benchmark.pairs import Task
 
-Trouble = Literal["401", "429", "503", "cut", "hang"]
+Trouble = Literal["401", "429", "503", "cut", "hang", "dead"]
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 1000, 100
 """What every answer says that it used."""
@@ -69,6 +69,18 @@ class ModelServer:
         self.trouble: Trouble | None = None
         """How it fails from now on; None: not at all."""
 
+        self.trouble_after = 0
+        """Answers that it gives before it fails."""
+
+        self.trouble_for: str | None = None
+        """The only agent that it fails; None: all of them."""
+
+        self.endless = False
+        """Never hand in anything: answer for ever, with a command that does nothing."""
+
+        self.answered = 0
+        """Answers that were given."""
+
         self.slow = threading.Event()
         """Set when a request came while `pause` was above 0."""
 
@@ -94,6 +106,8 @@ class ModelServer:
         features = [feature for feature in self._features if feature.text.strip() in text]
         if not features:
             return _message("yes")
+        if self.endless:
+            return _call("true", len(asked.messages))
         steps = self._script(text, features)
         done = sum(message["role"] == "assistant" for message in asked.messages)
         return _call(steps[min(done, len(steps) - 1)], done)
@@ -114,10 +128,21 @@ class ModelServer:
         tell = f"send_message {other[1]} <<'MSG'\nI do feature {features[0].number}\nMSG" if other else None
         return [tell, *steps] if tell and "send_message" in prompt else steps
 
+    def reset(self) -> None:
+        """Forget what was asked, and work from now on."""
+        self.trouble, self.trouble_after, self.trouble_for = None, 0, None
+        self.pause, self.endless, self.answered, self.asked = 0.0, False, 0, []
+        self.slow.clear()
+
     def _note(self, asked: Asked) -> Trouble | None:
+        who = _WHO.search("\n".join(str(message.get("content") or "") for message in asked.messages))
         with self._lock:
             self.asked.append(asked)
-            return self.trouble
+            struck = self.trouble_for is None or (who is not None and who[1] == self.trouble_for)
+            if struck and self.answered >= self.trouble_after and self.trouble is not None:
+                return self.trouble
+            self.answered += 1
+            return None
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request, or fail as told."""
@@ -128,6 +153,10 @@ class ModelServer:
         if self.pause:
             self.slow.set()
             self._over.wait(self.pause)
+        if trouble == "dead":
+            handler.close_connection = True
+            threading.Thread(target=self._server.server_close).start()
+            return
         if trouble == "hang":
             self._over.wait(HANG_SECONDS)
             return

@@ -53,8 +53,7 @@ def surroundings(server: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(preflight, "_answered", {})
-    server.trouble, server.pause, server.asked = None, 0.0, []
-    server.slow.clear()
+    server.reset()
     yield
     close_servers()
 
