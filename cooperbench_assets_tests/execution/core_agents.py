@@ -118,6 +118,16 @@ class CoreAgent:
                 log.write("step\n")
             time.sleep(0.1)
 
+    def _ask(self, argument: str) -> Any:
+        """Ask the model at an address three times, and wait for ever."""
+        import litellm  # type: ignore[import-not-found,unused-ignore]
+
+        prices = {"input_cost_per_token": 0.000002, "output_cost_per_token": 0.00001}
+        messages = [{"role": "user", "content": "?"}]
+        for _ in range(3):
+            litellm.completion("openai/scripted", messages, api_base=argument, api_key="sk-none", **prices)
+        time.sleep(600)
+
     def _warn(self, argument: str) -> Any:
         """Print for ever that the endpoint is asked again."""
         while True:
