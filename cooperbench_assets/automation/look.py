@@ -16,7 +16,7 @@ from cooperbench_assets.assets.execution import job_of
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.automation.assess import Owed, assess, fingerprint
 from cooperbench_assets.automation.decide import CellState
-from cooperbench_assets.automation.runs import Asked, asked_for, cell_runs, read_at
+from cooperbench_assets.automation.runs import Asked, CellRuns, asked_for, cell_runs
 from cooperbench_assets.bound import MissingInputError
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.cell import check
@@ -92,8 +92,10 @@ def look(
         MissingInputError: if there is no subset.
     """
     subset = bound.subset()
-    for cell in bound.cells if cells is None else cells:
-        yield look_at(bound, instance, cell, subset, now, backfilled or {})
+    chosen = bound.cells if cells is None else cells
+    runs = cell_runs(instance, bound, chosen)
+    for cell in chosen:
+        yield look_at(bound, instance, cell, subset, now, runs[cell.cell], backfilled or {})
 
 
 def look_at(
@@ -102,11 +104,11 @@ def look_at(
     cell: CellSpec,
     subset: Subset,
     now: datetime,
+    runs: CellRuns,
     backfilled: Mapping[str, str],
 ) -> Look:
     """One cell as it is; one that is being worked on is not read."""
     run_dir = bound.run_dir(cell)
-    runs = cell_runs(instance, cell.cell)
     by = holder(run_dir)
     state = CellState(
         cell=cell.cell,
@@ -121,15 +123,16 @@ def look_at(
     if state.active_run is not None or by is not None:
         return seen
     try:
-        return _read(bound, instance, seen, subset)
+        return _read(bound, instance, seen, subset, runs.read_at)
     except (LaunchError, MissingInputError) as error:
         return replace(seen, state=replace(state, problem=str(error)))
 
 
-def _read(bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subset: Subset) -> Look:
+def _read(
+    bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subset: Subset, tables: datetime | None
+) -> Look:
     run_dir = bound.run_dir(seen.spec)
     changed = newest_change(run_dir)
-    tables = read_at(instance, seen.spec.cell)
     unread = changed is not None and (tables is None or changed > tables + READ_SLACK)
     if not seen.state.executes:
         state = replace(seen.state, launched=changed is not None, unread=unread)

@@ -15,16 +15,17 @@ import dagster as dg
 import psutil
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
-from cooperbench_assets.assets.keys import HOST_TAG, asset_key, group_name, partition_key
+from cooperbench_assets.assets.keys import HOST_TAG, asset_key, group_name, partition_key, partitions_of
 from cooperbench_assets.execution.lock import holder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dagster import DagsterRun, RunRecord
+    from dagster import DagsterRun, EventLogRecord, RunRecord
 
     from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.spec import CellSpec
     from cooperbench_assets.store.cells import Cell
 
 CELL_ASSETS: Final = ("run_logs", "eval_outputs", "pair_results")
@@ -40,12 +41,14 @@ WHY_TAG: Final = "why"
 """On runs and backfills that automation asked for. The UI shows tags, and cuts what is long."""
 
 PARTITION_TAG: Final = "dagster/partition"
+RANGE_TAGS: Final = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 UNFINISHED: Final = (
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
+    DagsterRunStatus.SUSPENDED,
     DagsterRunStatus.CANCELING,
 )
 _CLOCK_SLACK: Final = 2.0
@@ -59,10 +62,13 @@ class CellRuns:
     """A run that is not over."""
 
     newest: str | None = None
-    """The newest run that is over."""
+    """The newest run, if it is over."""
 
     cancelled: str | None = None
     """The newest run, if a person cancelled it."""
+
+    read_at: datetime | None = None
+    """When pair_results was last materialised, UTC; None where this instance knows of no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +97,94 @@ def concerns(run: DagsterRun, experiment: str, assets: Sequence[str] = ()) -> bo
     return any(key in keys if keys else key.path[0] == experiment for key in run.asset_selection)
 
 
-def cell_runs(instance: dg.DagsterInstance, cell: Cell) -> CellRuns:
-    """The runs of a cell.
+def cell_runs(instance: dg.DagsterInstance, bound: BoundExperiment, cells: Sequence[CellSpec]) -> dict[Cell, CellRuns]:
+    """The runs of cells: a fixed number of questions to Dagster's storage, however many cells and runs there are.
 
+    The newest run of a cell is found by the event that Dagster writes for each asset and partition when a run is made:
+    it is there for every run, whoever made it and whether or not it has begun, and nobody else's runs stand between.
     A run that automation asked for and that was never handed over (its daemon died just then) does not count as
     active: asked for again by the same key, Dagster hands that very run over.
     """
-    tags = {PARTITION_TAG: partition_key(cell)}
-    records = [
-        record.dagster_run
-        for record in instance.get_run_records(RunsFilter(tags=tags), limit=50)
-        if concerns(record.dagster_run, cell.experiment, CELL_ASSETS)
-    ]
-    unfinished = [run for run in records if run.status in UNFINISHED and not _never_handed_over(run)]
-    over = [run for run in records if run.is_finished]
-    newest = over[0] if over else None
+    keys = {cell.cell: partition_key(cell.cell) for cell in cells}
+    active = active_runs(instance, bound)
+    newest = _newest_runs(instance, bound.name, set(keys.values()))
+    read = _read_at(instance, bound.name, set(keys.values()))
+    return {cell: _runs_of(active.get(key), newest.get(key), read.get(key)) for cell, key in keys.items()}
+
+
+def _runs_of(active: str | None, newest: DagsterRun | None, read_at: datetime | None) -> CellRuns:
+    over = newest is not None and newest.is_finished
     cancelled = newest is not None and newest.status == DagsterRunStatus.CANCELED
     return CellRuns(
-        active=unfinished[0].run_id if unfinished else None,
-        newest=newest.run_id if newest else None,
-        cancelled=newest.run_id if newest and cancelled else None,
+        active=active,
+        newest=newest.run_id if newest is not None and over else None,
+        cancelled=newest.run_id if newest is not None and cancelled else None,
+        read_at=read_at,
     )
+
+
+def active_runs(instance: dg.DagsterInstance, bound: BoundExperiment) -> dict[str, str]:
+    """Partitions of an experiment's cells that a run which is not over is about, with the run's id."""
+    partitions = partitions_of(bound.spec)
+    found: dict[str, str] = {}
+    for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))):
+        if concerns(run, bound.name, CELL_ASSETS) and not _never_handed_over(run):
+            found.update(dict.fromkeys(partitions_in(run, partitions), run.run_id))
+    return found
+
+
+def partitions_in(run: DagsterRun, partitions: dg.PartitionsDefinition[str]) -> Sequence[str]:
+    """The partitions that a run is about; none where it names none.
+
+    A run of a range names its two ends. Where one of them is no partition any more (its cell was dropped while the run
+    was queued), nobody can tell what lies between, and every partition counts.
+    """
+    if (key := run.tags.get(PARTITION_TAG)) is not None:
+        return [key]
+    first, last = (run.tags.get(tag) for tag in RANGE_TAGS)
+    if first is None or last is None:
+        return []
+    keys = list(partitions.get_partition_keys())
+    if first not in keys or last not in keys:
+        return keys
+    return list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
+
+
+def _newest_runs(instance: dg.DagsterInstance, experiment: str, keys: set[str]) -> dict[str, DagsterRun]:
+    """The run of each partition that was made last."""
+    planned: dict[str, EventLogRecord] = {}
+    for name in CELL_ASSETS:
+        for record in _newest_events(
+            instance, asset_key(experiment, name), DagsterEventType.ASSET_MATERIALIZATION_PLANNED, keys
+        ):
+            if (key := record.partition_key) is not None:
+                planned[key] = max(planned.get(key, record), record, key=lambda one: one.storage_id)
+    ids = {record.run_id for record in planned.values()}
+    runs = {run.run_id: run for run in instance.get_runs(RunsFilter(run_ids=list(ids)))} if ids else {}
+    return {key: runs[record.run_id] for key, record in planned.items() if record.run_id in runs}
+
+
+def _read_at(instance: dg.DagsterInstance, experiment: str, keys: set[str]) -> dict[str, datetime]:
+    """When pair_results of each partition was last materialised, UTC; where this instance knows of no time, nothing."""
+    asset = asset_key(experiment, "pair_results")
+    records = _newest_events(instance, asset, DagsterEventType.ASSET_MATERIALIZATION, keys)
+    return {
+        record.partition_key: datetime.fromtimestamp(record.timestamp, UTC).replace(tzinfo=None)
+        for record in records
+        if record.partition_key is not None
+    }
+
+
+def _newest_events(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, kind: DagsterEventType, keys: set[str]
+) -> Sequence[EventLogRecord]:
+    """The newest event of a kind of each of these partitions of an asset."""
+    ids = instance.get_latest_storage_id_by_partition(asset, kind, keys)
+    if not ids:
+        return []
+    # The instance's own method of this name is deprecated, and those it names instead know no planned runs by id.
+    wanted = dg.EventRecordsFilter(kind, asset, storage_ids=list(ids.values()))
+    return instance.event_log_storage.get_event_records(wanted)
 
 
 def _never_handed_over(run: DagsterRun) -> bool:
@@ -120,7 +193,7 @@ def _never_handed_over(run: DagsterRun) -> bool:
 
 def asked_for(instance: dg.DagsterInstance, cell: Cell, fingerprint: str) -> Asked:
     """What became of the runs that automation asked for of this cell in this very state."""
-    tags = {FINGERPRINT_TAG: fingerprint, PARTITION_TAG: str(partition_key(cell))}
+    tags = {FINGERPRINT_TAG: fingerprint, PARTITION_TAG: partition_key(cell)}
     records = instance.get_run_records(RunsFilter(tags=tags), limit=20)
     failed = [one for one in records if one.dagster_run.status == DagsterRunStatus.FAILURE]
     return Asked(
@@ -135,15 +208,6 @@ def _ended(record: RunRecord) -> datetime:
     if record.end_time is None:
         return record.update_timestamp.astimezone(UTC).replace(tzinfo=None)
     return datetime.fromtimestamp(record.end_time, UTC).replace(tzinfo=None)
-
-
-def read_at(instance: dg.DagsterInstance, cell: Cell) -> datetime | None:
-    """When pair_results of a cell was last materialised, UTC; None where this instance knows of no time."""
-    wanted = dg.AssetRecordsFilter(
-        asset_key=asset_key(cell.experiment, "pair_results"), asset_partitions=[partition_key(cell)]
-    )
-    found = instance.fetch_materializations(wanted, limit=1).records
-    return datetime.fromtimestamp(found[0].timestamp, UTC).replace(tzinfo=None) if found else None
 
 
 def failed_since(instance: dg.DagsterInstance, experiment: str, since: datetime) -> list[DagsterRun]:

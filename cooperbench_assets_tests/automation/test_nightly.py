@@ -130,6 +130,20 @@ def test_pairs_that_nobody_asked_for_yet_are_bought_by_night_though_the_sensor_i
     assert "Nightly: 1 cell (1 with pairs that are owed)" in driver.nightly()
 
 
+def test_a_cell_that_a_person_cancelled_is_not_bought_by_night(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    driver = drive(tmp_path, instance)
+    kept, *_ = driver.bound.cells
+    run = instance.create_run_for_job(
+        driver.job,
+        tags={"dagster/partition": partition_key(kept.cell)},
+        asset_selection=frozenset([asset_key("drill", "run_logs")]),
+    )
+    instance.report_run_canceling(run)
+    instance.report_run_canceled(run)
+    driver.nightly()
+    assert cells_of(driver) == {partition_key(cell.cell) for cell in driver.bound.cells} - {partition_key(kept.cell)}
+
+
 @pytest.mark.slow
 def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0, 1, 2]}}

@@ -8,14 +8,26 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from sqlalchemy import Engine, event
 
-from cooperbench_assets.assets.keys import HOST_TAG
+from cooperbench_assets.assets.keys import HOST_TAG, partition_key, partitions_of
 from cooperbench_assets.automation import runs
-from cooperbench_assets.automation.runs import CELL_ASSETS, cell_runs, concerns, error_of, report_dead_runs
+from cooperbench_assets.automation.runs import (
+    CELL_ASSETS,
+    RANGE_TAGS,
+    UNFINISHED,
+    CellRuns,
+    cell_runs,
+    concerns,
+    error_of,
+    report_dead_runs,
+)
 from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.launch import Launcher
 from cooperbench_assets.spec import load_experiments
@@ -26,8 +38,6 @@ from cooperbench_assets_tests.projects import make_project
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-SOLO = Cell("drill", "solo", 0)
 
 
 @pytest.fixture
@@ -58,6 +68,45 @@ def started(driver: Driver, pid: int | None, **tags: str) -> dg.DagsterRun:
     return run
 
 
+def runs_of(driver: Driver, seed: int = 0) -> CellRuns:
+    """What is known of the runs of a solo cell."""
+    [cell] = [cell for cell in driver.bound.cells if cell.cell.seed == seed]
+    return cell_runs(driver.instance, driver.bound, driver.bound.cells)[cell.cell]
+
+
+def made(driver: Driver, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
+    """A run of all of a cell's assets, as it stands there without a tag of ours: the UI makes such."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("somewhere"), "__repository__")
+    return driver.instance.create_run_for_job(
+        driver.job,
+        tags=tags or {"dagster/partition": key_of(driver)},
+        status=status,
+        asset_selection=frozenset(dg.AssetKey([driver.bound.name, name]) for name in CELL_ASSETS),
+        remote_job_origin=RemoteJobOrigin(repository, driver.job.name),
+    )
+
+
+def history(driver: Driver, count: int, seed: int = 0) -> None:
+    """Runs of a cell that are long over."""
+    selected = frozenset(dg.AssetKey([driver.bound.name, name]) for name in CELL_ASSETS)
+    tags = {"dagster/partition": key_of(driver, seed)}
+    for _ in range(count):
+        run = dg.DagsterRun("__ASSET_JOB", status=dg.DagsterRunStatus.SUCCESS, tags=tags, asset_selection=selected)
+        driver.instance.add_run(run)
+
+
+def key_of(driver: Driver, seed: int = 0) -> str:
+    return partition_key(Cell(driver.bound.name, "solo", seed))
+
+
+def cancelled(driver: Driver) -> dg.DagsterRun:
+    """A run of a cell that a person cancelled while it was queued."""
+    run = made(driver, dg.DagsterRunStatus.QUEUED)
+    driver.instance.report_run_canceling(run)
+    driver.instance.report_run_canceled(run)
+    return run
+
+
 def status(driver: Driver, run: dg.DagsterRun) -> dg.DagsterRunStatus:
     found = driver.instance.get_run_by_id(run.run_id)
     assert found is not None
@@ -74,11 +123,11 @@ def test_a_run_whose_process_was_killed_is_reported_and_frees_its_place(
 ) -> None:
     run = started(driver, sleeper.pid)
     assert report_dead_runs(driver.instance, driver.bound) == []
-    assert cell_runs(driver.instance, SOLO).active == run.run_id
+    assert runs_of(driver).active == run.run_id
     kill(sleeper)
     assert report_dead_runs(driver.instance, driver.bound) == [run.run_id]
     assert status(driver, run) == dg.DagsterRunStatus.FAILURE
-    assert cell_runs(driver.instance, SOLO).active is None
+    assert runs_of(driver).active is None
     assert report_dead_runs(driver.instance, driver.bound) == []
 
 
@@ -161,7 +210,99 @@ def test_a_run_that_was_asked_for_and_never_handed_over_does_not_block_its_own_h
         tags={"dagster/partition": "solo/0", runs.FINGERPRINT_TAG: "f"},
         asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
     )
-    assert cell_runs(driver.instance, SOLO).active is None
+    assert runs_of(driver).active is None
+
+
+def test_runs_of_other_experiments_hide_neither_a_cancelled_nor_a_queued_run_of_a_cell(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    driver, other = (Driver(bind_demo(tmp_path / name, name), instance) for name in ("drill", "other"))
+    ended = cancelled(driver)
+    history(other, 60)
+    assert runs_of(driver).cancelled == ended.run_id
+    assert runs_of(other).cancelled is None
+    waiting = made(driver, dg.DagsterRunStatus.QUEUED)
+    history(other, 60)
+    assert runs_of(driver).active == waiting.run_id
+    assert runs_of(other).active is None
+
+
+def test_a_cancelled_run_counts_until_a_newer_run_of_any_of_the_cells_assets(driver: Driver) -> None:
+    cancelled(driver)
+    newer = started(driver, None)
+    assert runs_of(driver).active == newer.run_id
+    driver.instance.report_run_failed(newer)
+    assert runs_of(driver) == CellRuns(newest=newer.run_id)
+
+
+@pytest.mark.parametrize("unfinished", UNFINISHED)
+def test_a_run_that_is_not_over_is_active_whatever_it_waits_for(
+    driver: Driver, unfinished: dg.DagsterRunStatus
+) -> None:
+    run = made(driver, unfinished)
+    assert runs_of(driver).active == run.run_id
+
+
+def test_every_status_of_dagsters_is_either_over_or_not() -> None:
+    over = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+    # Runs that are managed elsewhere are none of ours: nothing here makes them.
+    assert over | set(UNFINISHED) == set(dg.DagsterRunStatus) - {dg.DagsterRunStatus.MANAGED}
+
+
+def test_a_run_of_a_range_is_a_run_of_every_cell_in_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    driver = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1, 2]}}), instance)
+    keys = partitions_of(driver.bound.spec).get_partition_keys()
+    run = made(driver, dg.DagsterRunStatus.QUEUED, **dict(zip(RANGE_TAGS, keys[:2], strict=True)))
+    assert [runs_of(driver, seed).active for seed in (0, 1, 2)] == [run.run_id, run.run_id, None]
+    driver.instance.report_run_canceling(run)
+    driver.instance.report_run_canceled(run)
+    assert [runs_of(driver, seed).cancelled for seed in (0, 1, 2)] == [run.run_id, run.run_id, None]
+
+
+def test_a_queued_run_of_a_range_that_was_cut_short_since_keeps_every_cell(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    before = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1, 2]}}), instance)
+    keys = partitions_of(before.bound.spec).get_partition_keys()
+    run = made(before, dg.DagsterRunStatus.QUEUED, **dict(zip(RANGE_TAGS, keys[1:], strict=True)))
+    after = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1]}}), instance)
+    assert [runs_of(after, seed).active for seed in (0, 1)] == [run.run_id, run.run_id]
+
+
+def test_as_many_questions_are_asked_of_the_storage_for_many_cells_and_runs_as_for_few(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    one = Driver(bind_demo(tmp_path, "one"), instance)
+    many = Driver(bind_demo(tmp_path, "many", settings={"solo": {"mode": "solo", "seeds": list(range(20))}}), instance)
+    made(one, dg.DagsterRunStatus.SUCCESS)
+    asked = []
+    for _ in range(2):
+        for driver in (one, many):
+            with statements() as seen:
+                cell_runs(instance, driver.bound, driver.bound.cells)
+            asked.append(len(seen))
+        history(one, 60)
+        for seed in range(20):
+            history(many, 2, seed)
+        made(many, dg.DagsterRunStatus.SUCCESS)
+    assert asked[0] == asked[2]
+    assert asked[1] <= asked[3] <= asked[0]
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """The statements that any storage is asked meanwhile."""
+    found: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def test_the_command_line_reports_dead_runs_when_it_starts(
