@@ -147,6 +147,11 @@ class Calls:
             told = {name: int(getattr(result, name, 0) or 0) for name in TOKENS}
             one.tokens |= {name: count for name, count in told.items() if count}
 
+    def is_over(self, agent: str) -> bool:
+        """Whether an agent has ended."""
+        with self._lock:
+            return agent in self._agents and self._agents[agent].status is not None
+
     def whose(self, call: str | None) -> str:
         """The agent that made a call, or that runs here; the only one there is, where neither is known."""
         with self._lock:

@@ -13,12 +13,13 @@ import importlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from cooperbench_assets.execution.calls import Calls, present_agent
 
-EVERY_SECONDS = 10.0
+EVERY_SECONDS = 5.0
 """Between two looks at a stream."""
 
 LOOK_SECONDS = 60
@@ -148,7 +149,7 @@ def _watching(
     def build(*args: Any, **kwargs: Any) -> Any:
         environment, agent = make(*args, **kwargs), present_agent()
         if agent:
-            watch = Watch(environment, path, kind(calls, agent))
+            watch = Watch(environment, path, kind(calls, agent), lambda: calls.is_over(agent))
             threading.Thread(target=watch.run, name=f"stream of {agent}", daemon=True).start()
         return environment
 
@@ -158,24 +159,27 @@ def _watching(
 class Watch:
     """Reads new lines of one stream until its container is gone."""
 
-    def __init__(self, environment: Any, path: str, stream: Stream) -> None:
+    def __init__(self, environment: Any, path: str, stream: Stream, is_over: Callable[[], bool]) -> None:
         """Begin at the stream's beginning.
 
         Args:
             environment: Upstream's object for the container, which runs commands in it.
             path: The stream in there.
             stream: What takes its lines.
+            is_over: Whether the agent has ended.
         """
         self._environment = environment
         self._path = path
         self._stream = stream
+        self._is_over = is_over
+        self._lost = False
         self._seen = 0
         self._rest = ""
-        self._over = threading.Event()
 
     def run(self) -> None:
-        """Look now and then."""
-        while not self._over.wait(EVERY_SECONDS):
+        """Look now and then, as long as there is something to be seen."""
+        while not self._lost and not self._is_over():
+            time.sleep(EVERY_SECONDS)
             self.look()
 
     def look(self) -> None:
@@ -184,7 +188,7 @@ class Watch:
         try:
             done = self._environment.execute({"command": command}, timeout=LOOK_SECONDS)
         except Exception:
-            self._over.set()  # The container is gone; the agent's own next command finds out why.
+            self._lost = True  # The container is gone; the agent's own command finds out why.
             return
         told, _, new = str(done.get("output") or "").partition("\n")
         numbers = told.split()
