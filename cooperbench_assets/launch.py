@@ -13,6 +13,7 @@ import signal
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import dagster as dg
@@ -21,9 +22,10 @@ from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.execution import owes
-from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
-from cooperbench_assets.automation.runs import report_dead_runs
+from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key
+from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.experiment import experiment_definitions
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ class Launcher:
         # these wait for logging's lock: runs side by side would stand still for ever.
         handlers = self._instance.get_yaml_python_handlers()
         self._instance.get_yaml_python_handlers = lambda: handlers  # type: ignore[method-assign]
-        report_dead_runs(self._instance, self.bound)
+        report_dead_runs(self._instance, self.bound, datetime.now(UTC).replace(tzinfo=None))
         return self
 
     def __exit__(
@@ -218,7 +220,7 @@ class Launcher:
                 asset_selection=[asset_key(self.bound.name, asset) for asset in assets],
                 raise_on_error=False,
                 run_id=run_id,
-                tags={"cooperbench-assets/launched-by": "command line"},
+                tags={"cooperbench-assets/launched-by": "command line", HOST_TAG: namespace()},
             )
         finally:
             self._run_ids.discard(run_id)

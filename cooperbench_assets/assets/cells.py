@@ -5,7 +5,6 @@ run (``execution``), read (``benchmark``) or written (``store``).
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition import write_unit
@@ -112,7 +112,7 @@ def _cell_asset(
     def cell_asset(context: dg.AssetExecutionContext, config: LaunchConfig) -> Iterator[dg.MaterializeResult[Any]]:
         cell = cell_of(bound.name, context.partition_key)
         spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
-        context.instance.add_run_tags(context.run.run_id, {HOST_TAG: socket.gethostname()})
+        context.instance.add_run_tags(context.run.run_id, {HOST_TAG: namespace()})
         view, extra = work(context, spec, config)
         findings = [(check, check.find(view)) for check in checks]
         _keep_findings(bound, cell, name, findings)

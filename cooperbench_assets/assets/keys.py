@@ -16,7 +16,7 @@ FOLLOWS = dg.AutomationCondition.any_deps_updated()
 """Condition of what lies downstream of the cells. `eager()` would wait until every cell is there."""
 
 HOST_TAG = "cooperbench-assets/host"
-"""Tag of a run of a cell: the machine it works on, which alone can tell whether its process is alive."""
+"""Tag of a run: where its process works (``processes.namespace``), which alone can tell whether that is alive."""
 
 
 def asset_key(experiment: str, asset: str) -> dg.AssetKey:

@@ -21,7 +21,7 @@ from cooperbench_assets.bound import MissingInputError
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.cell import check
 from cooperbench_assets.execution.errors import LaunchError
-from cooperbench_assets.execution.lock import LOCK_FILE, holder
+from cooperbench_assets.execution.lock import holder
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.state import read_states
 
@@ -201,16 +201,16 @@ def _stops(record: Mapping[str, Any]) -> Iterator[Stop]:
             yield Stop(str(stage), kind, str(reason), str(launch.get("started_at")))
 
 
-def newest_change(run_dir: Path) -> datetime | None:
+def newest_change(run_dir: Path, *, hidden: bool = False) -> datetime | None:
     """When anything in a run folder last changed, UTC; None where there is no file.
 
-    Files and folders with a leading dot (the lock, staging) do not count.
+    Files and folders with a leading dot (the lock, staging) count only where `hidden` ones are asked for.
     """
     newest = 0.0
     for folder, names, files in os.walk(run_dir):
-        names[:] = [name for name in names if not name.startswith(".")]
+        names[:] = [name for name in names if hidden or not name.startswith(".")]
         for name in files:
-            if name.startswith(".") or name == LOCK_FILE:
+            if name.startswith(".") and not hidden:
                 continue
             try:
                 newest = max(newest, os.stat(f"{folder}/{name}").st_mtime)  # noqa: PTH116 - thousands of files

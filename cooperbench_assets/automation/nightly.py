@@ -14,10 +14,11 @@ import dagster as dg
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.automation.backfills import add_backfill, running_backfills
+from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.automation.decide import FRUITLESS_RUNS, Launch, decide, ready_at
 from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.automation.retry import backfilled, run_config, sensor_is_on
-from cooperbench_assets.automation.runs import CELL_ASSETS, WHY_TAG, job_name, report_dead_runs
+from cooperbench_assets.automation.runs import CELL_ASSETS, WHY_TAG, job_name
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
 NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
@@ -53,7 +54,7 @@ def tick(
     now: datetime,
 ) -> dg.SkipReason:
     """Make one backfill, or say why none; what it made is on the Backfills page, so a tick always ends as skipped."""
-    report_dead_runs(context.instance, bound)
+    report_dead_runs(context.instance, bound, now)
     tags = {NIGHTLY_TAG: bound.name}
     if running := running_backfills(context.instance, tags):
         return dg.SkipReason(f"backfill {running[0]} of an earlier night is still running")

@@ -16,6 +16,7 @@ from dagster._core.definitions.run_request import InstigatorType
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.automation.alerts import Teller
 from cooperbench_assets.automation.backfills import still_to_launch
+from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.automation.decide import CellState, Launch, decide
 from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.automation.runs import (
@@ -23,7 +24,6 @@ from cooperbench_assets.automation.runs import (
     FINGERPRINT_TAG,
     WHY_TAG,
     job_name,
-    report_dead_runs,
 )
 from cooperbench_assets.automation.standing import alerts_of
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
@@ -65,7 +65,7 @@ def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datet
         context: Dagster's; its cursor only says where a long look goes on, and may be lost.
         now: The present time, UTC without a zone.
     """
-    for run_id in report_dead_runs(context.instance, bound):
+    for run_id in report_dead_runs(context.instance, bound, now):
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
     try:
         looks, cursor = _looks(bound, context, now)

@@ -1,26 +1,23 @@
-"""What Dagster's storage knows of an experiment's runs, and putting right what a dead process left there.
+"""What Dagster's storage knows of an experiment's runs.
 
-What belongs here: questions about runs. What does not: what is on disk (``look``), and deciding (``decide``). Dagster's
-storage may be wiped at any time: nothing that limits tries is kept there.
+What belongs here: questions about runs. What does not: what is on disk (``look``), deciding (``decide``), and putting
+right what a dead process left there (``dead``). Dagster's storage may be wiped at any time: nothing that limits tries
+is kept there.
 """
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
-import psutil
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
-from cooperbench_assets.assets.keys import HOST_TAG, asset_key, group_name, partition_key, partitions_of
-from cooperbench_assets.execution.lock import holder
+from cooperbench_assets.assets.keys import asset_key, group_name, partition_key, partitions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from dagster import DagsterRun, EventLogRecord, RunRecord
 
@@ -51,7 +48,6 @@ UNFINISHED: Final = (
     DagsterRunStatus.SUSPENDED,
     DagsterRunStatus.CANCELING,
 )
-_CLOCK_SLACK: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,77 +228,3 @@ def error_of(instance: dg.DagsterInstance, run_id: str) -> str:
         if text.strip():
             return text.strip().removeprefix(f"{error.cls_name}: " if error is not None else "")
     return "no error is on record"
-
-
-def report_dead_runs(instance: dg.DagsterInstance, bound: BoundExperiment) -> list[str]:
-    """Report runs of an experiment as failed whose process is gone; they would keep their place in the queue.
-
-    Only runs of this machine are judged, and never one whose cell is held by anybody.
-
-    Returns:
-        The runs that were reported.
-    """
-    wanted = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
-    reported = []
-    for record in instance.get_run_records(wanted, limit=200):
-        run = record.dagster_run
-        if not concerns(run, bound.name) or not _of_this_machine(instance, run) or _holder_of(bound, run):
-            continue
-        process = _process(instance, run.run_id)
-        if process is None or _alive(*process):
-            continue
-        present = instance.get_run_by_id(run.run_id)
-        if present is None or present.is_finished:
-            continue  # It ended while we looked.
-        instance.report_run_failed(
-            run, f"The process of this run ({process[0]}) is gone; the sensor reported it, and tries go on from disk."
-        )
-        reported.append(run.run_id)
-    return reported
-
-
-def _of_this_machine(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
-    """Whether the run's process number means something here: an SQLite storage serves one machine."""
-    # Imported here: it brings SQLAlchemy, which loading the code location needs for nothing else.
-    from dagster._core.storage.runs.sqlite import SqliteRunStorage
-
-    on_one_machine = isinstance(instance.run_storage, SqliteRunStorage)
-    return on_one_machine or run.tags.get(HOST_TAG) == socket.gethostname()
-
-
-def _holder_of(bound: BoundExperiment, run: DagsterRun) -> bool:
-    """Whether the lock of the run's cell is held."""
-    folder = _run_dir(bound, run)
-    return folder is not None and holder(folder) is not None
-
-
-def _run_dir(bound: BoundExperiment, run: DagsterRun) -> Path | None:
-    """The run folder of the run's cell; None where it has none."""
-    partition = run.tags.get(PARTITION_TAG)
-    for cell in bound.cells:
-        if partition_key(cell.cell) == partition:
-            return bound.run_dir(cell)
-    return None
-
-
-def _process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-    """The process that works on a run, and when it said so (seconds since 1970); None where none has said so."""
-    found = None
-    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
-        event = entry.dagster_event
-        metadata = event.engine_event_data.metadata if event is not None else {}
-        pid = metadata.get("pid")
-        if pid is not None and str(pid.value).isdecimal() and (found is None or entry.timestamp >= found[1]):
-            found = (int(str(pid.value)), entry.timestamp)
-    return found
-
-
-def _alive(pid: int, said_at: float) -> bool:
-    """Whether the process that said something then still runs; a later one of the same number is another."""
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= said_at + _CLOCK_SLACK
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True

@@ -5,7 +5,6 @@ a job and no asset: "materialise all" must not evaluate everything once more. Th
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
-import socket
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +21,7 @@ from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.execution.cell import run_second_verdict
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.execution.progress import Progress
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.verdicts import Verdict, read_verdicts
@@ -44,7 +44,7 @@ def build_second_verdict_job(bound: BoundExperiment, partitions: dg.StaticPartit
 
     @dg.op(name=op_name(bound.name, "second_verdict"))
     def second_verdict(context: dg.OpExecutionContext, config: SecondVerdictConfig) -> None:
-        context.instance.add_run_tags(context.run_id, {HOST_TAG: socket.gethostname()})
+        context.instance.add_run_tags(context.run_id, {HOST_TAG: namespace()})
         cell = cell_of(bound.name, context.partition_key)
         metadata = evaluate_again(bound, cell, config.concurrency, context)
         context.log_event(

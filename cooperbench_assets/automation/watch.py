@@ -10,8 +10,9 @@ from typing import Final
 import dagster as dg
 
 from cooperbench_assets.automation.alerts import Teller
+from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.automation.look import look
-from cooperbench_assets.automation.runs import job_name, report_dead_runs
+from cooperbench_assets.automation.runs import job_name
 from cooperbench_assets.automation.standing import alerts_of, run_alerts
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
@@ -38,7 +39,7 @@ def build_watch_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
 
 def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datetime) -> dg.SkipReason:
     """One look: dead runs, failed runs, and cells as they stand."""
-    dead = report_dead_runs(context.instance, bound)
+    dead = report_dead_runs(context.instance, bound, now)
     for run_id in dead:
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
     teller = Teller(bound, context.log)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +42,20 @@ def process_identity(pid: int) -> str | None:
         return f"{psutil.Process(pid).create_time():.6f}"
     except psutil.Error:
         return None
+
+
+@cache
+def namespace() -> str:
+    """Where the numbers of processes that this one sees mean something: ``host name/boot/pid namespace``.
+
+    A container has a namespace of its own; after a restart of the machine the boot is another.
+    """
+    boot = _boot() if _HAS_PROC else ""
+    try:
+        own = str((_PROC / "self/ns/pid").readlink())
+    except OSError:
+        own = ""
+    return "/".join((socket.gethostname(), boot, own))
 
 
 def is_alive(pid: int, identity: str | None = None) -> bool:

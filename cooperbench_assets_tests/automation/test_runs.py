@@ -1,13 +1,7 @@
-"""What Dagster's storage is asked, and runs that a dead process left there."""
+"""What Dagster's storage is asked of the runs of cells."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,7 +10,7 @@ import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from sqlalchemy import Engine, event
 
-from cooperbench_assets.assets.keys import HOST_TAG, partition_key, partitions_of
+from cooperbench_assets.assets.keys import partition_key, partitions_of
 from cooperbench_assets.automation import runs
 from cooperbench_assets.automation.runs import (
     CELL_ASSETS,
@@ -25,15 +19,9 @@ from cooperbench_assets.automation.runs import (
     CellRuns,
     cell_runs,
     concerns,
-    error_of,
-    report_dead_runs,
 )
-from cooperbench_assets.execution.lock import cell_lock
-from cooperbench_assets.launch import Launcher
-from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets_tests.automation.driving import Driver, bind_demo, demo_attributes
-from cooperbench_assets_tests.projects import make_project
+from cooperbench_assets_tests.automation.driving import Driver, bind_demo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,29 +31,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def driver(tmp_path: Path, instance: dg.DagsterInstance) -> Driver:
     return Driver(bind_demo(tmp_path), instance)
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    yield process
-    process.kill()
-    process.wait()
-
-
-def started(driver: Driver, pid: int | None, **tags: str) -> dg.DagsterRun:
-    """A run that a process began and has not ended."""
-    run = driver.instance.create_run_for_job(
-        driver.job,
-        tags={"dagster/partition": "solo/0", **tags},
-        status=dg.DagsterRunStatus.STARTED,
-        asset_selection=frozenset([dg.AssetKey(["drill", "run_logs"])]),
-    )
-    if pid is not None:
-        from dagster._core.events import EngineEventData
-
-        driver.instance.report_engine_event(f"Started (pid: {pid}).", run, EngineEventData.in_process(pid))
-    return run
 
 
 def runs_of(driver: Driver, seed: int = 0) -> CellRuns:
@@ -105,88 +70,6 @@ def cancelled(driver: Driver) -> dg.DagsterRun:
     driver.instance.report_run_canceling(run)
     driver.instance.report_run_canceled(run)
     return run
-
-
-def status(driver: Driver, run: dg.DagsterRun) -> dg.DagsterRunStatus:
-    found = driver.instance.get_run_by_id(run.run_id)
-    assert found is not None
-    return found.status
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def test_a_run_whose_process_was_killed_is_reported_and_frees_its_place(
-    driver: Driver, sleeper: subprocess.Popen[bytes]
-) -> None:
-    run = started(driver, sleeper.pid)
-    assert report_dead_runs(driver.instance, driver.bound) == []
-    assert runs_of(driver).active == run.run_id
-    kill(sleeper)
-    assert report_dead_runs(driver.instance, driver.bound) == [run.run_id]
-    assert status(driver, run) == dg.DagsterRunStatus.FAILURE
-    assert runs_of(driver).active is None
-    assert report_dead_runs(driver.instance, driver.bound) == []
-
-
-def test_a_run_that_was_reported_is_told_of_with_the_reason(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
-    run = started(driver, sleeper.pid)
-    kill(sleeper)
-    assert driver.watch() == "1 new alerts, 1 dead runs reported"
-    assert f"The process of this run ({sleeper.pid}) is gone" in error_of(driver.instance, run.run_id)
-    assert driver.watch() == "0 new alerts, 0 dead runs reported"
-
-
-def test_a_process_that_waits_to_be_reaped_is_dead(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
-    run = started(driver, sleeper.pid)
-    os.kill(sleeper.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while not (reported := report_dead_runs(driver.instance, driver.bound)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert reported == [run.run_id]
-
-
-def test_a_later_process_of_the_same_number_is_another(
-    driver: Driver, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = started(driver, sleeper.pid)
-    assert report_dead_runs(driver.instance, driver.bound) == []
-    # As if the run had said its number before this process was born.
-    process = runs._process
-
-    def said_long_ago(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-        found = process(instance, run_id)
-        return None if found is None else (found[0], found[1] - 3600)
-
-    monkeypatch.setattr(runs, "_process", said_long_ago)
-    assert report_dead_runs(driver.instance, driver.bound) == [run.run_id]
-
-
-def test_a_run_whose_cell_is_held_is_left_alone(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
-    started(driver, sleeper.pid)
-    kill(sleeper)
-    with cell_lock(driver.bound.run_dir(driver.bound.cells[0]), "another machine's run"):
-        assert report_dead_runs(driver.instance, driver.bound) == []
-
-
-def test_a_run_that_named_no_process_is_left_alone(driver: Driver) -> None:
-    started(driver, None)
-    assert report_dead_runs(driver.instance, driver.bound) == []
-
-
-def test_runs_of_another_machine_in_a_shared_storage_are_left_alone(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes]
-) -> None:
-    with dg.DagsterInstance.ephemeral() as shared:
-        driver = Driver(bind_demo(tmp_path), shared)
-        theirs = started(driver, sleeper.pid, **{HOST_TAG: "another-machine"})
-        ours = started(driver, sleeper.pid, **{HOST_TAG: socket.gethostname()})
-        unsigned = started(driver, sleeper.pid)
-        kill(sleeper)
-        assert report_dead_runs(shared, driver.bound) == [ours.run_id]
-        assert {status(driver, run) for run in (theirs, unsigned)} == {dg.DagsterRunStatus.STARTED}
 
 
 def test_a_run_concerns_an_experiment_by_its_assets_or_its_job() -> None:
@@ -229,7 +112,7 @@ def test_runs_of_other_experiments_hide_neither_a_cancelled_nor_a_queued_run_of_
 
 def test_a_cancelled_run_counts_until_a_newer_run_of_any_of_the_cells_assets(driver: Driver) -> None:
     cancelled(driver)
-    newer = started(driver, None)
+    newer = made(driver, dg.DagsterRunStatus.STARTED)
     assert runs_of(driver).active == newer.run_id
     driver.instance.report_run_failed(newer)
     assert runs_of(driver) == CellRuns(newest=newer.run_id)
@@ -303,21 +186,3 @@ def statements() -> Iterator[list[str]]:
         yield found
     finally:
         event.remove(Engine, "before_cursor_execute", note)
-
-
-def test_the_command_line_reports_dead_runs_when_it_starts(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = make_project(tmp_path / "project", {"drill": demo_attributes()})
-    monkeypatch.setenv("DAGSTER_HOME", str(project.root))
-    spec = load_experiments(project.defs)["drill"]
-    with Launcher(project, "drill", spec) as launcher:
-        assert launcher._instance is not None
-        driver = Driver(launcher.bound, launcher._instance)
-        run = started(driver, sleeper.pid)
-    kill(sleeper)
-    with Launcher(project, "drill", spec) as launcher:
-        assert launcher._instance is not None
-        found = launcher._instance.get_run_by_id(run.run_id)
-        assert found is not None
-        assert found.status == dg.DagsterRunStatus.FAILURE
