@@ -10,7 +10,7 @@ from unittest import mock
 
 import duckdb
 
-from cooperbench_assets.benchmark import evidence, pairfolder
+from cooperbench_assets.benchmark import evidence
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.outcomes import judge
 from perf import inputs
@@ -56,10 +56,7 @@ def _no_cause(*_: object) -> None:
 
 def parse(logs: str) -> None:
     """Every file read, decoded, validated and held against its place; no search for causes."""
-    with (
-        mock.patch.object(evidence, "struck", _no_cause),
-        mock.patch.object(pairfolder, "DISK_NEEDLE", b"{"),
-    ):
+    with mock.patch.object(evidence, "struck", _no_cause):
         for run in runs(logs):
             read_run(run)
 

@@ -281,19 +281,14 @@ def _words(message: TrajectoryMessage) -> str | None:
     return text if message.role == "assistant" and "Error" in text and len(text) < EVIDENCE_LIMIT else None
 
 
-def struck(record: FeatureRecord, disk_full: bool) -> Sign | None:
-    """What struck the failed test run of a feature; None where it passed or failed by itself.
-
-    Args:
-        record: What eval.json says of the feature.
-        disk_full: Whether the file tells of a full disk anywhere.
-    """
+def struck(record: FeatureRecord) -> Sign | None:
+    """What struck the failed test run of a feature; None where it passed or failed by itself."""
     if record.passed:
         return None
     raw = memoryview(record.test_output)
     if raw in _NO_TEXT:
         raw = memoryview(record.output)
-    told = disk_full or record.exit_code in failures.TELLING_EXIT_CODES
+    told = record.exit_code in failures.TELLING_EXIT_CODES
     if not told and (raw in _NO_TEXT or not failures.may_be_struck(raw)):
         return None
     output = _output(bytes(raw))

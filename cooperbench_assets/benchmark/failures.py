@@ -43,6 +43,13 @@ FAMILIES: dict[str, Family] = {
         Family("container_died", True, "A container ended under a test or an agent", "Run again"),
         Family("oom", True, "The kernel killed a process for want of memory", "Give it more memory"),
         Family("test_timeout", True, "A test run did not end in time", "Run again; a repeat is a fail"),
+        Family(
+            "tests_aborted",
+            True,
+            "A test run was killed, and nothing but the tested code is known to be at fault",
+            "Run again; a repeat is a fail. If it was the memory limit of the container, raise docker.memory_gb",
+        ),
+        Family("eval_timeout", True, "An evaluation did not end in time, outside its test runs", "Run again"),
         Family("network", True, "A name or host could not be reached", "Check the network of the sandbox"),
         Family("disk", False, "The disk was full", "Free disk space, then run again"),
         Family("redis", True, "The message server could not be reached", "Check the Redis address"),
@@ -52,6 +59,9 @@ FAMILIES: dict[str, Family] = {
     )
 }
 """Every family of infrastructure failures, by name."""
+
+REPEAT_FAILS: dict[str, Literal["tests", "test_timeout"]] = {"test_timeout": "test_timeout", "tests_aborted": "tests"}
+"""Families that a patch may be at fault for itself, with what a repeat on the same patch is a fail for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +245,17 @@ def classify(text: str | None, stage: Stage = "agent") -> Failure | None:
 # What a test run printed.
 
 _PLAIN_SUMMARY = r"\d (?:passed|failed)\b|--- (?:PASS|FAIL):|test result: "
-_SUMMARY = re.compile(rf"{_PLAIN_SUMMARY}|^(?:ok|FAIL)\s+\S+\s|^Tests:\s", re.MULTILINE)
+_SUMMARY = re.compile(rf"{_PLAIN_SUMMARY}|^(?:ok|FAIL)\s+\S+\s+(?!\[(?:build|setup) failed)|^Tests:\s", re.MULTILINE)
+_FAILED = re.compile(
+    r"^[= ]*(?:\d+ [a-z]+, )*[1-9]\d* failed(?:, \d+ [a-z]+)* in \d|^--- FAIL: \S|^FAIL\s+\S+\s+\d+\.\d+s$"
+    r"|^Tests:\s+[1-9]\d* failed|^test result: FAILED",
+    re.MULTILINE,
+)
+"""A whole line of a summary in which tests failed, as pytest, Go, Jest and Cargo write it."""
+
 _PLAIN_SUMMARY_BYTES = re.compile(_PLAIN_SUMMARY.encode())
 _SUMMARY_NEEDLES = (b" passed", b" failed", b"--- PASS:", b"--- FAIL:", b"test result: ")
 _TIMED_OUT = re.compile(r"(?:\A|\n)Command timed out after [\d.]+ s(?:econds)?\s*\Z|\ATimeout after \d+s\s*\Z")
-_DISK_FULL = "o space left on device"
 _HEAD_SEARCHED = 1 << 13
 _END_SEARCHED = 1 << 14
 _TAILS = (1 << 11, _END_SEARCHED)
@@ -260,6 +276,7 @@ def _mark(family: str, literal: str, line: str = "") -> _Mark:
 
 
 _MARKS: tuple[_Mark, ...] = (
+    _mark("disk", "o space left on device"),
     _mark("container_died", "No such container: "),
     _mark("container_died", "is not running", r"[Cc]ontainer [0-9a-f]{12,64} is not running"),
     _mark("container_died", "OCI runtime exec failed"),
@@ -278,7 +295,6 @@ _MARKS: tuple[_Mark, ...] = (
     _mark("network", "ame or service not known"),
 )
 _NEEDLES = tuple(mark.literal.encode() for mark in _MARKS)
-DISK_NEEDLE = _DISK_FULL.encode()
 _TIMEOUT_NEEDLES = (b"Command timed out after ", b"Timeout after ")
 
 _EXIT_CODES = {
@@ -294,7 +310,7 @@ TELLING_EXIT_CODES = frozenset(_EXIT_CODES)
 
 
 def may_be_struck(raw: memoryview) -> bool:
-    """A quick look at an output that is still undecoded JSON, for everything but a full disk (`DISK_NEEDLE`).
+    """A quick look at an output that is still undecoded JSON.
 
     Most failed runs end in a summary of their tests, and then nothing before it matters. Of a very long output
     the middle is left out: what strikes a run stands where it was set up, or where it ended.
@@ -322,12 +338,12 @@ def classify_output(output: str, exit_code: int | None = None) -> Failure | None
     """What struck a failed test run, judged by its output and exit code; None where it failed by itself.
 
     A sign counts only if no summary of a test run follows it: tests that ran after it were not kept from running.
-    A full disk counts wherever it is named.
+    None counts where a summary tells of tests that failed: the tested code can print anything before and after it.
     """
+    if tests_failed(output):
+        return None
     if _TIMED_OUT.search(output, max(0, len(output) - 200)):
         return infra("test_timeout")
-    if _DISK_FULL in output:
-        return infra("disk")
     for mark in _MARKS:
         place = _last_place(output, mark)
         if place is not None and not _summary_after(output, place):
@@ -349,6 +365,17 @@ def _last_place(output: str, mark: _Mark) -> int | None:
             return place + len(mark.literal)
         place = output.rfind(mark.literal, 0, start)
     return None
+
+
+def tests_failed(output: str) -> bool:
+    """Whether a summary tells of tests that failed; most often it is near the end."""
+    near_end = output.find("\n", max(0, len(output) - _TAILS[1])) + 1
+    return bool(_FAILED.search(output, near_end) or _FAILED.search(output))
+
+
+def says_disk_is_full(output: str) -> bool:
+    """Whether an output names a full disk anywhere: worth a look at the disk, and no proof."""
+    return "o space left on device" in output
 
 
 def _summary_after(output: str, place: int) -> bool:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from cooperbench_assets.benchmark import attempts as tries
 from cooperbench_assets.benchmark.evidence import EVIDENCE_LIMIT, LIMITS
-from cooperbench_assets.benchmark.failures import UNKNOWN, classify, infra
+from cooperbench_assets.benchmark.failures import REPEAT_FAILS, UNKNOWN, classify, infra
 from cooperbench_assets.benchmark.records import parse_time
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _graded(reading: PairReading, evaluation: Evaluation) -> Outcome:
         return _failed(spoilt)
     outcome = _failed("tests")
     if (struck := _struck(evaluation)) is not None:
-        outcome = _timed_out(reading, struck.failure, struck.evidence)
+        outcome = _ended(reading, struck.failure, struck.evidence)
     if spoilt is None:
         return outcome
     if outcome.outcome == "fail":
@@ -220,7 +220,7 @@ def _eval_error(reading: PairReading, evaluation: Evaluation) -> Outcome | None:
             return _broken("eval", UNKNOWN, "merge status error, and no text", "eval.json")
         return None
     failure = classify(evaluation.error, "eval")
-    return None if failure is None else _timed_out(reading, failure, evaluation.error)
+    return None if failure is None else _ended(reading, failure, evaluation.error)
 
 
 def _passed(reading: PairReading, evaluation: Evaluation, spoilt: Reason | None) -> Outcome:
@@ -263,25 +263,26 @@ def _struck(evaluation: Evaluation) -> Sign | None:
     return signs[0]
 
 
-def _timed_out(reading: PairReading, failure: Failure, evidence: str) -> Outcome:
-    """Broken; but a test run that ran out of time again on the same patch is a fail."""
-    if failure.family == "test_timeout" and _timed_out_before(reading):
-        return _failed("test_timeout", evidence, "eval.json")
+def _ended(reading: PairReading, failure: Failure, evidence: str) -> Outcome:
+    """Broken; but a test run that did not end by itself again on the same patch is a fail."""
+    reason = REPEAT_FAILS.get(failure.family)
+    if reason is not None and _ended_so_before(reading):
+        return _failed(reason, evidence, "eval.json")
     return _broken("eval", failure, evidence, "eval.json")
 
 
-def _timed_out_before(reading: PairReading) -> bool:
-    """Whether an earlier evaluation of the present patch is recorded as timed out, too."""
+def _ended_so_before(reading: PairReading) -> bool:
+    """Whether an earlier evaluation of the present patch is recorded as timed out or aborted, too."""
     if reading.patch_sha256 is None:
         return False
     evals = [attempt for attempt in reading.attempts if attempt.stage == "eval"]
-    timeouts = [
+    repeats = [
         attempt
         for attempt in evals
-        if attempt.record.family == "test_timeout" and attempt.record.patch_sha256 == reading.patch_sha256
+        if attempt.record.family in REPEAT_FAILS and attempt.record.patch_sha256 == reading.patch_sha256
     ]
     latest = tries.last(evals, "eval")
-    return len(timeouts) > (1 if latest in timeouts else 0)
+    return len(repeats) > (1 if latest in repeats else 0)
 
 
 def _hollow(evaluation: Evaluation) -> bool:

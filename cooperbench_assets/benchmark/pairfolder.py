@@ -14,7 +14,6 @@ import msgspec
 from msgspec import Struct, field
 
 from cooperbench_assets.benchmark import evidence
-from cooperbench_assets.benchmark.failures import DISK_NEEDLE
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, Quarantined, decode, printable, read_bytes
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.benchmark.records import (
@@ -308,11 +307,10 @@ def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     if first is not None and first.feature_id == reading.pair.features[1]:
         first, second = second, first
     merge, applied = record.merge, record.apply_status
-    disk_full = not record.both_passed and DISK_NEEDLE in raw
     reading.evaluation = Evaluation(
         both_passed=record.both_passed,
-        feature_a=_feature(record, first, disk_full),
-        feature_b=_feature(record, second, disk_full),
+        feature_a=_feature(record, first),
+        feature_b=_feature(record, second),
         has_merge=merge is not None,
         merge_status=None if merge is None else merge.status,
         merge_strategy=None if merge is None else merge.strategy,
@@ -324,7 +322,7 @@ def _read_evaluation(sink: Sink, reading: PairReading) -> None:
     )
 
 
-def _feature(record: EvalRecord, feature: FeatureRecord | None, disk_full: bool) -> FeatureVerdict | None:
+def _feature(record: EvalRecord, feature: FeatureRecord | None) -> FeatureVerdict | None:
     if feature is None:
         return None
     return FeatureVerdict(
@@ -332,7 +330,7 @@ def _feature(record: EvalRecord, feature: FeatureRecord | None, disk_full: bool)
         feature.exit_code,
         feature.tests_passed,
         feature.tests_failed,
-        None if record.both_passed else evidence.struck(feature, disk_full),
+        None if record.both_passed else evidence.struck(feature),
     )
 
 

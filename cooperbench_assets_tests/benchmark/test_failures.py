@@ -217,7 +217,10 @@ STRUCK = [
     ("network", "go: dial tcp: lookup proxy.example.com: no such host\n", None),
     ("network", "npm ERR! getaddrinfo EAI_AGAIN example.com\n", None),
     ("network", "E: Temporary failure resolving 'deb.example.com'\n", None),
-    ("disk", "OSError: [Errno 28] No space left on device\n3 failed, 1 passed in 2s", None),
+    ("disk", "OSError: [Errno 28] No space left on device\n1 error in 2s\n", None),
+    ("disk", "write /tmp/b/pkg.a: no space left on device\nFAIL\texample.com/pkg [build failed]\n", 1),
+    ("network", "go: dial tcp: lookup proxy.example.com: no such host\nFAIL\texample.com/pkg [setup failed]\n", 1),
+    ("oom", "=== 12 passed in 3s ===\nrunner.sh: line 9: 77 Killed    python -m pytest tests/b\n", 1),
     ("disk", "ENOSPC: no space left on device, write\n", None),
 ]
 
@@ -244,6 +247,8 @@ def test_a_struck_test_run_is_told_from_a_failed_one(family: str, output: str, e
         ("", None),
         ("11 errors in 10.49s\nRepository cleaned.", None),
         ("8 failed, 1 passed in 12s\n", 124),
+        ("OSError: [Errno 28] No space left on device\n3 failed, 1 passed in 2s", 1),
+        ("E  assert 'No space left on device' not in log\n== 1 failed, 2 passed in 0.1s ==\nRepository cleaned.\n", 1),
     ],
 )
 def test_a_run_that_failed_by_itself_is_no_infrastructure(output: str, exit_code: int | None) -> None:
@@ -272,8 +277,27 @@ def test_the_quick_look_never_misses_what_the_full_one_finds(pieces: list[str]) 
     output = "".join(pieces)
     raw = msgspec.json.encode(output)
     if classify_output(output) is not None:
-        disk = b"o space left on device" in raw
-        assert disk or may_be_struck(memoryview(raw))
+        assert may_be_struck(memoryview(raw))
+
+
+FAILED = [
+    "============ 1 failed, 2 passed in 0.10s ============",
+    "3 failed in 1.2s",
+    "==== 2 failed, 1 warning, 1 error in 61.02s (0:01:01) ====",
+    "--- FAIL: TestResolve (0.00s)",
+    "FAIL\texample.com/pkg\t0.012s",
+    "Tests:       2 failed, 15 passed, 17 total",
+    "test result: FAILED. 3 passed; 1 failed; 0 ignored",
+]
+
+
+@pytest.mark.parametrize("summary", FAILED)
+@given(before=st.lists(_PIECES), after=st.lists(_PIECES), exit_code=st.sampled_from([1, 124, 137, 143, None]))
+def test_nothing_that_code_prints_around_a_summary_with_failures_makes_it_infrastructure(
+    summary: str, before: list[str], after: list[str], exit_code: int | None
+) -> None:
+    output = "\n".join(["".join(before), summary, "".join(after)])
+    assert classify_output(output, exit_code) is None
 
 
 @given(st.text())

@@ -69,7 +69,37 @@ def test_a_repeat_that_is_told_by_an_error_is_a_fail_too(solo: Tree) -> None:
     assert outcome(solo).reason == "test_timeout"
 
 
-def test_a_kill_stays_infrastructure_when_it_repeats(solo: Tree) -> None:
+ABORTED = "[infra:tests_aborted] the kernel killed 1 of the container's processes at its memory limit of 64 MB"
+
+
+def test_the_first_kill_of_a_patchs_tests_is_infrastructure(solo: Tree) -> None:
+    sha = struck_by_a_timeout(solo)
+    solo.evaluation(ONE, passed=(False, False), error=ABORTED)
+    record(solo, 1, sha, family="tests_aborted")
+    found = outcome(solo)
+    assert (found.outcome, found.family, found.retryable) == ("infra_error", "tests_aborted", True)
+
+
+@pytest.mark.parametrize("before", ["tests_aborted", "test_timeout"])
+def test_the_same_patchs_tests_killed_again_are_a_fail_with_what_killed_them(solo: Tree, before: str) -> None:
+    sha = struck_by_a_timeout(solo)
+    solo.evaluation(ONE, passed=(False, False), error=ABORTED)
+    record(solo, 1, sha, family=before)
+    record(solo, 2, sha, family="tests_aborted")
+    found = outcome(solo)
+    assert both(found) == ("fail", "tests", "fail", "tests")
+    assert found.evidence == ABORTED
+
+
+def test_an_evaluation_that_hangs_outside_its_tests_is_never_a_fail(solo: Tree) -> None:
+    sha = struck_by_a_timeout(solo)
+    solo.evaluation(ONE, passed=(False, False), error="[infra:eval_timeout] while the sandbox was made")
+    for n in (1, 2, 3):
+        record(solo, n, sha, family="eval_timeout")
+    assert (outcome(solo).outcome, outcome(solo).family) == ("infra_error", "eval_timeout")
+
+
+def test_a_kill_that_the_machine_may_be_at_fault_for_stays_infrastructure_when_it_repeats(solo: Tree) -> None:
     sha = struck_by_a_timeout(solo)
     solo.evaluation(ONE, passed=(False, True), outputs=("runner.sh: line 9: 12 Killed  pytest\n", None))
     record(solo, 1, sha, family="oom")

@@ -161,6 +161,21 @@ def test_a_test_that_hangs_is_retried_once_and_then_a_fail(core_toy: Toy, tmp_pa
     assert (job.attempts_dir(FIRST) / "eval-1" / "eval.json").exists()
 
 
+def test_tests_that_a_patch_gets_killed_each_time_are_a_fail_and_no_try_is_left_to_a_person(
+    core_toy: Toy, tmp_path: Path
+) -> None:
+    job = cell(core_toy, tmp_path, subset=Subset("one", (FIRST,), tmp_path / "one.json"))
+    run_agents(job, ALL)
+    patch = job.pair_dir(FIRST) / "solo.patch"
+    patch.write_text(core_toy.at_import(1, "import os; os.kill(os.getpid(), 9)") + core_toy.gold(2))
+    assert dict(run_evaluations(job, ALL).failed) == {"tests_aborted": 1}
+    assert outcomes(job) == {FIRST.folder: "infra_error eval/tests_aborted"}
+    report = run_evaluations(job, LaunchOptions(automatic=True))
+    assert (report.done, report.blocked) == (1, {})
+    assert outcomes(job) == {FIRST.folder: "fail tests"}
+    assert attempt(job, FIRST, "eval-2")["outcome"] == "completed"
+
+
 def test_the_budget_stops_launches_marks_the_cell_and_more_money_completes_it(core_toy: Toy, tmp_path: Path) -> None:
     limits = Limits(concurrency=1, cell_max_cost_usd=1.0)
     report = run_agents(cell(core_toy, tmp_path, limits=limits), ALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,10 +144,10 @@ def test_upstream_s_own_timeout_holds_for_commands_and_for_tests_where_nothing_e
 @pytest.mark.parametrize(
     ("statement", "family"),
     [
-        ("import os\nos.kill(os.getpid(), 9)", "oom"),
-        ("import os\nos.kill(os.getppid(), 9)", "oom"),
-        ("import os\nos.kill(os.getppid(), 15)\nimport time; time.sleep(1)", "container_died"),
-        ("import errno\nraise OSError(errno.ENOSPC, 'No space left on device')", "disk"),
+        ("import os\nos.kill(os.getpid(), 9)", "tests_aborted"),
+        ("import os\nos.kill(os.getppid(), 9)", "tests_aborted"),
+        ("import os\nos.kill(os.getppid(), 15)\nimport time; time.sleep(1)", "tests_aborted"),
+        ("import errno\nraise OSError(errno.ENOSPC, 'No space left on device')", "tests_aborted"),
         ("raise SystemExit('pip: Temporary failure in name resolution')", "network"),
     ],
 )
@@ -163,11 +164,83 @@ def test_a_crash_of_the_tested_code_is_its_own_failure(evaluations: Evaluations,
     assert result["both_passed"] is False
 
 
-def test_the_error_reaches_eval_json_through_the_fallback_too(toy: Toy, tmp_path: Path, isolation: str) -> None:
-    """A conflict makes upstream test one patch alone; what strikes there is no failure either."""
-    hang = toy.at_import(3, "while True: pass")
-    result = Evaluations(toy, tmp_path, isolation, test_timeout_seconds=1.0).merged(hang, toy.gold(4), (3, 4))
+@pytest.mark.parametrize("statement", ["while True: pass", "import os; os.kill(os.getppid(), 9)"])
+def test_a_conflict_stands_though_the_tests_of_one_patch_alone_hang_or_are_killed(
+    toy: Toy, tmp_path: Path, isolation: str, statement: str
+) -> None:
+    """A conflict makes upstream test the first agent's patch alone: its end says nothing of the merge."""
+    patch = toy.at_import(3, statement)
+    result = Evaluations(toy, tmp_path, isolation, test_timeout_seconds=1.0).merged(patch, toy.gold(4), (3, 4))
+    assert (result["error"], result["both_passed"]) == (None, False)
+    assert (result["merge"]["status"], result["merge"]["strategy"]) == ("conflicts", "naive")
+
+
+def test_a_patch_that_does_not_apply_stands_though_the_tests_of_the_other_alone_hang(
+    toy: Toy, tmp_path: Path, isolation: str
+) -> None:
+    broken = toy.gold(2).replace("return None", "return Nothing")
+    hang = toy.at_import(1, "while True: pass")
+    result = Evaluations(toy, tmp_path, isolation, test_timeout_seconds=1.0).merged(hang, broken)
+    assert (result["error"], result["merge"]["status"]) == (None, "missing_input")
+
+
+def test_infrastructure_that_strikes_the_tests_of_one_patch_alone_is_an_error_all_the_same(
+    evaluations: Evaluations, toy: Toy
+) -> None:
+    """The first agent's patch alone may pass, which upstream counts: another try can tell."""
+    patch = toy.at_import(3, "raise SystemExit('pip: Temporary failure in name resolution')")
+    assert str(evaluations.merged(patch, toy.gold(4), (3, 4))["error"]).startswith("[infra:network]")
+
+
+def test_two_equal_patches_that_conflict_with_nothing_are_judged_by_their_tests(
+    toy: Toy, tmp_path: Path, isolation: str
+) -> None:
+    # Its line count is wrong, so that it does not apply at first; upstream counts anew.
+    hang = toy.at_import(1, "while True: pass").replace("@@ -1,2 ", "@@ -1,7 ")
+    result = Evaluations(toy, tmp_path, isolation, test_timeout_seconds=1.0).merged(hang, hang)
     assert result["error"] == "[infra:test_timeout] Command timed out after 1 seconds"
+
+
+@pytest.mark.parametrize("words", ["No space left on device", "runner.sh: line 9: 12 Killed  python", "out of memory"])
+def test_tests_that_failed_are_a_failure_whatever_the_tested_code_prints(
+    evaluations: Evaluations, toy: Toy, words: str
+) -> None:
+    prints = f"import atexit\nprint({words!r})\natexit.register(print, {words!r})\nreturn 7"
+    result = evaluations.solo(toy.patch(1, prints) + toy.gold(2))
+    assert (result["error"], result["feature1"]["passed"], result["feature2"]["passed"]) == (None, False, True)
+    assert result["feature1"]["test_output"].count(words) == 2
+
+
+WRITES = """\
+try:
+    open("big", "wb").write(bytes(10**8))
+except OSError as error:
+    return str(error)
+return 1
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB; only root can make one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no small file system can be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_is_infrastructure_though_the_tests_go_on_to_their_summary(
+    toy: Toy, tmp_path: Path, small_disk: Path, isolation: str
+) -> None:
+    patch = toy.patch(1, WRITES) + toy.gold(2)
+    assert Evaluations(toy, tmp_path, isolation).solo(patch)["both_passed"] is True
+    result = Evaluations(toy, small_disk, isolation).solo(patch)
+    assert str(result["error"]).startswith("[infra:disk] test run ended with exit code 1")
+    assert "1 failed" in str(result["error"])
 
 
 def test_a_pair_that_failed_already_fails_whatever_strikes_its_second_run(

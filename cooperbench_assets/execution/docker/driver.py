@@ -29,16 +29,24 @@ exec 6>&2 2>/dev/null
 declare +x SHLVL OLDPWD
 
 out_of_memory() {
-  local file key value
+  local file key value usage limit
   killed=-1
+  stopped=0
+  reached=0
   for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
     [[ -r $file ]] || continue
-    while read -r key value; do [[ $key == oom_kill ]] && killed=$value; done <"$file"
+    while read -r key value; do
+      [[ $key == oom_kill ]] && killed=$value
+      [[ $key == oom ]] && stopped=$value
+    done <"$file"
   done
+  read -r usage </sys/fs/cgroup/memory/memory.max_usage_in_bytes &&
+    read -r limit </sys/fs/cgroup/memory/memory.limit_in_bytes && ((usage >= limit)) && reached=1
 }
 
 out_of_memory
 before=$killed
+stopped_before=$stopped
 next() { IFS= read -r -d '' -u 5 "$1"; }
 while next token && next together && next count; do
   args=()
@@ -52,15 +60,18 @@ while next token && next together && next count; do
   code=$?
   kill -KILL -- "-$!"
   out_of_memory
-  printf '\0%s %d %d\0' "$token" "$code" "$((killed < 0 ? -1 : killed - before))"
+  printf '\0%s %d %d %d\0' "$token" "$code" "$((killed < 0 ? -1 : killed - before))" \
+    "$((stopped - stopped_before + reached))"
   before=$killed
+  stopped_before=$stopped
   [[ $together == 1 ]] || printf '\0%s \0' "$token" >&6
 done
 """
 """Reads ``token NUL together NUL count NUL arg NUL …`` and runs it; bash 4.4 or later.
 
 The kernel's count of processes killed for want of memory is read before and after each command: an exit code of 137
-alone may have any cause, and a killed grandchild need not show in it.
+alone may have any cause, and a killed grandchild need not show in it. So is whether the container's own limit was
+reached (which cgroups of version 1 tell of its whole life): where it was not, the whole machine had no memory left.
 """
 
 COMMAND = ("bash", "--noprofile", "--norc", "-c", SCRIPT)

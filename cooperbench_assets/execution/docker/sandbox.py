@@ -12,13 +12,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
+from cooperbench_assets.benchmark.failures import tests_failed
 from cooperbench_assets.execution.docker import ownership, reach
 from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets.execution.docker.options import DockerOptions
 from cooperbench_assets.execution.docker.session import Answer, ContainerGoneError, Session, Wanted
-from cooperbench_assets.execution.infrastructure import InfrastructureError, look_at_test_run
-from cooperbench_assets.execution.sandboxes.base import PATCHES, RUNNER, Finished
+from cooperbench_assets.execution.infrastructure import Around, InfrastructureError, is_full, look_at_test_run
+from cooperbench_assets.execution.sandboxes.base import PATCHES, Finished
 from cooperbench_assets.execution.sandboxes.commands import DeadlineError
+from cooperbench_assets.execution.sandboxes.grading import Grading, is_test_run
 
 if TYPE_CHECKING:
     from cooperbench_assets.execution.protocol import ChildRequest
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 # The kernel takes no argument of 128 KiB or more; upstream sends whole patches as one.
 _LONGEST_ARGUMENT = 120_000
 _LOG = logging.getLogger(__name__)
+_LOOK_AT_DISKS = ("stat", "-f", "-c", "%a %S %d %c", "/workspace", "/tmp")  # noqa: S108 - the container's own
 
 
 class DockerBackend:
@@ -93,7 +96,7 @@ class DockerSandbox:
         self._timeout = timeout
         self._test_timeout = options.test_timeout_seconds or timeout
         self._scripts = 0
-        self._graded_failure = False
+        self._grading = Grading()
         self._struck: InfrastructureError | None = None
 
     @property
@@ -106,19 +109,20 @@ class DockerSandbox:
 
         Raises:
             InfrastructureError: for a deadline, a lack of memory, a dead container, a lost engine, a full disk or a
-                missing network, which upstream then writes into eval.json as its error. Not where a test run of this
-                sandbox has failed by itself before: the pair fails whatever struck this one, so it is graded as
-                upstream would.
+                missing network, which upstream then writes into eval.json as its error. Not where the pair fails
+                whatever struck this command (`Grading`): then it is graded as upstream would.
         """
-        is_test = any(RUNNER in arg for arg in args)
+        is_test = is_test_run(args)
         if self._struck is not None:
-            return self._strike(self._struck, "", 137, is_test=is_test)
+            return self._grading.strike(args, self._struck, 137)
         try:
             answer = self._run(args, is_test=is_test)
         except InfrastructureError as error:
             self._struck = error
-            return self._strike(error, "", 137, is_test=is_test)
-        return self._judge_test_run(answer) if is_test else self._judge(answer)
+            return self._grading.strike(args, error, -1 if error.family == "test_timeout" else 137)
+        if seen := self._seen(answer) if is_test else self._seen_of_command(answer):
+            return self._grading.strike(args, seen, answer.code, answer.stdout)
+        return self._grading.saw(args, Finished(answer.code, answer.stdout, answer.stderr))
 
     def terminate(self) -> None:
         """Kill and remove the container. Raises nothing: upstream would lose the verdict over it."""
@@ -136,40 +140,40 @@ class DockerSandbox:
         except DeadlineError as error:
             # Only its container's end ends everything that a hung command has started.
             self._session.remove()
-            raise InfrastructureError("test_timeout", f"{error}{_last_words(error.output)}") from error
+            family = "test_timeout" if is_test else "eval_timeout"
+            raise InfrastructureError(family, f"{error}{_last_words(error.output)}") from error
         except ContainerGoneError as error:
             why = self._session.why_gone()
             raise InfrastructureError(why.family, f"{why.text}{_last_words(error.output)}") from error
 
-    def _judge(self, answer: Answer) -> Finished:
-        if answer.code != 0 and answer.out_of_memory:
-            raise self._out_of_memory(answer)
-        return Finished(answer.code, answer.stdout, answer.stderr)
+    def _seen_of_command(self, answer: Answer) -> InfrastructureError | None:
+        return self._out_of_memory(answer, "oom") if answer.code != 0 and answer.out_of_memory else None
 
-    def _judge_test_run(self, answer: Answer) -> Finished:
-        struck = look_at_test_run(answer.code, answer.stdout)
-        if answer.code != 0 and answer.out_of_memory:
-            struck = self._out_of_memory(answer)
-        elif struck is not None and struck.family == "oom" and answer.out_of_memory == 0:
-            struck = InfrastructureError("container_died", f"{struck.text} (killed, and not for want of memory)")
-        if struck is not None:
-            return self._strike(struck, answer.stdout, answer.code, is_test=True)
-        self._graded_failure |= answer.code != 0
-        return Finished(answer.code, answer.stdout)
+    def _seen(self, answer: Answer) -> InfrastructureError | None:
+        """What struck a test run that ended."""
+        if answer.code != 0 and answer.out_of_memory and not (answer.at_limit and tests_failed(answer.stdout)):
+            return self._out_of_memory(answer, "tests_aborted" if answer.at_limit else "oom")
+        return look_at_test_run(answer.code, answer.stdout, lambda: Around(self._disk_is_full(), _memory_short(answer)))
 
-    def _strike(self, error: InfrastructureError, output: str, code: int, *, is_test: bool) -> Finished:
-        if not (is_test and self._graded_failure):
-            raise error
-        code = -1 if error.family == "test_timeout" else code
-        return Finished(code, f"{output}\n{error}" if output else str(error))
-
-    def _out_of_memory(self, answer: Answer) -> InfrastructureError:
+    def _out_of_memory(self, answer: Answer, family: str) -> InfrastructureError:
         limit = f"of {self._memory_mb} MB " if self._memory_mb else ""
+        where = f"at its memory limit {limit}" if answer.at_limit else "because the machine had no memory left "
         return InfrastructureError(
-            "oom",
-            f"the kernel killed {answer.out_of_memory} of the container's processes at its memory limit {limit}"
+            family,
+            f"the kernel killed {answer.out_of_memory} of the container's processes {where}"
             f"(exit code {answer.code}){_last_words(answer.stdout)}",
         )
+
+    def _disk_is_full(self) -> bool | None:
+        """Whether a disk of the container is full; None where it cannot be asked."""
+        try:
+            answer = self._session.run(_LOOK_AT_DISKS, self._timeout, together=False)
+        except (DeadlineError, ContainerGoneError):
+            return None
+        disks = [[int(number) for number in line.split()] for line in answer.stdout.splitlines()]
+        if answer.code != 0 or not disks:
+            return None
+        return any(is_full(blocks * size, free, files) for blocks, size, free, files in disks)
 
     def _shortened(self, args: tuple[str, ...]) -> tuple[str, ...]:
         """The command with a script in place of a command text that is too long to be an argument."""
@@ -191,6 +195,11 @@ class DockerSandbox:
             if written.code != 0:
                 _raise_unwritten(path, written)
         return path
+
+
+def _memory_short(answer: Answer) -> bool | None:
+    """Whether the machine was out of memory; a kill at the container's own limit is told of elsewhere."""
+    return None if answer.out_of_memory is None else answer.out_of_memory > 0
 
 
 def _raise_unwritten(path: str, written: Answer) -> NoReturn:

@@ -64,6 +64,9 @@ class Answer:
     out_of_memory: int | None
     """Processes in the container that the kernel killed meanwhile for want of memory; None where it does not say."""
 
+    at_limit: bool
+    """The container's own memory limit was reached meanwhile."""
+
     stdout: str
     stderr: str
 
@@ -127,8 +130,8 @@ class Session:
             raise DeadlineError(seconds, out.text() + err.text()) from error
         except (OSError, EOFError) as error:
             raise ContainerGoneError(out.text() + err.text()) from error
-        code, killed = out.said or (1, 0)
-        return Answer(code, None if killed < 0 else killed, out.text(), err.text())
+        code, killed, at_limit = out.said or (1, 0, 0)
+        return Answer(code, None if killed < 0 else killed, at_limit > 0, out.text(), err.text())
 
     def remove(self) -> None:
         """Kill and remove the container, with its volumes.

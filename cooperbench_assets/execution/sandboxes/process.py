@@ -20,11 +20,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cooperbench_assets.execution.infrastructure import InfrastructureError, from_exception, look_at_test_run
+from cooperbench_assets.execution.infrastructure import (
+    Around,
+    InfrastructureError,
+    disk_is_full,
+    from_exception,
+    look_at_test_run,
+    memory_kills,
+)
 from cooperbench_assets.execution.sandboxes import bubblewrap
-from cooperbench_assets.execution.sandboxes.base import RUNNER, Finished, SandboxOptions
+from cooperbench_assets.execution.sandboxes.base import Finished, SandboxOptions
 from cooperbench_assets.execution.sandboxes.bubblewrap import Bubblewrap
 from cooperbench_assets.execution.sandboxes.commands import DeadlineError, run
+from cooperbench_assets.execution.sandboxes.grading import Grading, is_test_run
 from cooperbench_assets.execution.sandboxes.rewriting import Rewriting
 from cooperbench_assets.execution.sandboxes.variables import HOME_IN_TMP
 
@@ -136,41 +144,40 @@ class ProcessSandbox:
         self._output_limit = options.output_limit
         self._workdir = workdir
         self._keep_fds = keep_fds
-        self._graded_failure = False
+        self._grading = Grading()
 
     def exec(self, *args: str) -> Finished:
         """Run a command. The one that names the runner is a test run: it has the deadline of tests.
 
         Raises:
             InfrastructureError: for a deadline, a death by signal, a full disk or a missing network, which
-                upstream then writes into eval.json as its error. Not where a test run of this sandbox has failed
-                by itself before: the pair fails whatever struck this one, so it is graded as upstream would.
+                upstream then writes into eval.json as its error. Not where the pair fails whatever struck this
+                command (`Grading`): then it is graded as upstream would.
         """
-        is_test = any(RUNNER in arg for arg in args)
+        is_test = is_test_run(args)
+        killed = memory_kills() if is_test else None
         try:
             if self._write_patch(args):
                 return Finished(0, "")
             finished = self._run(args, self._test_timeout if is_test else self._timeout, merge=is_test)
         except DeadlineError as error:
-            # Its words are those of upstream's own sandboxes, so that an output that is graded reads the same.
-            finished = Finished(-1, f"{self._isolation.outward(error.output)}\n{error}")
-            self._strike(is_test, InfrastructureError("test_timeout", str(error)))
+            struck = InfrastructureError("test_timeout" if is_test else "eval_timeout", str(error))
+            return self._grading.strike(args, struck, -1, self._isolation.outward(error.output))
         except OSError as error:
             raise from_exception(error) or error from error
-        if is_test:
-            if struck := look_at_test_run(finished.returncode, finished.stdout):
-                self._strike(is_test, struck)
-            self._graded_failure |= finished.returncode != 0
-        return finished
+        if is_test and (seen := look_at_test_run(finished.returncode, finished.stdout, lambda: self._around(killed))):
+            return self._grading.strike(args, seen, finished.returncode, finished.stdout)
+        return self._grading.saw(args, finished)
 
     def terminate(self) -> None:
         """Remove the sandbox's folder."""
         self._isolation.close()
         _remove(self._root)
 
-    def _strike(self, is_test: bool, error: InfrastructureError) -> None:
-        if not (is_test and self._graded_failure):
-            raise error
+    def _around(self, killed: int | None) -> Around:
+        """The surroundings after a test run; `killed` is `memory_kills` from before it."""
+        now = memory_kills()
+        return Around(disk_is_full(self._root), None if killed is None or now is None else now > killed)
 
     def _run(self, args: tuple[str, ...], seconds: float, *, merge: bool) -> Finished:
         argv, cwd = self._isolation.command(args, self._workdir)

@@ -89,7 +89,7 @@ def troubled(own: Own, toy: Toy, folder: Path, server: tuple[str, int]) -> tuple
     does = {
         "nothing": ((1, 2), ""),
         "network": ((1, 3), f"import socket; socket.create_connection({server!r}).close()"),
-        "oom": ((1, 4), "held = b'x' * (160 * 2**20)"),
+        "tests_aborted": ((1, 4), "held = b'x' * (160 * 2**20)"),
         "test_timeout": ((2, 3), f"time.sleep(float(os.environ.get({SLOW!r}, 0)))"),
     }
     pairs = {name: Pair(own.task.repo, TASK, features) for name, (features, _) in does.items()}
@@ -176,7 +176,7 @@ def test_whatever_strikes_a_cell_is_no_fail_and_the_run_after_it_completes_the_c
 
         # Nothing strikes any more.
         assert set(evaluated(job, own).values()) == {"pass"}
-    assert [outcome for _, outcome, _ in attempts(job, pairs["oom"])] == [
+    assert [outcome for _, outcome, _ in attempts(job, pairs["tests_aborted"])] == [
         "completed",
         *2 * ["infra_error"],
         "completed",

@@ -24,6 +24,7 @@ from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets.execution.docker.options import DockerOptions
 from cooperbench_assets.execution.docker.ownership import PREFIX
 from cooperbench_assets.execution.docker.sandbox import DockerBackend, DockerSandbox
+from cooperbench_assets.execution.docker.session import Answer
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.sandboxes.base import RUNNER
 from cooperbench_assets_tests.execution.docker.proxy import EngineDoor
@@ -204,13 +205,40 @@ def test_a_pair_whose_first_feature_failed_fails_whatever_strikes_the_second(
     assert "[infra:container_died]" in result["feature2"]["test_output"]
 
 
-def test_a_test_that_needs_more_memory_than_there_is_is_infrastructure(
-    backend: Make, toy: Toy, toy_dataset: Path
-) -> None:
+def test_a_test_that_is_killed_at_its_containers_limit_is_aborted(backend: Make, toy: Toy, toy_dataset: Path) -> None:
     case = coop(toy.gold(1), toy.at_import(2, EATS_MEMORY))
     result = case.by(backend(memory_mb=64), toy_dataset)
-    assert result["error"].startswith("[infra:oom] the kernel killed 1 of the container's processes")
-    assert "64 MB" in result["error"]
+    assert result["error"].startswith(
+        "[infra:tests_aborted] the kernel killed 1 of the container's processes at its memory limit of 64 MB"
+    )
+
+
+def test_a_conflict_stands_though_the_tests_of_agent_1_alone_are_killed_at_the_containers_limit(
+    backend: Make, toy: Toy, toy_dataset: Path
+) -> None:
+    result = coop(toy.at_import(3, EATS_MEMORY), toy.gold(4), (3, 4)).by(backend(memory_mb=64), toy_dataset)
+    assert (result["error"], result["both_passed"], result["merge"]["status"]) == (None, False, "conflicts")
+
+
+def test_a_test_whose_child_is_killed_at_the_limit_and_which_then_fails_has_failed(
+    backend: Make, toy: Toy, toy_dataset: Path
+) -> None:
+    eats = f"import subprocess, sys\nreturn subprocess.call([sys.executable, '-c', {EATS_MEMORY!r}])"
+    result = solo(toy.patch(1, eats), toy.gold(2)).by(backend(memory_mb=64), toy_dataset)
+    assert (result["error"], result["both_passed"]) == (None, False)
+    assert "1 failed" in result["feature1"]["test_output"]
+
+
+@pytest.mark.parametrize(("at_limit", "family"), [(True, "tests_aborted"), (False, "oom")])
+def test_a_kill_for_want_of_memory_is_the_patchs_only_where_the_container_was_at_its_own_limit(
+    at_limit: bool, family: str, sandbox: DockerSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine cannot be brought out of memory for a test: the kernel's counts are played.
+    answer = Answer(137, 1, at_limit, "collected 3 items", "")
+    monkeypatch.setattr(sandbox, "_run", lambda *_, **__: answer)
+    with pytest.raises(InfrastructureError) as error:
+        sandbox.exec("bash", "-c", f"bash {RUNNER}")
+    assert error.value.family == family
 
 
 def test_a_test_that_survives_a_killed_child_is_judged(backend: Make, toy: Toy, toy_dataset: Path) -> None:
@@ -222,7 +250,7 @@ def test_a_test_that_survives_a_killed_child_is_judged(backend: Make, toy: Toy, 
 def test_a_process_that_was_killed_with_memory_to_spare_is_not_called_out_of_memory(sandbox: DockerSandbox) -> None:
     with pytest.raises(InfrastructureError) as error:
         sandbox.exec("bash", "-c", f"# {RUNNER}\nkill -9 $$")
-    assert error.value.family == "container_died"
+    assert error.value.family == "tests_aborted"
 
 
 def test_a_deadline_of_tests_stands_above_upstreams_own_which_other_commands_have(
@@ -231,8 +259,9 @@ def test_a_deadline_of_tests_stands_above_upstreams_own_which_other_commands_hav
     made = backend(test_timeout_seconds=60).create_sandbox(toy_image, timeout=1)
     try:
         assert made.exec("bash", "-c", f"# {RUNNER}\nsleep 2; echo ended").stdout_read() == "ended\n"
-        with pytest.raises(InfrastructureError, match="timed out after 1 seconds"):
+        with pytest.raises(InfrastructureError, match="timed out after 1 seconds") as error:
             made.exec("bash", "-c", "sleep 60")
+        assert error.value.family == "eval_timeout"
     finally:
         made.terminate()
 
@@ -270,10 +299,21 @@ def test_a_test_that_cannot_reach_the_package_index_is_infrastructure(
     assert result["error"].startswith("[infra:network]")
 
 
-def test_a_full_disk_is_infrastructure(backend: Make, toy: Toy, toy_dataset: Path) -> None:
+def test_tests_that_break_off_over_a_full_disk_though_there_is_room_are_aborted(
+    backend: Make, toy: Toy, toy_dataset: Path
+) -> None:
     full = "open('/dev/full', 'w').write('x' * 9999)"
     result = solo(toy.at_import(1, full), toy.gold(2)).by(backend(), toy_dataset)
-    assert result["error"].startswith("[infra:disk]")
+    assert result["error"].startswith("[infra:tests_aborted] test run ended with exit code 1 and names a full disk")
+
+
+@pytest.mark.parametrize("tests", ["echo '1 failed in 0.01s'; exit 1", "exit 1"])
+def test_a_full_disk_is_infrastructure_whatever_the_tests_made_of_it(sandbox: DockerSandbox, tests: str) -> None:
+    # No disk of the engine may be filled for a test: what `stat` says of a full one is played.
+    sandbox.exec("bash", "-c", "printf '#!/bin/sh\\necho 10 4096 99999 999999\\n' > /bin/stat && chmod +x /bin/stat")
+    with pytest.raises(InfrastructureError) as error:
+        sandbox.exec("bash", "-c", f"# {RUNNER}\necho 'OSError: [Errno 28] No space left on device'; {tests}")
+    assert error.value.family == "disk"
 
 
 @quiet
