@@ -61,6 +61,10 @@ class HarnessError(RuntimeError):
     """The harness cannot be used, or its server is gone; the text says what a person can do."""
 
 
+class ChildRefused(HarnessError):
+    """The system lets the server start no further child now: it has no process or memory left. What runs goes on."""
+
+
 class Child:
     """One pair at one stage, in a process group and session of its own."""
 
@@ -167,7 +171,7 @@ class HarnessServer:
         """
         if self.alive:
             return
-        self.close()
+        self._shut()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -217,7 +221,8 @@ class HarnessServer:
             slot_fd: A file that the child keeps open as long as it runs.
 
         Raises:
-            HarnessError: if the server is gone or cannot fork. The pair was then not started.
+            ChildRefused: if the server cannot fork now. The pair was not started.
+            HarnessError: if the server is gone. The pair was not started.
         """
         if request.key in self._children:
             raise ValueError(f"a child with the key {request.key!r} runs already")
@@ -275,6 +280,11 @@ class HarnessServer:
 
     def close(self) -> None:
         """End all children and the server. Does nothing if it is not running."""
+        self._shut()
+        # Nobody waits for them any more; the next to use this server may have children of the same names.
+        self._fresh.clear()
+
+    def _shut(self) -> None:
         if self._connection is not None and self._failure is None:
             self.kill(self.children)
         if self._connection is not None:
@@ -298,7 +308,7 @@ class HarnessServer:
         while child.pid == 0:
             self._living()
             if refusal := self._refusals.pop(child.key, None):
-                raise HarnessError(refusal)
+                raise ChildRefused(refusal)
             if time.monotonic() >= end:
                 self._bury(f"it did not start a child within {_ANSWER_SECONDS:g} s")
             self._listen(end - time.monotonic())

@@ -228,6 +228,16 @@ def test_close_ends_every_child(own: Runs) -> None:
     assert all(child.ended is not None and child.ended.signal == signal.SIGTERM for child in children)
 
 
+def test_a_server_that_was_closed_tells_its_next_user_nothing_of_the_last_one_s_children(own: Runs) -> None:
+    request = own.request("sleep:600")
+    own.server.launch(request)
+    own.server.close()
+    own.server.start()
+    again = own.server.launch(request)
+    assert own.server.wait(0) == []
+    assert again.ended is None
+
+
 def test_a_dead_server_is_noticed_its_children_are_ended_and_it_starts_anew(own: Runs) -> None:
     child = own.server.launch(own.request("leave:hang"))
     left = pids_left_by(child.request.staging)
