@@ -41,7 +41,8 @@ class BoundExperiment:
     spec: ExperimentSpec
     project: Project
     listener: Callable[[Cell, Progress], None] | None = None
-    """Called with the progress of a stage of a cell that runs in this process; what it raises ends the stage."""
+    """Called with the progress of a stage of a cell that runs in this process. An `Exception` that it raises is logged,
+    anything else ends the stage."""
 
     @property
     def logs(self) -> Path:

@@ -7,8 +7,9 @@ pairs are run (``execution.cell``).
 from __future__ import annotations
 
 import hashlib
-import time
-from typing import TYPE_CHECKING, Any
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 import polars as pl
@@ -17,13 +18,14 @@ from pydantic import Field
 
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.assets.progress import News, describe, describe_wait
 from cooperbench_assets.demo import DEMO_AGENT, eval_environment
 from cooperbench_assets.execution.cell import plan_stage, run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits, Preflight
 from cooperbench_assets.execution.options import LaunchOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cooperbench_assets.benchmark.pairs import Subset
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from cooperbench_assets.spec import CellSpec
 
 SAY_SECONDS = 2.0
-"""Shortest time between two observations: each is a row in Dagster's event log."""
+"""Shortest time between two observations: each is a row in Dagster's event log, and made where something changed."""
+
+_LOG = logging.getLogger(__name__)
 
 AGENT_CONFIG = "agent_config-{hash}.yaml"
 """The effective agent config, in the run folder: what the agents were really given. Another config is another file, so
@@ -165,7 +169,8 @@ def run_stage(
     """
     work = run_agents if STAGES[key.path[-1]] == "agent" else run_evaluations
     job = job_of(bound, cell, bound.subset())
-    report = work(job, config.options(), _teller(context, bound, cell, key), what=f"run {context.run.run_id}")
+    with _Teller(context, bound, cell, key) as teller:
+        report = work(job, config.options(), teller.hear, what=f"run {context.run.run_id}")
     for note in report.notes:
         context.log.warning(note)
     if report.stopped:
@@ -173,27 +178,60 @@ def run_stage(
     return _report_metadata(report)
 
 
-def _teller(
-    context: dg.AssetExecutionContext, bound: BoundExperiment, cell: CellSpec, key: dg.AssetKey
-) -> Callable[[Progress], None]:
-    """Says progress to the log, as observations that the UI plots, and to whoever listens in this process."""
-    said = float("-inf")
+class _Teller:
+    """Says progress to the log, as observations that the UI plots, and to whoever listens in this process.
 
-    def tell(progress: Progress) -> None:
-        nonlocal said
-        if bound.listener is not None:
-            bound.listener(cell.cell, progress)
-        moment = time.monotonic()
-        if moment - said < SAY_SECONDS and progress.ended < progress.total:
-            return
-        said = moment
-        failed = ", ".join(f"{count} {family}" for family, count in sorted(progress.failed.items()))
-        end = f", expected to end at {progress.expected_end:%H:%M:%S} UTC" if progress.expected_end else ""
-        context.log.info(
-            f"{progress.done} of {progress.total} pairs done, {progress.running} running, "
-            f"{failed or 'none'} failed, {progress.cost_usd:.2f} USD{end}"
-        )
-        metadata = {
+    Dagster's storage is written to from a thread of its own: one that is locked, slow or away holds up no launch. What
+    could not be stored is said again later, as it stands then.
+    """
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, bound: BoundExperiment, cell: CellSpec, key: dg.AssetKey
+    ) -> None:
+        self._context, self._bound, self._cell, self._key = context, bound, cell, key
+        self._heard: Progress | None = None
+        self._news = News()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._over.set()
+        # Who cancels does not wait for a storage; a step that ended does, as with each of its own events.
+        self._thread.join(None if kind is None else 1.0)
+
+    def hear(self, progress: Progress) -> None:
+        """Take note of where the launch stands; what the listener raises goes through."""
+        self._heard = progress
+        if self._bound.listener is not None:
+            self._bound.listener(self._cell.cell, progress)
+
+    def _work(self) -> None:
+        failed = False
+        while not self._over.wait(SAY_SECONDS):
+            failed = not self._tell(quiet=failed)
+        self._tell(quiet=failed)
+
+    def _tell(self, *, quiet: bool) -> bool:
+        """Say where the launch stands, if that is new; False if it could not be stored."""
+        progress = self._heard
+        if progress is None or not self._news.is_new(progress):
+            return True
+        try:
+            self._context.log.info(describe(progress))
+            self._context.log_event(self._observation(progress))
+        except Exception as error:
+            if not quiet:
+                _LOG.warning("%s: progress could not be stored, and is said again later: %s", self._cell.cell, error)
+            return False
+        self._news.told(progress)
+        return True
+
+    def _observation(self, progress: Progress) -> dg.AssetObservation:
+        metadata: dict[str, Any] = {
             "done": progress.done,
             "running": progress.running,
             "failed": sum(progress.failed.values()),
@@ -201,9 +239,9 @@ def _teller(
             "cell_cost_usd": progress.cost_usd,
             "seconds": progress.seconds,
         }
-        context.log_event(dg.AssetObservation(asset_key=key, partition=partition_key(cell.cell), metadata=metadata))
-
-    return tell
+        if progress.waiting is not None:
+            metadata["waiting"] = describe_wait(progress.waiting)
+        return dg.AssetObservation(self._key, partition=partition_key(self._cell.cell), metadata=metadata)
 
 
 def _report_metadata(report: StageReport) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cooperbench_assets.analysis.intervals import wilson
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.execution import job_of
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, op_name, partition_key
+from cooperbench_assets.assets.progress import News, describe
 from cooperbench_assets.assets.publishing import publish_tables
 from cooperbench_assets.automation.runs import job_name
 from cooperbench_assets.bound import BoundExperiment
@@ -80,8 +81,12 @@ def evaluate_again(
     spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
     job = job_of(bound, spec, bound.subset())
 
+    news = News()
+
     def tell(progress: Progress) -> None:
-        context.log.info(f"{progress.done} of {progress.total} pairs evaluated again, {progress.running} running")
+        if news.is_new(progress):
+            context.log.info(describe(progress))
+            news.told(progress)
 
     report = run_second_verdict(
         job, LaunchOptions(concurrency=concurrency), tell, what=f"Dagster run {context.run.run_id[:8]}"

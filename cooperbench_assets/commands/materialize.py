@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from cooperbench_assets.assets.progress import News, describe_wait
 from cooperbench_assets.commands.context import choose, find_project, load_experiments
 from cooperbench_assets.commands.output import console
 
@@ -159,6 +160,7 @@ def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
     )
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         bars: dict[tuple[Cell, str], TaskID] = {}
+        waits: dict[tuple[Cell, str], News] = defaultdict(News)
 
         def follow(cell: Cell, stage: StageProgress) -> None:
             bar = bars.get((cell, stage.stage))
@@ -166,9 +168,14 @@ def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
                 bar = bars[cell, stage.stage] = progress.add_task("starting", total=None)
             failed = sum(stage.failed.values())
             struck = f", {failed} struck by infrastructure" if failed else ""
+            name = f"{cell.setting} seed {cell.seed} {STAGE_NAMES[stage.stage]}"
+            waiting = f", {describe_wait(stage.waiting)}" if stage.waiting is not None else ""
+            if waiting and not stage.running and not out.is_terminal and waits[cell, stage.stage].is_new(stage):
+                out.print(f"{name}{waiting}")
+                waits[cell, stage.stage].told(stage)
             progress.update(
                 bar,
-                description=f"{cell.setting} seed {cell.seed} {STAGE_NAMES[stage.stage]}{struck}",
+                description=f"{name}{struck}{waiting}",
                 total=stage.total,
                 completed=stage.ended,
                 visible=stage.ended < stage.total,

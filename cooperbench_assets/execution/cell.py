@@ -23,6 +23,7 @@ from cooperbench_assets.execution.history import read_history
 from cooperbench_assets.execution.job import NEEDS_ENGINE
 from cooperbench_assets.execution.launch import Launch, base_report, plan_owed
 from cooperbench_assets.execution.lock import cell_lock
+from cooperbench_assets.execution.slots import SlotsError
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.sweep import Swept, sweep
 from cooperbench_assets.execution.verdicts import plan_round
@@ -156,17 +157,17 @@ _NO_PLACE = {
 
 @contextlib.contextmanager
 def _clear_errors(job: CellJob) -> Iterator[None]:
-    """A full or closed disk under our own files as one clear error."""
+    """What our own files or slots cannot be used for, such as a full disk, as one clear error."""
     try:
         yield
+    except SlotsError as error:
+        raise LaunchError(f"{job.label}: {error}") from error
     except OSError as error:
-        if error.errno not in _NO_PLACE:
-            raise
+        again = "fix that, and run the cell again: it goes on where it stopped"
+        if (why := _NO_PLACE.get(error.errno or 0)) is None:
+            raise LaunchError(f"{job.label}: {error}; {again}") from error
         where = f" ({error.filename})" if error.filename else ""
-        raise LaunchError(
-            f"{job.label}: {_NO_PLACE[error.errno]} where {job.run_dir} lies{where}; mend that, and run the cell "
-            "again: it goes on where it stopped"
-        ) from error
+        raise LaunchError(f"{job.label}: {why} where {job.run_dir} lies{where}; {again}") from error
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ errors of the whole launch (``cell``).
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from cooperbench_assets.execution.preflight import Preflight
 from cooperbench_assets.execution.progress import Meter, StageReport
 from cooperbench_assets.execution.redis import ON_BRIDGE, message_server
 from cooperbench_assets.execution.schedule import launch_order
-from cooperbench_assets.execution.slots import SlotPool, read_sizes, state_folder
+from cooperbench_assets.execution.slots import SlotPool, SlotUser, read_sizes, state_folder
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.verdicts import begin_verdict, plan_round, settle_verdict
 
@@ -109,13 +110,12 @@ class Launch:
         cap = self._cap()
         meter = Meter(self.stage, len(plan.runs), self.progress)
         meter.cost_usd = budget.cell_usd
-        if plan.expected_seconds is not None:
-            meter.expected_seconds = plan.expected_seconds / cap
+        user = SlotUser(self.job.experiment, f"{self.job.setting} seed {self.job.seed}", self.name, os.getpid())
         loop = Loop(
             job=self.job,
             stage=self.stage,
             server=server,
-            pool=SlotPool(_POOL[self.stage], state=self.job.state),
+            pool=SlotPool(_POOL[self.stage], state=self.job.state, user=user),
             cap=cap,
             states=states,
             budget=budget,
@@ -215,7 +215,7 @@ class Launch:
 
     def _notes(self, loop: Loop) -> tuple[str, ...]:
         """What a person should know about where this ran."""
-        notes = list(self.notes)
+        notes = [*self.notes, *([loop.pool.problem] if loop.pool.problem else [])]
         if loop.redis_url is not None and self.job.redis_url not in (None, ON_BRIDGE, loop.redis_url):
             notes.append(f"the Redis at {self.job.redis_url} does not answer; the embedded one was used")
         if loop.server.alive:

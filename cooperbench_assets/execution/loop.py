@@ -1,7 +1,7 @@
 """The loop of a launch: children are started while there is room, heard of as they end, and killed when late.
 
 What belongs here: when which child starts and stops. What does not: what a single try is on disk (``tries``), and what
-is done before and after the loop (``cell``). One thread, no polling but for slots that other processes hold.
+is done before and after the loop (``cell``). One thread, no polling but for slots that other launches hold.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution import deadline, staging
-from cooperbench_assets.execution.client import HarnessError
+from cooperbench_assets.execution.client import ChildRefused, HarnessError
 from cooperbench_assets.execution.docker.wrapper import LABELS, label_lines
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import STAGING
+from cooperbench_assets.execution.progress import SlotWait, StartWait
 from cooperbench_assets.execution.protocol import ChildRequest
-from cooperbench_assets.execution.tries import begin, record_process, settle
+from cooperbench_assets.execution.slots import SlotsError
+from cooperbench_assets.execution.tries import begin, record_process, settle, withdraw
 
 if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.client import Child, HarnessServer
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.plan import Step
-    from cooperbench_assets.execution.progress import Meter
+    from cooperbench_assets.execution.progress import Meter, Waiting
     from cooperbench_assets.execution.protocol import ChildEnd, Stage
     from cooperbench_assets.execution.slots import Slot, SlotPool
     from cooperbench_assets.execution.state import PairState
@@ -50,6 +52,13 @@ TEST_RUNS: Final = 2
 RESTARTS: Final = 2
 """How often a launch starts a harness server anew that died."""
 
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 30.0
+"""Pause after the system refused to start a child: it doubles with each refusal in a row."""
+
+REFUSALS: Final = 8
+"""Refusals in a row, while nothing runs that could make room, after which a launch gives up: a minute."""
+
 
 @dataclass(slots=True)
 class _Running:
@@ -58,6 +67,23 @@ class _Running:
     slot: Slot
     deadline: float
     how: How = "ended"
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """Starts of children that the system refused in a row, and how long nothing is launched for them."""
+
+    count: int = 0
+    reason: str | None = None
+    until: float = 0.0
+
+    def add(self, reason: str) -> None:
+        pause = min(FIRST_PAUSE_SECONDS * 2**self.count, LONGEST_PAUSE_SECONDS)
+        self.count, self.reason, self.until = self.count + 1, reason, time.monotonic() + pause
+
+    @property
+    def pausing(self) -> bool:
+        return time.monotonic() < self.until
 
 
 @dataclass
@@ -97,17 +123,27 @@ class Loop:
     isolations: set[str] = field(default_factory=set)
     _restarts: int = 0
     _janitor: staging.Janitor = field(default_factory=staging.Janitor)
+    _trouble: Exception | None = None
+    """What keeps this process from recording or launching anything further; what runs goes on to its end."""
+
+    _refusals: _Refusals = field(default_factory=_Refusals)
+    _lacks_slot: bool = False
+    """There was a pair to launch, and no slot for it."""
 
     def run(self, steps: Iterable[Step]) -> None:
         """Run the steps in their order.
 
         Raises:
             LaunchError: if the harness cannot be kept running; what had finished is recorded.
+            OSError: if a try could not be recorded, or its files not put away. What ran went on to its end first; a
+                try that is not recorded yet is at the next start.
+            SlotsError: if slots cannot be had; likewise.
             BaseException: whatever interrupted it; children are ended and recorded first.
         """
         self.pending.extend(steps)
+        self.meter.waiting = self._waiting
         try:
-            while self.running or (self.pending and self.stopped is None):
+            while self.running or (self.pending and self._may_go_on()):
                 self._fill()
                 self._wait()
                 self._kill_late()
@@ -119,44 +155,77 @@ class Loop:
             self._abort()
             raise
         finally:
+            self.pool.leave()
             self._janitor.close()
             with contextlib.suppress(OSError):  # What could not be settled stays for the next start.
                 (self.job.run_dir / STAGING).rmdir()
+        if self._trouble is not None:
+            raise self._trouble
 
     def _fill(self) -> None:
         """Launch while there is a pair, room, and no reason to stop."""
-        while self.pending and len(self.running) < self.cap and self._may_go_on():
-            slot = self.pool.acquire(self.cap)
-            if slot is None:
-                return
-            step = self.pending[0]
-            try:
-                self._launch(step, slot)
-            except BaseException as error:
-                slot.close()
-                if isinstance(error, HarnessError) and not self.server.alive:
-                    return  # `_wait` hears of what ran, and starts the server anew.
-                raise
-            self.pending.popleft()
+        self._lacks_slot = False
+        try:
+            while self._has_room() and self._may_go_on() and self._launch_next():
+                pass
+            if self._lacks_slot:
+                self.pool.wait()
+            else:
+                self.pool.leave()
+        except (OSError, SlotsError) as error:
+            self._trouble = self._trouble or error
+
+    def _has_room(self) -> bool:
+        return bool(self.pending) and len(self.running) < self.cap and not self._refusals.pausing
 
     def _may_go_on(self) -> bool:
         if self.stopped is None and self.stage == "agent" and (reason := self.budget.stop_reason()) is not None:
             self.stopped, self.over_budget = reason, True
         if self.stopped is None:
             self.stopped = self.breaker.reason
-        return self.stopped is None
+        return self.stopped is None and self._trouble is None
 
-    def _launch(self, step: Step, slot: Slot) -> None:
-        made = self.begin(self.job, self.stage, self.states[step.pair], step.campaign)
-        child = self._start(made, slot)
+    def _launch_next(self) -> bool:
+        """Launch the next pair; False if that cannot be done now."""
+        step = self.pending[0]
+        slot = self.pool.acquire(self.cap, step.pair.name)
+        if slot is None:
+            self._lacks_slot = True
+            return False
+        try:
+            made = self.begin(self.job, self.stage, self.states[step.pair], step.campaign)
+            child = self._start(made, slot)
+        except BaseException as error:
+            slot.close()
+            if isinstance(error, HarnessError) and not self.server.alive:
+                return False  # `_wait` hears of what ran, and starts the server anew.
+            raise
+        if child is None:
+            slot.close()
+            return False
+        self.pending.popleft()
         self.launched += 1
         self.running[child.key] = _Running(made, child, slot, time.monotonic() + self._deadline_seconds())
-        self.meter.running = len(self.running)
+        self.meter.launched(len(self.running))
         record_process(made, child.pid, child.identity)
+        return True
 
-    def _start(self, made: Try, slot: Slot) -> Child:
+    def _start(self, made: Try, slot: Slot) -> Child | None:
+        """The child of a try; None if the system refuses one now: then the try was none.
+
+        Raises:
+            HarnessError: if the server is gone, or nothing runs and no child could be started for a while.
+        """
         try:
-            return self.server.launch(self._request(made), slot.fd)
+            child = self.server.launch(self._request(made), slot.fd)
+        except ChildRefused as error:
+            withdraw(made)
+            self._refusals.add(str(error))
+            if not self.running and self._refusals.count >= REFUSALS:
+                raise HarnessError(
+                    f"{error}; free processes, open files or memory on this machine, and run the cell again"
+                ) from error
+            return None
         except BaseException as error:
             if not isinstance(error, HarnessError):
                 self.server.close()  # Interrupted halfway: a child may run of which nothing was heard.
@@ -165,6 +234,16 @@ class Loop:
             self._take_in(self.settle(made, "interrupted", None), made)
             self._janitor.discard(made.place)
             raise
+        self._refusals = _Refusals()
+        return child
+
+    def _waiting(self) -> Waiting | None:
+        """What keeps this launch from starting a further pair, where its own limits do not."""
+        if self._refusals.reason is not None and self._refusals.pausing and self.pending:
+            return StartWait(self._refusals.reason)
+        if not self._lacks_slot or self.pool.held >= self.pool.size:
+            return None
+        return SlotWait(self.pool.name, self.pool.size, self.pool.held, self.pool.others())
 
     def _request(self, made: Try) -> ChildRequest:
         job, pair = self.job, made.pair
@@ -246,8 +325,7 @@ class Loop:
     def _nap(self, moment: float) -> float:
         if not self.running and not self.pending:
             return 0.0
-        room = bool(self.pending) and self.stopped is None and len(self.running) < self.cap
-        longest = SLOT_NAP_SECONDS if room else LONGEST_NAP_SECONDS
+        longest = SLOT_NAP_SECONDS if self._lacks_slot else LONGEST_NAP_SECONDS
         nearest = min((one.deadline for one in self.running.values()), default=moment + longest)
         return max(0.0, min(longest, nearest - moment))
 
@@ -263,6 +341,9 @@ class Loop:
             how = running.how if alive or running.how != "ended" else "interrupted"
             self._take_in(self.settle(running.made, how, self.budget.estimate), running.made)
             self._janitor.discard(running.made.place)
+        except OSError as error:
+            # It lies in its staging folder as it was left, and is put away at the next start.
+            self._trouble = self._trouble or error
         finally:
             running.slot.close()
             self.ended()
@@ -312,9 +393,7 @@ class Loop:
                 self.server.kill([one.child for one in self.running.values()], KILL_GRACE_SECONDS)
             self.server.close()
             for one in list(self.running.values()):
-                # What cannot be recorded now (a full disk) is put right at the next start.
-                with contextlib.suppress(OSError):
-                    self._settle(one.child, alive=True)
+                self._settle(one.child, alive=True)
 
 
 def _note_end(made: Try, end: ChildEnd) -> None:
@@ -322,9 +401,16 @@ def _note_end(made: Try, end: ChildEnd) -> None:
     made.isolation = end.isolation or made.isolation
     made.said = end.error
     if made.said is None and end.signal is not None:
-        made.said = f"its process was ended by {signal.Signals(end.signal).name}"
+        made.said = f"its process was ended by {_signal_name(end.signal)}"
     elif made.said is None and end.exit_code:
         made.said = f"its process ended with exit code {end.exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # Most of the real-time signals have no name.
 
 
 @contextlib.contextmanager

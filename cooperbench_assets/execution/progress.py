@@ -5,6 +5,7 @@ What belongs here: plain data and the clockwork that says it not too often. What
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,9 +16,39 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from cooperbench_assets.execution.plan import Plan
     from cooperbench_assets.execution.protocol import Stage
+    from cooperbench_assets.execution.slots import PoolName, SlotUser
 
 INTERVAL_SECONDS: Final = 0.5
 """Shortest time between two reports of progress."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWait:
+    """A launch waits for a slot of the machine that other launches hold."""
+
+    pool: PoolName
+    size: int
+    """Slots of the pool."""
+
+    own: int
+    """Of them, those that the waiting launch holds."""
+
+    held_by: tuple[tuple[SlotUser, int], ...]
+    """The other launches that hold slots, each with their number; none where a slot is about to change hands."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartWait:
+    """A launch waits before it starts a further child, because the system refused the last one."""
+
+    reason: str
+    """What the system said."""
+
+
+Waiting = SlotWait | StartWait
+"""What a launch waits for that has room for a further pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +73,10 @@ class Progress:
     """Since the launch began."""
 
     expected_end: datetime | None
-    """UTC; None while nothing is known."""
+    """UTC; None unless pairs have ended and others run."""
+
+    waiting: Waiting | None = None
+    """What keeps the launch from starting a further pair, where its own limits do not."""
 
     @property
     def ended(self) -> int:
@@ -123,18 +157,26 @@ class Meter:
         self._total = total
         self._say = say
         self._started = time.monotonic()
+        self._first_launch: float | None = None
         self._said = float("-inf")
+        self._fails = False
         self.done = 0
         self.failed: Counter[str] = Counter()
         self.running = 0
         self.cost_usd = 0.0
-        self.expected_seconds: float | None = None
-        """Expected time of the whole launch, before anything of it is known."""
+        self.waiting: Callable[[], Waiting | None] = lambda: None
+        """Says what the launch waits for; asked whenever progress is reported."""
 
     @property
     def seconds(self) -> float:
         """Since the launch began."""
         return time.monotonic() - self._started
+
+    def launched(self, running: int) -> None:
+        """Enter a try that was launched; so many run now."""
+        self.running = running
+        if self._first_launch is None:
+            self._first_launch = time.monotonic()
 
     def ended(self, family: str | None) -> None:
         """Enter a try that ended; `family` is None unless infrastructure ended it."""
@@ -144,12 +186,23 @@ class Meter:
             self.failed[family] += 1
 
     def say(self, *, at_once: bool = False) -> None:
-        """Report where the launch stands, unless that was done a moment ago."""
+        """Report where the launch stands, unless that was done a moment ago.
+
+        A report that fails (a storage that is locked, full or away) ends nothing: it is logged, and made again later.
+        What is no `Exception`, such as a cancellation, goes through.
+        """
         moment = time.monotonic()
         if self._say is None or (not at_once and moment - self._said < INTERVAL_SECONDS):
             return
         self._said = moment
-        self._say(self.progress())
+        try:
+            self._say(self.progress())
+        except Exception as error:
+            if not self._fails:
+                _LOG.warning("progress could not be reported, and is reported again later: %s", error)
+            self._fails = True
+        else:
+            self._fails = False
 
     def progress(self) -> Progress:
         """Where the launch stands."""
@@ -162,14 +215,13 @@ class Meter:
             cost_usd=self.cost_usd,
             seconds=self.seconds,
             expected_end=self._expected_end(),
+            waiting=self.waiting(),
         )
 
     def _expected_end(self) -> datetime | None:
         ended = self.done + self.failed.total()
-        if ended:
-            left = (self._total - ended) * self.seconds / ended
-        elif self.expected_seconds is not None:
-            left = max(0.0, self.expected_seconds - self.seconds)
-        else:
+        if not ended or not self.running or self._first_launch is None:
             return None
+        # What was waited for before the first launch says nothing of how long pairs take.
+        left = (self._total - ended) * (time.monotonic() - self._first_launch) / ended
         return datetime.now(UTC) + timedelta(seconds=left)

@@ -6,6 +6,8 @@ a dead launch left. What does not: which pair is next and when (``loop``), and t
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -59,6 +61,9 @@ class Try:
     patch_sha256: str | None = None
     """Hash of the patch that an evaluation judges."""
 
+    replaced: Attempt | None = None
+    """The record that lay in the folder before; None where it is the try's own."""
+
     isolation: str | None = None
     said: str | None = None
     """What the child, or the server, said of its end."""
@@ -104,10 +109,29 @@ def begin(job: CellJob, stage: Stage, state: PairState, campaign: int) -> Try:
     folder = job.attempts_dir(state.pair) / folder_name(stage, n)
     place = staging.staged(job, state.pair, folder.name)
     made = Try(job, state.pair, stage, attempt, before, folder, place, patch)
-    write_attempt(made.folder, attempt)
-    reach(f"launch:{stage}-recorded")
-    staging.prepare(job, state.pair, stage, place)
+    register(made)
     return made
+
+
+def register(made: Try) -> None:
+    """Write a try's record, and make its staging folder; where one of them fails, neither stays."""
+    try:
+        write_attempt(made.folder, made.attempt)
+        reach(f"launch:{made.stage}-recorded")
+        staging.prepare(made.job, made.pair, made.stage, made.place)
+    except OSError:
+        withdraw(made)
+        raise
+
+
+def withdraw(made: Try) -> None:
+    """Take back a try of which nothing was launched: it counts for nothing."""
+    shutil.rmtree(made.place.root, ignore_errors=True)
+    if made.replaced is None:
+        shutil.rmtree(made.folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):  # A full disk: the next start finds a try that was interrupted.
+        write_attempt(made.folder, made.replaced)
 
 
 def record_process(made: Try, pid: int, identity: str | None) -> None:

@@ -22,7 +22,7 @@ from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.plan import Plan, Step
 from cooperbench_assets.execution.promotion import VERDICT
 from cooperbench_assets.execution.records import judged, refusal, without_files
-from cooperbench_assets.execution.tries import Settled, Try, read_evaluation
+from cooperbench_assets.execution.tries import Settled, Try, read_evaluation, register
 from cooperbench_assets.execution.walk import folders, pair_folders
 
 if TYPE_CHECKING:
@@ -125,9 +125,8 @@ def begin_verdict(job: CellJob, stage: Stage, state: PairState, campaign: int) -
     patch = state.patch_sha256
     record = Verdict(n=n, campaign=campaign, stage="eval", started_at=now(), patch_sha256=patch)
     place = staging.staged(job, state.pair, folder.name)
-    made = Try(job, state.pair, stage, record, state.attempts, folder, place, patch)
-    write_attempt(folder, record)
-    staging.prepare(job, state.pair, stage, place)
+    made = Try(job, state.pair, stage, record, state.attempts, folder, place, patch, replaced=earlier)
+    register(made)
     return made
 
 

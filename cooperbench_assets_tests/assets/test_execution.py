@@ -1,0 +1,114 @@
+"""Stages of cells as Dagster runs them: what is told while they run, and what they do when it cannot be stored."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cooperbench_assets.assets.keys import asset_key, partition_key
+from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.launch import Launcher
+from cooperbench_assets.spec import parse_experiment
+from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.projects import make_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from cooperbench_assets.execution.progress import Progress
+    from cooperbench_assets.project import Project
+    from cooperbench_assets.store.cells import Cell
+
+pytestmark = pytest.mark.slow
+NAME = "drill"
+
+
+@pytest.fixture(autouse=True)
+def servers_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    yield
+    close_servers()
+
+
+def launcher(folder: Path, **changes: Any) -> Launcher:
+    attributes = demo_attributes(**changes)
+    project = make_project(folder / "project", {NAME: attributes})
+    return Launcher(project, NAME, parse_experiment(NAME, attributes, project.defs / NAME / "defs.yaml"))
+
+
+class Events:
+    """The database of the events of the newest run."""
+
+    def __init__(self, project: Project) -> None:
+        files = (project.dagster / "history" / "runs").glob("*-*.db")
+        self._file = max(files, key=lambda file: file.stat().st_mtime)
+        self._away = self._file.with_suffix(".away")
+        self._connection = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
+
+    def lock(self) -> None:
+        """Nobody else can write to it: writers wait for a minute or more, and fail then."""
+        self._connection.execute("BEGIN EXCLUSIVE")
+
+    def unlock(self) -> None:
+        self._connection.rollback()
+        self._connection.close()
+
+    def remove(self) -> None:
+        """It cannot be opened: whoever writes fails at once."""
+        self._connection.close()
+        self._file.rename(self._away)
+        self._file.mkdir()
+
+    def restore(self) -> None:
+        self._file.rmdir()
+        self._away.rename(self._file)
+
+
+@pytest.mark.parametrize(("lose", "regain"), [(Events.lock, Events.unlock), (Events.remove, Events.restore)])
+def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up_none(
+    tmp_path: Path, lose: Callable[[Events], None], regain: Callable[[Events], None]
+) -> None:
+    lost: list[Events] = []
+    back: list[int] = []
+
+    def listen(_cell: Cell, progress: Progress) -> None:
+        if progress.stage == "agent" and progress.running and not lost:
+            lost.append(Events(runs.bound.project))
+            lose(lost[0])
+        if lost and not back and progress.done == progress.total:
+            regain(lost[0])
+            back.append(progress.done)
+
+    with launcher(tmp_path, agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.3}) as runs:
+        runs.run_subset()
+        runs.listen(listen)
+        (ended,) = runs.run_cells(runs.bound.cells)
+        observed = observations(runs)
+    assert back == [6], "all agents ended while the storage was away"
+    assert ended.ran.error is None
+    said = ended.ran.metadata["run_logs"]
+    assert (said["launched"], said["tries_done"], said["tries_failed"]) == (6, 6, 0)
+    assert observed[0]["done"] == 6, "what could not be stored was said again"
+
+
+def observations(runs: Launcher) -> list[dict[str, object]]:
+    """What was observed of the agents, the newest first, without times."""
+    assert runs._instance is not None
+    records = runs._instance.fetch_observations(asset_key(NAME, "run_logs"), limit=100).records
+    made = [record.asset_observation for record in records]
+    assert {one.partition for one in made if one} == {partition_key(cell.cell) for cell in runs.bound.cells}
+    return [{name: value.value for name, value in one.metadata.items() if name != "seconds"} for one in made if one]
+
+
+def test_an_observation_is_made_where_something_changed_and_only_there(tmp_path: Path) -> None:
+    with launcher(tmp_path, agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
+        runs.run_subset()
+        (ended,) = runs.run_cells(runs.bound.cells)
+        assert ended.ran.error is None
+        told = observations(runs)
+    assert told[0]["done"] == 6
+    assert all(one != another for one, another in itertools.pairwise(told))
