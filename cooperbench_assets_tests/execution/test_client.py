@@ -6,8 +6,10 @@ import json
 import os
 import select
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -364,6 +366,49 @@ def test_no_key_of_the_parent_is_passed_on() -> None:
         "TZ": "UTC",
     }
     assert not {"OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"} & set(base)
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy's address, and the first line of each request that came to it; it answers none."""
+    heard: list[bytes] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            heard.append(self.rfile.readline())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_address[1]}", heard
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_starting_the_harness_asks_no_network_for_prices_and_knows_them_all_the_same(
+    toy: Toy, tmp_path: Path, proxy: tuple[str, list[bytes]]
+) -> None:
+    address, heard = proxy
+    environment = toy_environment(toy) | {"HTTPS_PROXY": address, "HTTP_PROXY": address}
+    with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
+        server.ready()
+    assert heard == []
+    assert "cost map" not in (tmp_path / "server.log").read_text()
+    prices = "import litellm; print(litellm.model_cost['gpt-4o']['input_cost_per_token'] > 0)"
+    told = subprocess.run(
+        [sys.executable, "-c", prices],
+        env=base_environment(os.environ) | {"HTTPS_PROXY": address},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (told.stdout, told.stderr, heard) == ("True\n", "", [])
+    # Without what is set for every harness, the list would be asked for.
+    subprocess.run(
+        [sys.executable, "-c", "import litellm"], env={"HTTPS_PROXY": address}, capture_output=True, check=True
+    )
+    assert any(b"raw.githubusercontent.com" in line for line in heard)
 
 
 def test_what_containers_are_told_of_the_network_reaches_the_child_that_makes_them() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cooperbench_assets.execution import preflight, staging
+from cooperbench_assets.execution import preflight
 from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets.execution.docker.ownership import PREFIX
 from cooperbench_assets.execution.provenance import read_provenance
@@ -191,10 +191,8 @@ def test_a_refused_key_is_found_before_any_pair_is_launched(
 
 
 def test_an_agent_that_hangs_is_ended_at_its_deadline(
-    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
 ) -> None:
-    # An agent that is killed is at fault if the model answered a while ago; what that means is minutes otherwise.
-    monkeypatch.setattr(staging, "REPLY_MINUTES", 0.05)
     limits = {**LIMITS, "pair_timeout_minutes": 0.25}
     changes = {"preflight": {"ask_model": False}, "limits": limits, "kwargs": {"timeout": 600}}
     tried = place(tmp_path, server, demo_dataset, **changes)
