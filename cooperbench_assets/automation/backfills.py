@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-
 RUNNING: Final = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING)
 
 
@@ -72,13 +70,13 @@ def running_backfills(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> 
     return [backfill.backfill_id for backfill in instance.get_backfills(filters=wanted)]
 
 
-def still_to_launch(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], asset: dg.AssetKey) -> dict[str, str]:
+def still_to_launch(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
     """Partitions of an asset that a running backfill has not launched yet, each with the backfill's id."""
     found: dict[str, str] = {}
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])):
-        if asset not in (backfill.asset_selection or ()):
+        data = backfill.asset_backfill_data
+        if data is None or asset not in (backfill.asset_selection or ()):
             continue
-        data = backfill.get_asset_backfill_data(graph)
         target = data.target_subset.partitions_subsets_by_asset_key.get(asset)
         begun = data.requested_subset.partitions_subsets_by_asset_key.get(asset)
         launched = set(begun.get_partition_keys()) if begun is not None else set()

@@ -8,7 +8,7 @@ import dagster as dg
 
 from cooperbench_assets.automation.downstream import build_downstream_sensor
 from cooperbench_assets.automation.jobs import build_jobs
-from cooperbench_assets.automation.nightly import build_nightly_schedule
+from cooperbench_assets.automation.nightly import build_fill_job, build_nightly_schedule
 from cooperbench_assets.automation.retry import build_retry_sensor
 from cooperbench_assets.automation.second_verdict import build_second_verdict_job
 from cooperbench_assets.automation.watch import build_watch_sensor
@@ -22,10 +22,11 @@ def automation_definitions(bound: BoundExperiment, partitions: dg.StaticPartitio
     sensors: list[dg.SensorDefinition] = [build_watch_sensor(bound), build_downstream_sensor(bound)]
     if bound.spec.execution != "none":
         sensors.append(build_retry_sensor(bound))
-    nightly = build_nightly_schedule(bound, partitions)
+    fill = build_fill_job(bound, partitions)
+    nightly = build_nightly_schedule(bound, partitions, fill)
     second = [build_second_verdict_job(bound, partitions)] if bound.spec.execution != "none" else []
     return dg.Definitions(
         sensors=sensors,
         schedules=[nightly] if nightly is not None else [],
-        jobs=[*build_jobs(bound), *second],
+        jobs=[*build_jobs(bound), fill, *second],
     )

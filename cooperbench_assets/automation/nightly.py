@@ -6,29 +6,55 @@ What belongs here: which cells, and the words on the Backfills page. What does n
 
 # No `from __future__ import annotations`: Dagster reads the annotations of a schedule as they are.
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
 
-from cooperbench_assets.assets.keys import asset_key, partition_key
+from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.automation.backfills import add_backfill, running_backfills
 from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.automation.decide import FRUITLESS_RUNS, Launch, decide, ready_at
 from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.automation.retry import backfilled, run_config, sensor_is_on
-from cooperbench_assets.automation.runs import CELL_ASSETS, WHY_TAG, job_name
+from cooperbench_assets.automation.runs import CELL_ASSETS, UNFINISHED, WHY_TAG, job_name
+from cooperbench_assets.automation.ticks import Place, by_reason, look_on, time_box
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
+
+Night = dg.SkipReason | dg.RunRequest
+FILL: Final = "fill"
+"""Job and op that look at all cells, however many there are."""
 
 NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
 WORDS: Final = {"missing": "never run", "incomplete": "with pairs that are owed", "stale": "newer than their tables"}
 
 
+def build_fill_job(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.JobDefinition:
+    """The job that does what the schedule does, with all the time that it takes."""
+
+    @dg.op(name=op_name(bound.name, FILL))
+    def fill(context: dg.OpExecutionContext) -> None:
+        now = datetime.now(UTC).replace(tzinfo=None)
+        looks = list(look(bound, context.instance, now, backfilled=backfilled(bound, context.instance)))
+        context.log.info(launch_backfill(bound, partitions, context.instance, looks, now))
+
+    @dg.job(
+        name=job_name(bound.name, FILL),
+        executor_def=dg.in_process_executor,
+        description="Launches one backfill of the planned cells that are missing, incomplete or stale. The nightly "
+        "schedule leaves it to this job where there are more cells than a tick has time for. It buys model calls.",
+    )
+    def fill_job() -> None:
+        fill()
+
+    return fill_job
+
+
 def build_nightly_schedule(
-    bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition
+    bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition, job: dg.JobDefinition
 ) -> dg.ScheduleDefinition | None:
-    """The schedule of an experiment that names a time for it."""
+    """The schedule of an experiment that names a time for it; `job` does its work where a tick has no time for it."""
     if bound.spec.nightly is None:
         return None
 
@@ -36,12 +62,12 @@ def build_nightly_schedule(
         name=job_name(bound.name, "nightly"),
         cron_schedule=bound.spec.nightly,
         execution_timezone="UTC",
-        target=dg.AssetSelection.assets(*(asset_key(bound.name, name) for name in CELL_ASSETS)),
+        job=job,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Launches one backfill of the planned cells that are missing, incomplete or stale, cells that "
         "nobody has launched yet included. It buys model calls: start it when you want that.",
     )
-    def nightly(context: dg.ScheduleEvaluationContext) -> dg.SkipReason:
+    def nightly(context: dg.ScheduleEvaluationContext) -> Night:
         return tick(bound, partitions, context, datetime.now(UTC).replace(tzinfo=None))
 
     return nightly
@@ -52,33 +78,70 @@ def tick(
     partitions: dg.StaticPartitionsDefinition,
     context: dg.ScheduleEvaluationContext,
     now: datetime,
-) -> dg.SkipReason:
-    """Make one backfill, or say why none; what it made is on the Backfills page, so a tick always ends as skipped."""
+    is_over: Callable[[], bool] | None = None,
+) -> Night:
+    """Make one backfill, or say why none; what it made is on the Backfills page, so a tick mostly ends as skipped.
+
+    A schedule has one tick a night: where its time is over before every cell was looked at, a run goes on.
+    """
+    is_over = is_over or time_box()
     report_dead_runs(context.instance, bound, now)
-    tags = {NIGHTLY_TAG: bound.name}
-    if running := running_backfills(context.instance, tags):
-        return dg.SkipReason(f"backfill {running[0]} of an earlier night is still running")
+    if (earlier := _of_an_earlier_night(context.instance, bound)) is not None:
+        return dg.SkipReason(earlier)
     try:
-        looks = list(look(bound, context.instance, now, backfilled=backfilled(bound, context)))
+        portion = look_on(
+            bound, context.instance, now, Place(), is_over, backfilled=backfilled(bound, context.instance)
+        )
     except MissingInputError as error:
         return dg.SkipReason(str(error))
-    retrying = sensor_is_on(context.instance, bound)
+    if portion.whole:
+        return dg.SkipReason(
+            launch_backfill(bound, partitions, context.instance, portion.looks, now, preview=is_preview(context))
+        )
+    why = f"{len(bound.cells)} cells, of which a tick has time for {len(portion.looks)}"
+    if is_preview(context):
+        return dg.SkipReason(f"A tick would launch a run of {job_name(bound.name, FILL)} now: {why}")
+    return dg.RunRequest(tags={WHY_TAG: why})
+
+
+def _of_an_earlier_night(instance: dg.DagsterInstance, bound: BoundExperiment) -> str | None:
+    """What an earlier night has not finished; None where it has."""
+    if running := running_backfills(instance, {NIGHTLY_TAG: bound.name}):
+        return f"backfill {running[0]} of an earlier night is still running"
+    wanted = dg.RunsFilter(job_name=job_name(bound.name, FILL), statuses=list(UNFINISHED))
+    if runs := instance.get_runs(wanted, limit=1):
+        return f"run {runs[0].run_id[:8]} of an earlier night is not over"
+    return None
+
+
+def launch_backfill(
+    bound: BoundExperiment,
+    partitions: dg.StaticPartitionsDefinition,
+    instance: dg.DagsterInstance,
+    looks: Sequence[Look],
+    now: datetime,
+    *,
+    preview: bool = False,
+) -> str:
+    """Launch one backfill of what is owed, unless somebody only looks; returns what was done, or why nothing was."""
+    retrying = sensor_is_on(instance, bound)
     chosen = [(seen.state.cell, why) for seen in looks if (why := owed_by_night(seen, retrying=retrying)) is not None]
     if not chosen:
-        return dg.SkipReason("nothing is owed: " + "; ".join(_why_not(seen, retrying=retrying) for seen in looks))
+        reasons = by_reason((seen.state.cell, _why_not(seen, retrying=retrying)) for seen in looks)
+        return "nothing is owed: " + "; ".join(reasons)
     title = title_of([why for _, why in chosen])
-    if is_preview(context):
-        return dg.SkipReason(f"A tick would launch a backfill now. {title}")
+    if preview:
+        return f"A tick would launch a backfill now. {title}"
     listed = "\n".join(f"{cell}: {WORDS[why]}" for cell, why in chosen)
     backfill = add_backfill(
-        context.instance,
+        instance,
         partitions,
         [partition_key(cell) for cell, _ in chosen],
         [asset_key(bound.name, name) for name in CELL_ASSETS],
         title=title,
         description=listed,
         tags={
-            **tags,
+            NIGHTLY_TAG: bound.name,
             # The Backfills page shows tags and no title, and cuts what is long.
             WHY_TAG: title.removeprefix("Nightly: "),
             "dagster/schedule_name": job_name(bound.name, "nightly"),
@@ -86,7 +149,7 @@ def tick(
         run_config=run_config(bound.name, CELL_ASSETS),
         now=now.replace(tzinfo=UTC),
     )
-    return dg.SkipReason(f"backfill {backfill}: {title}")
+    return f"backfill {backfill}: {title}"
 
 
 def is_preview(context: dg.ScheduleEvaluationContext) -> bool:
@@ -148,14 +211,14 @@ def title_of(reasons: Sequence[str]) -> str:
 def _why_not(seen: Look, *, retrying: bool) -> str:
     state = seen.state
     if state.active_run is not None or state.holder is not None:
-        return f"{state.cell} is being worked on"
+        return "it is being worked on"
     if state.executes and state.cancelled_run is not None:
-        return f"{state.cell}: a person cancelled its last run ({state.cancelled_run[:8]}); materialise it to go on"
+        return f"a person cancelled its last run ({state.cancelled_run[:8]}); materialise it to go on"
     if (until := _paused_until(seen)) is not None:
-        return f"{state.cell}: pause before the next try, until {until:%Y-%m-%d %H:%M:%S} UTC"
+        return f"pause before the next try, until {until:%Y-%m-%d %H:%M:%S} UTC"
     if retrying and _left_to_the_sensor(seen):
-        return f"{state.cell} is left to the retry sensor"
-    return f"{state.cell}: {state.problem or state.money or 'up to date, or waits for a person'}"
+        return "it is left to the retry sensor"
+    return state.problem or state.money or "up to date, or waits for a person"
 
 
 __all__: Sequence[str] = ("NIGHTLY_TAG", "build_nightly_schedule", "owed_by_night", "tick", "title_of")

@@ -5,10 +5,9 @@ Off until somebody starts it: it buys model calls.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of a sensor as they are.
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
@@ -18,7 +17,6 @@ from cooperbench_assets.automation.alerts import Teller
 from cooperbench_assets.automation.backfills import still_to_launch
 from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.automation.decide import CellState, Launch, decide
-from cooperbench_assets.automation.look import Look, look
 from cooperbench_assets.automation.runs import (
     CELL_ASSETS,
     FINGERPRINT_TAG,
@@ -26,10 +24,8 @@ from cooperbench_assets.automation.runs import (
     job_name,
 )
 from cooperbench_assets.automation.standing import alerts_of
+from cooperbench_assets.automation.ticks import by_reason, look_on, read_place, time_box, write_place
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
-
-TICK_SECONDS: Final = 40.0
-"""A tick that has looked for so long ends, and the next one goes on behind it: Dagster allows 60 s."""
 
 
 def build_retry_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
@@ -57,60 +53,58 @@ def sensor_is_on(instance: dg.DagsterInstance, bound: BoundExperiment) -> bool:
     return any(sensor.name == name and sensor.is_running for sensor in sensors)
 
 
-def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datetime) -> dg.SensorResult:
+def tick(
+    bound: BoundExperiment,
+    context: dg.SensorEvaluationContext,
+    now: datetime,
+    is_over: Callable[[], bool] | None = None,
+) -> dg.SensorResult:
     """One look at the experiment's cells: what to run, and why not the rest.
 
     Args:
         bound: The experiment.
         context: Dagster's; its cursor only says where a long look goes on, and may be lost.
         now: The present time, UTC without a zone.
+        is_over: Whether the tick's time is over; a box of `TICK_SECONDS` where not given.
     """
+    is_over = is_over or time_box()
     for run_id in report_dead_runs(context.instance, bound, now):
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
     try:
-        looks, cursor = _looks(bound, context, now)
+        portion = look_on(
+            bound,
+            context.instance,
+            now,
+            read_place(context.cursor),
+            is_over,
+            backfilled=backfilled(bound, context.instance),
+        )
     except MissingInputError as error:
         return dg.SensorResult(skip_reason=str(error))
-    Teller(bound, context.log).tell_all(alerts_of(bound, looks))
+    cursor = write_place(portion.place)
+    Teller(bound, context.log).tell_all(alerts_of(bound, portion.looks, all_complete=portion.all_complete))
     requests, reasons = [], []
-    for seen in looks:
+    for seen in portion.looks:
         decision = decide(seen.state)
         if isinstance(decision, Launch):
             requests.append(request(bound, seen.state, decision))
             context.log.info(f"{seen.state.cell}: {decision.why}")
         else:
-            reasons.append(f"{seen.state.cell}: {decision.reason}")
-    for reason in reasons:
-        context.log.info(reason)
+            reasons.append((seen.state.cell, decision.reason))
+    lines = by_reason(reasons)
+    for line in lines:
+        context.log.info(line)
     if requests and (images := images_request(bound, now)) is not None:
         context.log.info("task images come first: no lock file names them yet")
         return dg.SensorResult(run_requests=[images], cursor=cursor)
     if requests:
         return dg.SensorResult(run_requests=requests, cursor=cursor)
-    return dg.SensorResult(skip_reason="\n".join(reasons) or "the experiment plans no cell", cursor=cursor)
+    return dg.SensorResult(skip_reason="\n".join(lines) or "the experiment plans no cell", cursor=cursor)
 
 
-def _looks(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datetime) -> tuple[list[Look], str | None]:
-    """The cells, from where the last tick stopped, as far as the time goes; and where it stopped."""
-    started = time.monotonic()
-    labels = [str(cell.cell) for cell in bound.cells]
-    first = labels.index(context.cursor) if context.cursor in labels else 0
-    order = (*bound.cells[first:], *bound.cells[:first])
-    looks: list[Look] = []
-    for seen in look(bound, context.instance, now, cells=order, backfilled=backfilled(bound, context)):
-        looks.append(seen)
-        if time.monotonic() - started > TICK_SECONDS and len(looks) < len(order):
-            return looks, str(order[len(looks)].cell)
-    return looks, None
-
-
-def backfilled(
-    bound: BoundExperiment, context: dg.SensorEvaluationContext | dg.ScheduleEvaluationContext
-) -> dict[str, str]:
+def backfilled(bound: BoundExperiment, instance: dg.DagsterInstance) -> dict[str, str]:
     """Partitions of pair_results that a running backfill will still launch, with its id."""
-    if context.repository_def is None:
-        return {}
-    return still_to_launch(context.instance, context.repository_def.asset_graph, asset_key(bound.name, "pair_results"))
+    return still_to_launch(instance, asset_key(bound.name, "pair_results"))
 
 
 def request(bound: BoundExperiment, state: CellState, launch: Launch) -> dg.RunRequest:

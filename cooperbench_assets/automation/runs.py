@@ -87,7 +87,7 @@ def job_name(experiment: str, job: str) -> str:
 def concerns(run: DagsterRun, experiment: str, assets: Sequence[str] = ()) -> bool:
     """Whether a run materialises some of these assets of an experiment (any of its assets if none is named)."""
     if run.asset_selection is None:
-        jobs = CELL_JOBS if assets else (*CELL_JOBS, "refresh_results")
+        jobs = CELL_JOBS if assets else (*CELL_JOBS, "refresh_results", "fill")
         return run.job_name in {job_name(experiment, job) for job in jobs}
     keys = {asset_key(experiment, name) for name in assets}
     return any(key in keys if keys else key.path[0] == experiment for key in run.asset_selection)

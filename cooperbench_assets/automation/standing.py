@@ -16,7 +16,7 @@ from cooperbench_assets.automation.runs import PARTITION_TAG, error_of, failed_s
 from cooperbench_assets.benchmark.failures import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import dagster as dg
 
@@ -31,12 +31,12 @@ NAMED: Final = 5
 """Pairs that a message names."""
 
 
-def alerts_of(bound: BoundExperiment, looks: Sequence[Look]) -> Iterator[Alert]:
-    """Everything that is to be told of an experiment's cells now; most of it was told before."""
+def alerts_of(bound: BoundExperiment, looks: Sequence[Look], *, all_complete: bool) -> Iterator[Alert]:
+    """Everything that is to be told of these cells of an experiment now; most of it was told before."""
     for seen in looks:
         yield from cell_alerts(seen)
-    if looks and all(seen.complete for seen in looks) and len(looks) == len(bound.cells):
-        yield _complete(bound, looks)
+    if all_complete:
+        yield _complete(bound)
 
 
 def cell_alerts(seen: Look) -> Iterator[Alert]:
@@ -81,8 +81,8 @@ def run_alerts(instance: dg.DagsterInstance, bound: BoundExperiment, now: dateti
         )
 
 
-def _complete(bound: BoundExperiment, looks: Iterable[Look]) -> Alert:
-    cells = [seen.state.cell for seen in looks]
+def _complete(bound: BoundExperiment) -> Alert:
+    cells = [cell.cell for cell in bound.cells]
     subset = bound.subset()
     pairs = len(subset.pairs)
     return Alert(

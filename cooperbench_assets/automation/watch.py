@@ -4,6 +4,7 @@ What belongs here: one tick. What does not: what is told (``standing``), and how
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of a sensor as they are.
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,9 +12,9 @@ import dagster as dg
 
 from cooperbench_assets.automation.alerts import Teller
 from cooperbench_assets.automation.dead import report_dead_runs
-from cooperbench_assets.automation.look import look
 from cooperbench_assets.automation.runs import job_name
 from cooperbench_assets.automation.standing import alerts_of, run_alerts
+from cooperbench_assets.automation.ticks import look_on, read_place, time_box, write_place
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
 WATCH_SECONDS: Final = 60
@@ -37,8 +38,14 @@ def build_watch_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
     return watch
 
 
-def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datetime) -> dg.SkipReason:
-    """One look: dead runs, failed runs, and cells as they stand."""
+def tick(
+    bound: BoundExperiment,
+    context: dg.SensorEvaluationContext,
+    now: datetime,
+    is_over: Callable[[], bool] | None = None,
+) -> dg.SkipReason:
+    """One look: dead runs, failed runs, and cells as they stand, as far as the time goes; the next goes on there."""
+    is_over = is_over or time_box()
     dead = report_dead_runs(context.instance, bound, now)
     for run_id in dead:
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
@@ -46,7 +53,9 @@ def tick(bound: BoundExperiment, context: dg.SensorEvaluationContext, now: datet
     told = teller.tell_all(run_alerts(context.instance, bound, now))
     if bound.spec.execution != "none":
         try:
-            told += teller.tell_all(alerts_of(bound, list(look(bound, context.instance, now))))
+            portion = look_on(bound, context.instance, now, read_place(context.cursor), is_over)
         except MissingInputError as error:
             return dg.SkipReason(f"{error}")
+        context.update_cursor(write_place(portion.place))
+        told += teller.tell_all(alerts_of(bound, portion.looks, all_complete=portion.all_complete))
     return dg.SkipReason(f"{told} new alerts, {len(dead)} dead runs reported")

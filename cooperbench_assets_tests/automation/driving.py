@@ -22,7 +22,7 @@ from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from cooperbench_assets.store.cells import Cell
@@ -68,6 +68,7 @@ class Driver:
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(tzinfo=None))
     launched: list[dg.RunRequest] = field(default_factory=list)
     """What the sensor asked for, in order."""
+    watch_cursor: str | None = None
 
     def __post_init__(self) -> None:
         self.definitions = experiment_definitions(self.bound)
@@ -77,18 +78,27 @@ class Driver:
     def context(self, cursor: str | None = None) -> dg.SensorEvaluationContext:
         return dg.build_sensor_context(instance=self.instance, repository_def=self.repository, cursor=cursor)
 
-    def tick(self, cursor: str | None = None) -> dg.SensorResult:
+    def tick(self, cursor: str | None = None, is_over: Callable[[], bool] | None = None) -> dg.SensorResult:
         """One tick of the retry sensor."""
-        return retry.tick(self.bound, self.context(cursor), self.now)
+        return retry.tick(self.bound, self.context(cursor), self.now, is_over)
 
-    def watch(self) -> str:
-        """One tick of the watch sensor."""
-        return watch.tick(self.bound, self.context(), self.now).skip_message or ""
+    def watch(self, is_over: Callable[[], bool] | None = None) -> str:
+        """One tick of the watch sensor, which goes on where the last one ended."""
+        context = self.context(self.watch_cursor)
+        said = watch.tick(self.bound, context, self.now, is_over).skip_message or ""
+        self.watch_cursor = context.cursor
+        return said
 
-    def nightly(self) -> str:
+    def night(self, is_over: Callable[[], bool] | None = None) -> nightly.Night:
         """One tick of the nightly schedule."""
         context = dg.build_schedule_context(instance=self.instance, repository_def=self.repository)
-        return nightly.tick(self.bound, partitions_of(self.bound.spec), context, self.now).skip_message or ""
+        return nightly.tick(self.bound, partitions_of(self.bound.spec), context, self.now, is_over)
+
+    def nightly(self) -> str:
+        """What a tick of the nightly schedule that looks at every cell says."""
+        night = self.night()
+        assert isinstance(night, dg.SkipReason)
+        return night.skip_message or ""
 
     def execute(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         """Do what a run request asks for."""

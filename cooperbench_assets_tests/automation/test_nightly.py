@@ -38,7 +38,7 @@ def backfill(instance: dg.DagsterInstance) -> PartitionBackfill:
 
 
 def cells_of(driver: Driver) -> set[str]:
-    return set(still_to_launch(driver.instance, driver.repository.asset_graph, asset_key("drill", "pair_results")))
+    return set(still_to_launch(driver.instance, asset_key("drill", "pair_results")))
 
 
 def finish(instance: dg.DagsterInstance, found: PartitionBackfill, status: BulkActionStatus) -> None:
@@ -96,7 +96,7 @@ def test_the_retry_sensor_leaves_cells_alone_that_a_backfill_will_launch(
     looked = driver.tick()
     assert not looked.run_requests
     # Seen by the sensor, not by a look that knows no backfills.
-    waiting = backfilled(driver.bound, driver.context())
+    waiting = backfilled(driver.bound, instance)
     assert waiting == dict.fromkeys(["solo/0", "solo/1", "coop-comm/0"], backfill(instance).backfill_id)
 
 
@@ -111,7 +111,7 @@ def test_a_night_between_a_strike_and_its_retry_waits_for_the_pause_and_leaves_t
     assert driver.nightly().startswith("nothing is owed: drill solo seed 0: pause before the next try, until 2")
     driver.now += timedelta(hours=1)
     switch(instance, "drill_retry", InstigatorStatus.RUNNING)
-    assert driver.nightly() == "nothing is owed: drill solo seed 0 is left to the retry sensor"
+    assert driver.nightly() == "nothing is owed: drill solo seed 0: it is left to the retry sensor"
     assert instance.get_backfills() == []
     switch(instance, "drill_retry", InstigatorStatus.STOPPED)
     switch(instance, "another_retry", InstigatorStatus.RUNNING)
