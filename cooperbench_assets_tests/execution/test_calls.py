@@ -226,5 +226,33 @@ def test_a_try_of_a_cancelled_launch_has_the_cost_of_its_replies(asking: CellJob
     assert spent(asking) == ("interrupted", pytest.approx(3 * PER_REPLY), False)
 
 
+LAUNCH = """
+import sys
+from pathlib import Path
+from cooperbench_assets.execution.cell import run_agents
+from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets_tests.execution.cells import LASTING, cell
+from cooperbench_assets_tests.execution.toy import Toy
+run_agents(cell(Toy(Path(sys.argv[1])), Path(sys.argv[2]), limits=LASTING), LaunchOptions())
+"""
+
+
+@pytest.mark.slow
+def test_a_try_whose_launch_was_killed_has_the_cost_of_its_replies_once_it_is_put_right(
+    asking: CellJob, core_toy: Toy, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launch = subprocess.Popen([sys.executable, "-c", LAUNCH, str(core_toy.dataset), str(tmp_path)], env=environment)
+    try:
+        running(asking)
+    finally:
+        launch.kill()
+        launch.wait()
+    run_agents(asking, LaunchOptions(pairs=(FIRST.name,)))
+    tried = attempt(asking, FIRST, "agent-1")
+    assert (tried["outcome"], tried["cost_estimated"]) == ("interrupted", False)
+    assert tried["cost_usd"] == pytest.approx(3 * PER_REPLY)
+
+
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

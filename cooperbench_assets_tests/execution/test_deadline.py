@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cooperbench_assets.benchmark.failures import classify
+from cooperbench_assets.execution.attempts import Attempt
 from cooperbench_assets.execution.calls import FILE
 from cooperbench_assets.execution.deadline import (
     LONGEST_PATIENCE_SECONDS,
@@ -23,7 +25,11 @@ from cooperbench_assets.execution.deadline import (
     patience_seconds,
     read_counted,
 )
-from cooperbench_assets.execution.staging import Staged
+from cooperbench_assets.execution.records import priced
+from cooperbench_assets.execution.staging import Staged, write_timed_out_result
+from cooperbench_assets.execution.state import read_staged
+from cooperbench_assets_tests.execution.cells import PAIRS, cell
+from cooperbench_assets_tests.execution.toy import Toy
 
 V2, CLAUDE, OWN = "mini_swe_agent_v2", "claude_code", "an agent of one's own"
 NOW = 1_800_000_000.0
@@ -194,6 +200,56 @@ def test_the_cost_of_a_pair_is_known_where_that_of_both_agents_is() -> None:
     assert Counted({"agent1": one, "agent2": AgentCalls(replies=1, unpriced=1)}).spent(V2) is None
     assert Counted().spent(V2) is None
     assert Counted().known("solo", V2) == {}
+
+
+def test_a_killed_pair_s_result_keeps_what_an_agent_handed_in_that_had_ended(tmp_path: Path, core_toy: Toy) -> None:
+    job = cell(core_toy, tmp_path, mode="coop", setting="coop-nocomm", agent=V2)
+    root = tmp_path / "staging"
+    place = Staged(root, root / f"logs/{job.run_name}/coop/{PAIRS[0].name}")
+    place.root.mkdir()
+    (root / "agent1.patch").write_text("one\ntwo\n")
+    (root / "agent2.patch").write_text("of an earlier life")
+    done = AgentCalls(asked=3, replies=3, last_reply=NOW - 9, status="Submitted", cost_usd=0.2, result_cost=0.25)
+    late = AgentCalls(asked=2, replies=2, last_reply=NOW - 1, cost_usd=0.5, tokens={"input_tokens": 7})
+    counted = Counted({"agent1": done, "agent2": late})
+    found = ends(Sight(NOW, counted), BOTH, V2, 90 * MINUTE)
+    write_timed_out_result(job, PAIRS[0], place, datetime.now(UTC), found, counted)
+
+    reading, outcome, wrong = read_staged(root / "logs" / job.run_name, PAIRS[0], "coop", ())
+    assert (wrong, outcome.outcome, outcome.reason) == ("", "fail", "agent_timeout")
+    assert reading.result is not None
+    assert reading.result.total_cost == 0.75
+    first, second = (agent.record for agent in reading.agents)
+    assert (first.status, first.cost, first.patch_lines, first.error) == ("Submitted", 0.25, 2, None)
+    assert (second.status, second.cost, second.patch_lines, second.input_tokens) == ("Error", 0.5, 0, 7)
+    assert (place.pair_dir / "agent1.patch").read_text() == "one\ntwo\n"
+    assert (place.pair_dir / "agent2.patch").read_text() == ""
+
+
+def broken(family: str = "unknown") -> Attempt:
+    return Attempt(n=1, campaign=1, stage="agent", outcome="infra_error", family=family, started_at="2026-01-01T00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("result", "counted", "expected"),
+    [
+        # Known from the result, from the counts, or from both: then the larger, since upstream leaves some out.
+        (0.5, None, (0.5, False)),
+        (None, 0.25, (0.25, False)),
+        (0.0, 0.25, (0.25, False)),
+        (0.5, 0.75, (0.75, False)),
+        (0.5, 0.5 + 1e-12, (0.5, False)),
+        (0.0, 0.0, (0.0, False)),
+        # Not known: estimated.
+        (None, None, (2.0, True)),
+        (0.0, None, (2.0, True)),
+    ],
+)
+def test_a_try_costs_what_is_known_of_it_and_an_estimate_otherwise(
+    result: float | None, counted: float | None, expected: tuple[float, bool]
+) -> None:
+    made = priced(broken(), result, None, 2.0, counted)
+    assert (made.cost_usd, made.cost_estimated) == expected
 
 
 @given(st.one_of(st.binary(max_size=60), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
