@@ -29,10 +29,15 @@ from cooperbench_assets.execution.infrastructure import InfrastructureError, fro
 from cooperbench_assets.execution.processes import MARK, adopt_orphans, die_with_parent, mark_of, process_identity
 from cooperbench_assets.execution.protocol import ChildRequest
 from cooperbench_assets.execution.sandboxes import WITHOUT_CONTAINERS, open_backend
+from cooperbench_assets.execution.sandboxes.base import Backend
+from cooperbench_assets.execution.sandboxes.watched import Progress, Watched
 from cooperbench_assets.execution.watching import watch_agents
 
 REPORT = "child.json"
 """File in the staging folder that says how a child ended, for a parent that was not there to hear it."""
+
+PROGRESS = "evaluation.json"
+"""File in the staging folder that says what an evaluation is doing."""
 
 LOG = "child.log"
 SECRETS = "COOPERBENCH_ASSETS_SECRETS"
@@ -270,13 +275,9 @@ def _agents_function(mode: str) -> Callable[..., Any]:
 
 def _evaluate(request: ChildRequest, report: Report, slot_fd: int | None) -> None:
     evaluation = importlib.import_module("cooperbench.eval.evaluate")
-    if (backend := open_backend(request, slot_fd)) is not None:
-        # Upstream takes this function into the module by name: here, and nowhere else, it is looked up.
-        module: Any = importlib.import_module("cooperbench.eval.sandbox")
-        module.get_backend = lambda name="docker": backend
-        report.isolation = backend.isolation
-    else:
-        report.isolation = request.backend
+    own = open_backend(request, slot_fd)
+    report.isolation = request.backend if own is None else own.isolation
+    _watch(request, own)
     log_dir = _log_dir(request)
     if not (log_dir / "result.json").is_file():
         raise InfrastructureError("configuration", f"there is nothing to evaluate: {log_dir}/result.json is missing")
@@ -295,6 +296,22 @@ def _log_dir(request: ChildRequest) -> Path:
     """The pair's folder in the log tree below staging."""
     a, b = request.features
     return Path("logs", request.run_name, request.mode, request.repo, str(request.task_id), f"f{a}_f{b}")
+
+
+def _watch(request: ChildRequest, own: Backend | None) -> None:
+    """Have upstream's functions use a backend that says what it is doing: ours, or upstream's of the same name."""
+    # Upstream takes this function into the module by name: here, and nowhere else, it is looked up.
+    module: Any = importlib.import_module("cooperbench.eval.sandbox")
+    upstreams = module.get_backend
+    progress = Progress(Path(request.staging) / PROGRESS)
+    seconds = request.sandbox.get("test_timeout_seconds") or 600
+
+    def get_backend(name: str = "docker") -> Watched:
+        if own is not None:
+            return Watched(own, progress)
+        return Watched(upstreams(name), progress, request.backend, seconds)
+
+    module.get_backend = get_backend
 
 
 def _call(

@@ -22,6 +22,7 @@ from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import STAGING
 from cooperbench_assets.execution.progress import SlotWait, StartWait
 from cooperbench_assets.execution.protocol import ChildRequest
+from cooperbench_assets.execution.sandboxes.base import evaluation_seconds
 from cooperbench_assets.execution.slots import SlotsError
 from cooperbench_assets.execution.tries import begin, record_process, settle, withdraw
 
@@ -43,12 +44,6 @@ SLOT_NAP_SECONDS: Final = 0.03
 """Between two looks at slots that other processes hold."""
 
 KILL_GRACE_SECONDS: Final = 2.0
-EVAL_OVERHEAD_SECONDS: Final = 180.0
-"""What an evaluation may take beside its test runs: making the sandbox, applying and merging patches."""
-
-TEST_RUNS: Final = 2
-"""Test runs of one evaluation: one a feature, on the merged tree or on the first agent's patch."""
-
 RESTARTS: Final = 2
 """How often a launch starts a harness server anew that died."""
 
@@ -309,7 +304,7 @@ class Loop:
         limits = self.job.limits
         if self.stage == "agent":
             return limits.pair_timeout_minutes * 60
-        return TEST_RUNS * limits.test_timeout_seconds + EVAL_OVERHEAD_SECONDS
+        return evaluation_seconds(self.job.execution, limits.test_timeout_seconds)
 
     def _wait(self) -> None:
         """Sleep until a child ends, a deadline is near, or a slot may have become free; settle what ended."""

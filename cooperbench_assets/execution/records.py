@@ -6,6 +6,7 @@ not: reading and moving the files (``tries``, ``promotion``).
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,6 +16,7 @@ from cooperbench_assets.benchmark.failures import classify, infra
 from cooperbench_assets.execution import staging
 from cooperbench_assets.execution.attempts import now, shorten
 from cooperbench_assets.execution.budget import FREE_FAMILIES
+from cooperbench_assets.execution.sandboxes.watched import MAKING
 from cooperbench_assets.execution.state import has_reply
 
 if TYPE_CHECKING:
@@ -39,6 +41,16 @@ def refusal(made: Try, reading: PairReading) -> str | None:
     if at is None or at < made.started.replace(tzinfo=None) - _CLOCK_SLACK:
         return f"the verdict is older than its evaluation ({at})"
     return None
+
+
+def evaluation_timed_out(made: Try) -> str:
+    """What to say of an evaluation killed at its deadline: whose fault it was depends on what it was doing."""
+    progress = staging.read_progress(made.place)
+    # Tests that had only begun when the time was up are not what used it up.
+    tests = progress.test and time.time() - progress.since >= made.job.limits.test_timeout_seconds
+    making = progress.doing == MAKING and made.job.execution != "process"
+    family = "test_timeout" if tests else "container_start" if making else "eval_timeout"
+    return f"[infra:{family}] the evaluation was killed at its deadline while {progress.doing}"
 
 
 def judged(made: Try, outcome: Outcome, stage: Stage) -> Attempt:

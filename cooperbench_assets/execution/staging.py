@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 CHILD_LOG: Final = "child.log"
 """What a child printed."""
 
+PROGRESS: Final = "evaluation.json"
+"""What an evaluation is doing."""
+
 REPORT: Final = "child.json"
 """What a child said of its end."""
 
@@ -207,6 +210,25 @@ def write_timed_out_verdict(job: CellJob, pair: Pair, place: Staged, text: str) 
     }
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
     (place.pair_dir / "eval.json").write_bytes(encoded)
+
+
+class EvaluationProgress(msgspec.Struct, frozen=True):
+    """What an evaluation was doing when it was last heard of."""
+
+    doing: str = "it started"
+    test: bool = False
+    """It was a test run."""
+
+    since: float = 0.0
+    """Seconds since 1970."""
+
+
+def read_progress(place: Staged) -> EvaluationProgress:
+    """What an evaluation's child was doing; that it started, if it said nothing."""
+    try:
+        return msgspec.json.decode((place.root / PROGRESS).read_bytes(), type=EvaluationProgress)
+    except (OSError, msgspec.DecodeError):
+        return EvaluationProgress()
 
 
 def clear(run_dir: Path) -> None:

@@ -24,7 +24,7 @@ from cooperbench_assets.execution.attempts import (
     write_attempt,
 )
 from cooperbench_assets.execution.promotion import Promotion, promote_agents, promote_verdict
-from cooperbench_assets.execution.records import judged, priced, refusal, without_files
+from cooperbench_assets.execution.records import evaluation_timed_out, judged, priced, refusal, without_files
 from cooperbench_assets.execution.state import PairState, has_reply, read_staged, read_state
 from cooperbench_assets.stops import reach
 
@@ -237,8 +237,7 @@ def read_evaluation(made: Try, how: How) -> tuple[PairReading, Outcome, str]:
     found = read_staged(made.staged_run, made.pair, made.job.mode, tries)
     if found[0].evaluation is not None or how != "deadline":
         return found
-    text = "[infra:test_timeout] the evaluation was killed at its deadline"
-    staging.write_timed_out_verdict(made.job, made.pair, made.place, text)
+    staging.write_timed_out_verdict(made.job, made.pair, made.place, evaluation_timed_out(made))
     return read_staged(made.staged_run, made.pair, made.job.mode, tries)
 
 

@@ -19,6 +19,8 @@ from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import Preflight
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.provenance import read_provenance
+from cooperbench_assets.execution.sandboxes.base import evaluation_seconds
+from cooperbench_assets.execution.sandboxes.watched import BOOT_SECONDS
 from cooperbench_assets.execution.servers import close_servers
 from cooperbench_assets_tests.execution.cells import PAIRS, ROOT, cell, outcomes
 from cooperbench_assets_tests.execution.docker.places import COOP, LIMITS, SOLO, Place, demo_experiment
@@ -104,7 +106,9 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
     made = [call for call in calls if call["call"] == "create"]
     images = {pair.name: image_name(pair.task) for pair in tried.subset.pairs}
     assert {call["pair"]: call["image"] for call in made} == images
-    assert {(call["timeout"], call["workdir"]) for call in made} == {(600, "/workspace")}
+    seconds = LIMITS["test_timeout_seconds"]
+    life = seconds + BOOT_SECONDS if execution == "gcp" else evaluation_seconds(execution, seconds)
+    assert {(call["timeout"], call["workdir"]) for call in made} == {(life, "/workspace")}
     assert {call.get("project") for call in made} == {PROJECT if execution == "gcp" else None}
     assert {call.get("app") for call in made} == {"app cooperbench-eval" if execution == "modal" else None}
     # Every sandbox was ended, but for the one that was not to be had.

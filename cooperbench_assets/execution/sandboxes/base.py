@@ -16,6 +16,26 @@ PATCHES = "/patches"
 RUNNER = "/usr/local/bin/runner.sh"
 MEGABYTE = 2**20
 
+TEST_RUNS = 2
+"""Test runs of one evaluation: one a feature, on the merged tree or on the first agent's patch."""
+
+OVERHEAD_SECONDS = {
+    "process": 180.0,
+    # Four calls of the engine for a container, each tried three times for two minutes, and its first command.
+    "docker": 1680.0,
+    # A sandbox that waits for a machine, which pulls its image: 16 GB are no rare size.
+    "modal": 1800.0,
+    # Eleven batch jobs, one a command, of 90 s and more before they start.
+    "gcp": 5400.0,
+}
+"""What an evaluation may take beside its test runs, by execution: making the sandbox, applying and merging patches."""
+
+
+def evaluation_seconds(execution: str, test_seconds: float) -> float:
+    """Deadline of a whole evaluation whose test runs have a deadline of their own, in seconds."""
+    return TEST_RUNS * test_seconds + OVERHEAD_SECONDS[execution]
+
+
 _LIMITS = ("memory_mb", "cpus", "pids")
 _POSITIVE = ("test_timeout_seconds", *_LIMITS, "output_limit_mb")
 
