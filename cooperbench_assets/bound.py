@@ -16,15 +16,18 @@ from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
 from cooperbench_assets.checks.finding import CellView
 from cooperbench_assets.demo import DEMO_AGENT, build_dataset
+from cooperbench_assets.execution.secrecy import redactor
 from cooperbench_assets.store.rows import cell_frames
+from cooperbench_assets.store.secrecy import without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from cooperbench_assets.benchmark.logtree import RunReading
     from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.project import Project
+    from cooperbench_assets.redaction import Redactor
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
 
@@ -58,6 +61,11 @@ class BoundExperiment:
     def image_lock(self) -> Path:
         """The lock file of the experiment's task images."""
         return self.project.data / "task_images" / f"{self.name}.lock.json"
+
+    @property
+    def redactor(self) -> Redactor:
+        """Takes the experiment's secrets, and what looks like one, out of texts."""
+        return redactor_of(self.spec)
 
     @cached_property
     def cells(self) -> tuple[CellSpec, ...]:
@@ -126,8 +134,16 @@ class BoundExperiment:
             execution=self.spec.execution,
             read_at=datetime.now(UTC).replace(tzinfo=None),
         )
+        redactor = self.redactor
+        frames = {name: without_secrets(frame, redactor) for name, frame in frames.items()}
         frames[PATCH_OVERLAPS.name] = overlaps_of(_kept_patches(cell.cell, subset, reading))
         return CellView(cell, subset, accepted, self.spec.execution != "none", reading, frames)
+
+
+def redactor_of(spec: ExperimentSpec, variables: Mapping[str, str] | None = None) -> Redactor:
+    """A redactor that knows the secrets of an experiment, and of this process or these `variables` in its place."""
+    named = (*spec.secrets, *filter(None, [spec.alerts.webhook_variable]))
+    return redactor(named, spec.environment, spec.agent_config, spec.redis_url, variables)
 
 
 def _kept_patches(cell: Cell, subset: Subset, reading: RunReading) -> Iterator[tuple[dict[str, object], str, str]]:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import polars as pl
 
 from cooperbench_assets import __version__
 from cooperbench_assets.analysis.registry import RESULT_TABLES
@@ -33,6 +32,7 @@ from cooperbench_assets.store.errors import FrameError, UnitError
 from cooperbench_assets.store.partition import check_frame, list_units, read_unit
 from cooperbench_assets.store.planned import keeps, recall
 from cooperbench_assets.store.schema import CHECK_RESULTS, SCHEMA_VERSION
+from cooperbench_assets.store.secrecy import without_secrets
 from cooperbench_assets.store.units import Unit, cell_of, parse_name
 
 if TYPE_CHECKING:
@@ -124,7 +124,12 @@ class LogRun:
 
 
 def export_bundle(
-    project: Project, experiment: str, target: Path, *, runs: Iterable[LogRun] | None = None, known: Iterable[str] = ()
+    project: Project,
+    experiment: str,
+    target: Path,
+    *,
+    runs: Iterable[LogRun] | None = None,
+    redactor: Redactor | None = None,
 ) -> Exported:
     """Write an experiment's tables and report, and its raw logs where `runs` are given, as one file.
 
@@ -133,12 +138,12 @@ def export_bundle(
         experiment: The experiment; it must have cells in the partition tables.
         target: The file; replaced at once.
         runs: Run folders whose files go along; None for no logs.
-        known: Values of secrets, taken out whatever they look like.
+        redactor: Takes secrets out of all that goes along; by their shapes alone if not given.
 
     Raises:
         BundleError: if the experiment has no cell, or one of its tables cannot be read.
     """
-    redactor = Redactor(known)
+    redactor = redactor or Redactor()
     left_out: list[str] = []
     logs = 0
     with _replacing(target) as stream, _archive(stream) as archive:
@@ -193,7 +198,7 @@ def _add_unit(archive: tarfile.TarFile, tables: Path, found: tuple[Unit, Record]
         raise BundleError(
             f"{unit.name}: {error}: another version wrote it. Nothing was exported; materialize it again"
         ) from error
-    clean = {name: _redacted(frame, redactor) for name, frame in sorted(frames.items())}
+    clean = {name: without_secrets(frame, redactor) for name, frame in sorted(frames.items())}
     hashes = {}
     for name, frame in clean.items():
         buffer = io.BytesIO()
@@ -202,19 +207,6 @@ def _add_unit(archive: tarfile.TarFile, tables: Path, found: tuple[Unit, Record]
         _add(archive, f"tables/{unit.name}/{name}.parquet", buffer.getvalue())
     content = content_sha256([(DECLARED[name], frame) for name, frame in clean.items()])
     return UnitEntry(unit.name, record.key, content, record.content_sha256, hashes)
-
-
-def _redacted(frame: pl.DataFrame, redactor: Redactor) -> pl.DataFrame:
-    """A frame whose texts hold no secret. The columns that name a cell or pair are left as they are."""
-    changed = []
-    for column in frame.iter_columns():
-        if column.dtype != pl.String or column.name in ("experiment", "setting", "pair", "repo"):
-            continue
-        texts = column.to_list()
-        clean = [None if text is None else redactor.text(text) for text in texts]
-        if clean != texts:
-            changed.append(pl.Series(column.name, clean, dtype=pl.String))
-    return frame.with_columns(changed)
 
 
 def _add_report(archive: tarfile.TarFile, folder: Path, redactor: Redactor) -> bool:

@@ -20,6 +20,7 @@ from cooperbench_assets.bundle_import import import_bundle
 from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
 from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
 from cooperbench_assets.project import Project
+from cooperbench_assets.redaction import Redactor
 from cooperbench_assets.report.build import build_reports
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.cells import Cell
@@ -183,9 +184,11 @@ def test_raw_logs_and_tables_go_without_secrets_and_the_page_links_to_them(tmp_p
     read(bound)
     build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
     runs = [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]
-    done = export_bundle(bound.project, "made", tmp_path / "x.tar.gz", runs=runs, known=["my-own-secret"])
+    done = export_bundle(
+        bound.project, "made", tmp_path / "x.tar.gz", runs=runs, redactor=Redactor({"MINE": "my-own-secret"})
+    )
     assert done.contents.redacted["api_key"] > 1
-    assert done.contents.redacted["known"] > 0
+    assert done.contents.redacted["MINE"] > 0
     assert len(done.left_out) == 1
     assert "link: no regular file" in done.left_out[0]
     packed = gzip.decompress(done.file.read_bytes())

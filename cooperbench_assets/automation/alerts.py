@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ import msgspec
 from dotenv import dotenv_values
 from filelock import FileLock
 
+from cooperbench_assets.bound import redactor_of
 from cooperbench_assets.execution.attempts import write_atomically
 
 if TYPE_CHECKING:
@@ -45,13 +45,7 @@ UI_VARIABLE: Final = "COOPERBENCH_ASSETS_UI_URL"
 
 USUAL_UI: Final = "http://127.0.0.1:3000"
 
-BLOT: Final = "***"
-
 Kind = Literal["run_failed", "breaker", "budget", "exhausted", "waiting", "stuck", "complete"]
-
-_SOUNDS_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|WEBHOOK", re.IGNORECASE)
-_USER_IN_ADDRESS = re.compile(r"://[^/@\s\"']+@")
-_SHORTEST_SECRET = 6
 
 
 class Log(Protocol):
@@ -163,17 +157,8 @@ def ui_address(bound: BoundExperiment) -> str:
 
 
 def scrub(bound: BoundExperiment, text: str) -> str:
-    """A text without the values of the experiment's secrets, of its webhook, and of variables that sound like one."""
-    known = variables(bound)
-    own = {*bound.spec.secrets, bound.spec.alerts.webhook_variable}
-    values = {
-        value.strip()
-        for name, value in known.items()
-        if (name in own or _SOUNDS_SECRET.search(name)) and len(value.strip()) >= _SHORTEST_SECRET
-    }
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, BLOT)
-    return _USER_IN_ADDRESS.sub(f"://{BLOT}@", text)
+    """A text without secrets, those in the project's .env included."""
+    return redactor_of(bound.spec, variables(bound)).text(text)
 
 
 def slack_message(text: str, link: str, run_id: str | None) -> dict[str, str]:

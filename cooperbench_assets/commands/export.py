@@ -27,15 +27,20 @@ def export(experiment: str, raw_logs: bool, target: Path) -> None:
 
     The file holds its tables with provenance and checks, its task images, gold baseline and second verdicts, its
     report where one was made (make it first: cooperbench-assets report EXPERIMENT) and, with --raw-logs, the files of
-    its runs. Keys, tokens and passwords are taken out of all of them, by their shape and by the values of the
-    variables that defs.yaml lists under secrets. A shape is no proof: look before you publish. import-bundle takes
-    the file in on another machine, and prints the same content hash.
+    its runs. Keys, tokens and passwords are taken out of all of them, by their shape and by the values that are known
+    here: of the variables that defs.yaml lists under secrets or whose names say so, and of its agent_config. A shape
+    is no proof: look before you publish. import-bundle takes the file in on another machine, and prints the same
+    content hash.
     """
+    from cooperbench_assets.bound import redactor_of
     from cooperbench_assets.bundle import export_bundle
+    from cooperbench_assets.redaction import Redactor, secret_variables
 
     project = find_project()
     runs = _runs(project, experiment) if raw_logs else None
-    done = export_bundle(project, experiment, target, runs=runs, known=_secrets(project, experiment))
+    spec = load_experiments(project.defs).get(experiment)
+    redactor = Redactor(secret_variables(os.environ)) if spec is None else redactor_of(spec)
+    done = export_bundle(project, experiment, target, runs=runs, redactor=redactor)
     parts = [count(len(done.cells), "cell"), "its report" if done.contents.report else "no report"]
     if raw_logs:
         parts.append(count(done.log_files, "raw file"))
@@ -64,9 +69,3 @@ def _runs(project: Project, experiment: str) -> list[LogRun]:
         raise click.BadParameter(f"{experiment} has no defs.yaml here, so that its raw logs are not known")
     bound = BoundExperiment(experiment, spec, project)
     return [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]
-
-
-def _secrets(project: Project, experiment: str) -> list[str]:
-    """Values of the variables that the experiment calls secrets, as far as they are set here."""
-    spec = load_experiments(project.defs).get(experiment)
-    return [os.environ[name] for name in (spec.secrets if spec else ()) if os.environ.get(name)]

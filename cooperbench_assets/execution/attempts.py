@@ -13,6 +13,7 @@ import msgspec
 
 from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE, parse_folder
 from cooperbench_assets.execution.walk import folders, pair_folders
+from cooperbench_assets.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,6 +145,6 @@ def tries_used(attempts: Iterable[Attempt], stage: Stage, campaign: int, patch: 
 
 
 def shorten(text: str) -> str:
-    """A failure's text as it is kept: its end, where the cause usually stands."""
-    text = text.strip()
+    """A failure's text as it is kept: without what looks like a key, and its end, where the cause usually stands."""
+    text = redact(text).strip()
     return text if len(text) <= EVIDENCE_LENGTH else f"…{text[1 - EVIDENCE_LENGTH :]}"

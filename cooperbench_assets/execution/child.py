@@ -12,13 +12,13 @@ import importlib
 import inspect
 import json
 import os
-import re
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -32,6 +32,7 @@ from cooperbench_assets.execution.sandboxes import WITHOUT_CONTAINERS, open_back
 from cooperbench_assets.execution.sandboxes.base import Backend
 from cooperbench_assets.execution.sandboxes.watched import Progress, Watched
 from cooperbench_assets.execution.watching import watch_agents
+from cooperbench_assets.redaction import Redactor, secret_variables
 
 REPORT = "child.json"
 """File in the staging folder that says how a child ended, for a parent that was not there to hear it."""
@@ -40,11 +41,6 @@ PROGRESS = "evaluation.json"
 """File in the staging folder that says what an evaluation is doing."""
 
 LOG = "child.log"
-SECRETS = "COOPERBENCH_ASSETS_SECRETS"
-"""Variable with the names, separated by commas, of variables whose values must be in no text."""
-
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
-_SHORTEST_SECRET = 6
 _LONGEST_TEXT = 8000
 
 
@@ -74,7 +70,7 @@ def live(request: ChildRequest, *, server: int, report_fd: int, slot_fd: int | N
         _take_signals()
         die_with_parent(server)
         adopt_orphans()
-        _enter(request)
+        request = _enter(request)
         threading.excepthook = lambda args: threads.append(args.exc_value or args.exc_type())
         # Until now there was nothing to clean up, and SIGTERM ended the process: an exception might be lost on the way.
         signal.signal(signal.SIGTERM, _terminate)
@@ -83,10 +79,11 @@ def live(request: ChildRequest, *, server: int, report_fd: int, slot_fd: int | N
     except Terminated:
         _die_by_sigterm()
     except BaseException as error:
-        report.error = hide_secrets(describe(error, threads), os.environ)
+        redactor = Redactor(secret_variables(os.environ, request.secrets))
+        report.error = shorten(redactor.text(describe(error, threads)))
         with contextlib.suppress(OSError):
             # A full disk is no reason to lose the error.
-            print(hide_secrets(traceback.format_exc(), os.environ), file=sys.stderr)
+            print(shorten(redactor.text(traceback.format_exc())), file=sys.stderr)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _leave(request, report, report_fd)
@@ -104,18 +101,8 @@ def describe(error: BaseException, threads: list[BaseException]) -> str:
     return _named(error)
 
 
-def hide_secrets(text: str, environment: Mapping[str, str]) -> str:
-    """The text, cut to a fair length, with values of secret variables replaced by their names."""
-    named = set(environment.get(SECRETS, "").split(","))
-    secrets = {
-        value: name
-        for name, value in environment.items()
-        if len(value) >= _SHORTEST_SECRET
-        and (name in named or (_SECRET_NAME.search(name) and not name.startswith("COOPERBENCH_ASSETS_")))
-    }
-    # The longest first: one value may be part of another.
-    for value in sorted(secrets, key=len, reverse=True):
-        text = text.replace(value, f"<{secrets[value]}>")
+def shorten(text: str) -> str:
+    """The text, cut to a fair length; without secrets already, because half of one would not be found."""
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
 
 
@@ -149,7 +136,8 @@ def fit(function: Callable[..., Any], arguments: Mapping[str, Any], droppable: f
     return {name: value for name, value in arguments.items() if name in parameters}
 
 
-def _enter(request: ChildRequest) -> None:
+def _enter(request: ChildRequest) -> ChildRequest:
+    """Furnish the process; the request with the paths that it has now."""
     staging = Path(request.staging)
     try:
         os.chdir(staging)
@@ -165,9 +153,21 @@ def _enter(request: ChildRequest) -> None:
     os.close(nothing)
     identity = process_identity(os.getpid()) or ""
     os.environ.update(request.environment)
+    os.environ.update(request.secrets)
     os.environ |= {"TZ": "UTC", MARK: mark_of(os.getpid(), identity), "TMPDIR": _own_tmp(staging)}
     time.tzset()
     gc.enable()
+    return _with_own_config(request)
+
+
+def _with_own_config(request: ChildRequest) -> ChildRequest:
+    if request.agent_config_text is None:
+        return request
+    # In the log tree it has no secrets.
+    file = Path(os.environ["TMPDIR"], "agent_config.yaml")
+    file.touch(mode=0o600)
+    file.write_text(request.agent_config_text)
+    return replace(request, agent_config=str(file))
 
 
 def _own_tmp(staging: Path) -> str:
@@ -231,7 +231,8 @@ def _run_agents(request: ChildRequest) -> None:
         droppable |= {"messaging_enabled"} if request.messaging else set()
         if request.redis_url is not None:
             arguments["redis_url"] = request.redis_url
-    containers = watch_agents(function, lambda text: hide_secrets(text, os.environ))
+    redactor = Redactor(secret_variables(os.environ, request.secrets))
+    containers = watch_agents(function, lambda text: shorten(redactor.text(text)))
     _call(function, arguments, frozenset(droppable), request)
     containers.raise_if_untold(_log_dir(request) / "result.json")
 

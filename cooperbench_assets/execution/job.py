@@ -95,10 +95,11 @@ class CellJob:
     messaging: bool = False
     git: bool = False
     agent_config: Path | None = None
-    """The effective agent config file, which is hashed and passed on."""
+    """The effective agent config file."""
 
     agent_config_text: str | None = field(default=None, repr=False)
-    """What that file is to hold: a launch writes it, under the cell's lock. None: the file is there already."""
+    """What the agents are given: a launch writes it into that file, under the cell's lock and without secrets. None:
+    the file is there already, and it is what they are given."""
 
     limits: Limits = field(default_factory=Limits)
     accepted: frozenset[str] = frozenset()

@@ -21,9 +21,11 @@ from cooperbench_assets.execution.history import read_history
 from cooperbench_assets.execution.loop import Loop
 from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
 from cooperbench_assets.execution.preflight import Preflight
+from cooperbench_assets.execution.processes import close_to_others
 from cooperbench_assets.execution.progress import Meter, StageReport
 from cooperbench_assets.execution.redis import ON_BRIDGE, message_server
 from cooperbench_assets.execution.schedule import launch_order
+from cooperbench_assets.execution.secrecy import public_config
 from cooperbench_assets.execution.slots import SlotPool, SlotUser, read_sizes, state_folder
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.verdicts import begin_verdict, plan_round, settle_verdict
@@ -75,6 +77,9 @@ class Launch:
         preflight = Preflight(self.stage, job, tuple(step.pair for step in plan.runs), self.options.automatic)
         server, info = preflight.pass_or_raise()
         self.import_seconds, self.notes = preflight.import_seconds, tuple(preflight.notes)
+        if "subprocess" in (info.isolation, job.sandbox.get("isolation")):
+            # Tests that run what agents wrote are this user's own processes.
+            close_to_others()
         slots = read_sizes(job.state or state_folder())
         with _messages(job, self.stage) as redis_url, _containers(job) as ended:
             launch = self._begin(info, states, {str(name): size for name, size in slots.items()}, plan.campaign)
@@ -227,9 +232,14 @@ class Launch:
 
 
 def _write_agent_config(job: CellJob) -> None:
-    """Put the effective agent config where children look for it."""
-    file, text = job.agent_config, job.agent_config_text
-    if file is not None and text is not None and not (file.is_file() and file.read_bytes() == text.encode()):
+    """Put the effective agent config, without its secrets, beside what the agents make of it."""
+    file, text = job.agent_config, public_config(job)
+    if (
+        file is not None
+        and text is not None
+        and job.agent_config_text is not None
+        and not (file.is_file() and file.read_bytes() == text.encode())
+    ):
         write_atomically(file, text.encode())
 
 

@@ -23,6 +23,7 @@ from cooperbench_assets.execution.job import STAGING
 from cooperbench_assets.execution.progress import SlotWait, StartWait
 from cooperbench_assets.execution.protocol import ChildRequest
 from cooperbench_assets.execution.sandboxes.base import evaluation_seconds
+from cooperbench_assets.execution.secrecy import told
 from cooperbench_assets.execution.slots import SlotsError
 from cooperbench_assets.execution.tries import begin, record_process, settle, withdraw
 
@@ -256,10 +257,12 @@ class Loop:
             agent=job.agent,
             model_name=job.model_name,
             agent_config=None if job.agent_config is None else str(job.agent_config.absolute()),
+            agent_config_text=job.agent_config_text if self.stage == "agent" else None,
             messaging=job.messaging,
             git=job.git,
             redis_url=self.redis_url,
             environment=self._environment(made),
+            secrets=told(job, self.stage),
             sandbox=self._sandbox(made),
         )
 

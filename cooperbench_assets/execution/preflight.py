@@ -24,6 +24,7 @@ from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.job import ASKS_FROM_HERE, NEEDS_ENGINE, STAGING
 from cooperbench_assets.execution.protocol import ChildRequest
 from cooperbench_assets.execution.redis import ON_BRIDGE, answers, bridge_address
+from cooperbench_assets.execution.secrecy import config_text, missing, told
 from cooperbench_assets.execution.servers import harness_server, imported
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Preflight:
             LaunchError: naming all that is missing.
         """
         self.problems += self._combination()
+        self.problems += self._secrets()
         self.problems += self._disk()
         if self.job.execution == "docker":
             self.problems += self._engine()
@@ -98,6 +100,13 @@ class Preflight:
         in_containers = self.stage == "agent" and job.execution == "docker" and job.agent in NEEDS_ENGINE
         if in_containers and shutil.which("docker") is None:
             yield f"agent {job.agent} needs the command docker, and it is not on the PATH; install it (docker-cli)"
+
+    def _secrets(self) -> Iterator[str]:
+        if names := missing(self.job, self.stage):
+            yield (
+                f"{', '.join(names)} is not set, and secrets: names it; "
+                "set it in the environment that starts this, or take it out of secrets:"
+            )
 
     def _disk(self) -> Iterator[str]:
         place = self.job.logs
@@ -226,7 +235,7 @@ class Preflight:
     def _key(self) -> tuple[str, ...]:
         """What an answer depends on. Values of secrets are compared by their hashes only."""
         job = self.job
-        config = "" if job.agent_config is None else job.agent_config.read_text()
+        config = config_text(job) or ""
         secrets = tuple(str(hash(os.environ.get(name))) for name in job.secrets)
         return (job.model_name, config, str(sorted(job.environment.items())), *secrets)
 
@@ -268,6 +277,8 @@ class Preflight:
             agent=job.agent,
             model_name=job.model_name,
             agent_config=None if job.agent_config is None else str(job.agent_config.absolute()),
+            agent_config_text=job.agent_config_text,
+            secrets=told(job, "ask"),
         )
 
 

@@ -24,6 +24,7 @@ MARK = "COOPERBENCH_ASSETS_CHILD"
 _PROC = Path("/proc")
 _HAS_PROC = Path("/proc/self/stat").exists()
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_SECONDS = 5.0
 
@@ -138,6 +139,14 @@ def die_with_parent(parent: int) -> None:
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent dies, so that none is lost (Linux)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def close_to_others() -> None:
+    """Keep this user's other processes from reading what this one's variables were and its memory (Linux).
+
+    Root reads them all the same. Programs that it starts are open again: they are told what they need.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def reap_strangers(known: Iterable[int], seconds: float = _KILL_SECONDS) -> int:

@@ -44,11 +44,17 @@ class ChildRequest:
     agent_config: str | None = None
     """Absolute path of the effective agent config, or None."""
 
+    agent_config_text: str | None = field(default=None, repr=False)
+    """What the agent config says, secrets included: the child has it in a file of its own, in place of that path."""
+
     messaging: bool = False
     git: bool = False
     redis_url: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     """Variables set in this child only."""
+
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    """More of these, whose values must be in no text. Neither the server nor another child has them."""
 
     sandbox: dict[str, Any] = field(default_factory=dict)
     """Options of the sandbox: ``test_timeout_seconds``, ``isolation``, ``labels``, ``memory_mb`` …"""

@@ -1,7 +1,7 @@
 """`provenance.json`: what made a run, as far as the one who ran it knows.
 
 What belongs here: collecting, comparing and writing it. What does not: what an imported tree's files let one guess
-(``benchmark``). Values of variables are never written, only names; secrets in an agent config are blotted out.
+(``benchmark``). Values of variables are never written, only names; no secret of an agent config is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import yaml
 
 from cooperbench_assets.execution.attempts import now, write_atomically
 from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
+from cooperbench_assets.execution.secrecy import public_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
 
 PROVENANCE_FILE: Final = "provenance.json"
 LAUNCHES_KEPT: Final = 50
-BLOT: Final = "***"
 
-_SECRET_KEY = re.compile(r"api[_-]?key|token$|secret|password|passwd|authorization|credential", re.IGNORECASE)
-_USER_IN_ADDRESS = re.compile(r"://[^/@\s\"']+@")
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "reasoning_effort", "thinking", "seed", "timeout")
 _MUST_STAY = ("mode", "messaging", "git", "model", "agent", "agent_config_sha256", "merge_policy")
 
@@ -89,7 +87,7 @@ def describe(job: CellJob, harness: Mapping[str, Any], slots: Mapping[str, int])
         "git": job.git,
         "model": job.model_name,
         "agent": job.agent,
-        "agent_config": None if text is None else blot(text, job.secrets),
+        "agent_config": public_config(job),
         "agent_config_sha256": None if text is None else hashlib.sha256(text.encode()).hexdigest(),
         **_model_calls(text, job),
         "harness_version": version,
@@ -131,29 +129,6 @@ def _config_text(job: CellJob) -> str | None:
     except yaml.YAMLError as error:
         raise LaunchError(f"{job.label}: agent config {job.agent_config} is no YAML: {error}") from error
     return text
-
-
-def blot(text: str, secrets: Iterable[str]) -> str:
-    """A config without secrets, as YAML written anew, without comments.
-
-    Blotted out are values under keys that sound like a secret, user and password in addresses, and the values of
-    the named variables.
-    """
-    result = yaml.safe_dump(_blotted(yaml.safe_load(text)), sort_keys=False, allow_unicode=True, width=4096)
-    result = _USER_IN_ADDRESS.sub(f"://{BLOT}@", result)
-    for name in secrets:
-        if len(value := os.environ.get(name, "")) >= 4:
-            result = result.replace(value, BLOT)
-    return result
-
-
-def _blotted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: BLOT if _SECRET_KEY.search(str(key)) and isinstance(inner, str) else _blotted(inner)
-            for key, inner in value.items()
-        }
-    return [_blotted(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _model_calls(text: str | None, job: CellJob) -> dict[str, Any]:

@@ -7,13 +7,13 @@ harness takes seconds, a child of it milliseconds.
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import threading
 from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.execution.client import HarnessError, HarnessServer
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.secrecy import open_environment
 from cooperbench_assets.execution.slots import state_folder
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.protocol import HarnessInfo
 
 EXTERNAL_AGENTS: Final = "COOPERBENCH_EXTERNAL_AGENTS"
-BLOTTED: Final = "COOPERBENCH_ASSETS_SECRETS"
-"""Variable that names the secrets among the others, so that a child keeps their values out of its texts."""
 
 MODEL_CALLS: Final = {
     # Ten calls of three requests each, and 273 s, are what a dead endpoint costs otherwise.
@@ -40,10 +38,10 @@ _kept: dict[int, tuple[_Key, HarnessServer]] = {}
 
 
 def harness_server(job: CellJob) -> HarnessServer:
-    """A server for a cell's harness and variables, importing or ready.
+    """A server for a cell's harness and variables, importing or ready. It has no secrets: single children are told.
 
     Raises:
-        LaunchError: if a secret that the experiment names is not set, or the interpreter is not there.
+        LaunchError: if the interpreter is not there.
     """
     environment = _environment(job)
     key = (job.harness_python, tuple(sorted(environment.items())))
@@ -97,15 +95,7 @@ atexit.register(close_servers)
 
 
 def _environment(job: CellJob) -> dict[str, str]:
-    environment = {**MODEL_CALLS, **_wrapper(job), **job.environment}
-    if missing := [name for name in job.secrets if not os.environ.get(name)]:
-        raise LaunchError(
-            f"{job.label}: {', '.join(missing)} is not set, and secrets: names it; "
-            "set it in the environment that starts this, or take it out of secrets:"
-        )
-    environment |= {name: os.environ[name] for name in job.secrets}
-    if job.secrets:
-        environment[BLOTTED] = ",".join(job.secrets)
+    environment = {**MODEL_CALLS, **_wrapper(job), **open_environment(job)}
     if job.external_agents:
         environment[EXTERNAL_AGENTS] = ",".join(job.external_agents)
     return environment

@@ -21,10 +21,12 @@ from cooperbench_assets.execution.attempts import (
     next_number,
     now,
     owner,
+    shorten,
     write_attempt,
 )
 from cooperbench_assets.execution.promotion import Promotion, promote_agents, promote_verdict
 from cooperbench_assets.execution.records import evaluation_timed_out, judged, priced, refusal, without_files
+from cooperbench_assets.execution.secrecy import clean
 from cooperbench_assets.execution.state import PairState, has_reply, read_staged, read_state
 from cooperbench_assets.stops import reach
 
@@ -167,7 +169,7 @@ def _adopt(
         stage=stage,
         outcome=_outcome_of_files(state, stage, broken),
         family=state.family if broken else None,
-        evidence=state.evidence if broken else state.torn,
+        evidence=shorten((state.evidence if broken else state.torn) or "") or None,
         retryable=state.retryable if broken else None,
         started_at=_zoned(start) or now(),
         ended_at=_zoned(end) or now(),
@@ -202,6 +204,7 @@ def settle(made: Try, how: How, estimate: float | None = None) -> Settled:
         how: How the child went.
         estimate: What a try of unknown cost counts for, USD.
     """
+    clean(made)
     return _settle_agents(made, how, estimate) if made.stage == "agent" else _settle_evaluation(made, how)
 
 
@@ -228,6 +231,7 @@ def _write_killed(made: Try, sight: Sight, counted: Counted) -> None:
     names, seconds = tuple(staging.patches_of(job, pair)), job.limits.pair_timeout_minutes * 60
     ends = deadline.ends(sight, names, job.agent, seconds)
     staging.write_timed_out_result(job, pair, made.place, made.started, ends, counted)
+    clean(made)  # What was seen of them before they were killed.
 
 
 def read_evaluation(made: Try, how: How) -> tuple[PairReading, Outcome, str]:

@@ -22,6 +22,7 @@ from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.plan import Plan, Step
 from cooperbench_assets.execution.promotion import VERDICT
 from cooperbench_assets.execution.records import judged, refusal, without_files
+from cooperbench_assets.execution.secrecy import clean
 from cooperbench_assets.execution.tries import Settled, Try, read_evaluation, register
 from cooperbench_assets.execution.walk import folders, pair_folders
 
@@ -132,6 +133,7 @@ def begin_verdict(job: CellJob, stage: Stage, state: PairState, campaign: int) -
 
 def settle_verdict(made: Try, how: How, estimate: float | None, state: PairState) -> Settled:
     """Put a fresh verdict beside the first one, and complete its record; nothing else changes."""
+    clean(made)
     reading, outcome, wrong = read_evaluation(made, how)
     if (refused := refusal(made, reading)) is not None:
         record = without_files(made, how, wrong or refused)

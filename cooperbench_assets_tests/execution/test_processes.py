@@ -179,3 +179,36 @@ def test_without_proc_psutil_tells_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         assert kill_recorded(process.pid, identity, grace_seconds=1) == 1
         assert process.wait() == -signal.SIGTERM
         assert is_alive(other.pid)
+
+
+NOBODY = 65534
+
+
+def readable_by_kin(steps: str) -> list[bool]:
+    """Whether a child of an ordinary user's process can read that one's variables, after each of its steps."""
+    script = f"""
+import ctypes, os, sys
+from cooperbench_assets.execution.processes import close_to_others
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # Changing the user has closed it already.
+def look():
+    parent = os.getpid()
+    if os.fork() == 0:
+        try:
+            found = b"CANARY=1" in open(f"/proc/{{parent}}/environ", "rb").read()
+        except PermissionError:
+            found = False
+        os.write(1, b"1" if found else b"0")
+        os._exit(0)
+    os.wait()
+{steps}
+"""
+    environment = {**os.environ, "CANARY": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
+    return [sign == ord("1") for sign in done.stdout]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_process_that_is_closed_to_others_shows_them_no_variable() -> None:
+    assert readable_by_kin("look(); close_to_others(); look()") == [True, False]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cooperbench_assets.execution import child as child_module
-from cooperbench_assets.execution.child import describe, fit, hide_secrets
+from cooperbench_assets.execution.child import describe, fit, shorten
 from cooperbench_assets.execution.client import SERVER, HarnessServer
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.protocol import ChildEnd, ChildRequest
@@ -42,7 +42,7 @@ def toy_environment(toy: Toy) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def server(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HarnessServer]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with HarnessServer(environment={**toy_environment(toy), "TOY_API_KEY": SECRET}, log=log) as server:
+    with HarnessServer(environment=toy_environment(toy), log=log) as server:
         yield server
     assert SECRET not in log.read_text()
 
@@ -221,10 +221,33 @@ def test_a_full_disk_does_not_swallow_the_error(runs: Runs) -> None:
     assert runs.end(request).error == "SystemExit: 3"
 
 
+def test_a_secret_is_told_to_one_child_and_stands_in_no_process_s_environment(runs: Runs) -> None:
+    first = runs.request("environments", secrets={"TOY_API_KEY": SECRET})
+    second = runs.request("environments")
+    for request in (first, second):
+        runs.end(request)
+    told, other = (read(Path(request.staging, "environments.json")) for request in (first, second))
+    assert told["own"]["TOY_API_KEY"] == SECRET
+    assert "TOY_API_KEY" not in other["own"]
+    # What /proc shows of itself, and of the server: programs of the same user read that.
+    assert len(told["seen"]) == 2
+    assert SECRET not in str(told["seen"])
+    assert SECRET not in str(other)
+
+
+def test_a_config_is_read_from_a_file_that_only_its_child_sees(runs: Runs) -> None:
+    request = runs.request("tell", agent_config="/somewhere/else.yaml", agent_config_text=f"api_key: {SECRET}\n")
+    runs.end(request)
+    assert read(Path(request.staging, "told-solo.json"))["config"]["api_key"] == SECRET
+    (file,) = Path(request.staging).rglob("agent_config.yaml")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert not file.is_relative_to(Path(request.staging, "logs"))
+
+
 def test_no_secret_is_in_a_text_or_a_log(runs: Runs) -> None:
-    request = runs.request("secret")
+    request = runs.request("secret", secrets={"TOY_API_KEY": SECRET})
     end = runs.end(request)
-    assert end.error == "SystemExit: key <TOY_API_KEY> was refused"
+    assert end.error == "SystemExit: key [redacted:TOY_API_KEY] was refused"
     for path in Path(request.staging).rglob("*"):
         assert not path.is_file() or SECRET not in path.read_text()
 
@@ -350,20 +373,8 @@ def test_errors_are_named_with_their_kind() -> None:
     assert describe(OSError(28, "No space left on device", "f"), []) == "[infra:disk] No space left on device: f"
 
 
-def test_variables_that_are_named_as_secrets_are_hidden_and_short_values_are_not() -> None:
-    environment = {
-        "COHERE": "abcdefgh",
-        "X_TOKEN": "12345678",
-        "A_KEY": "1",
-        "PLACE": "here-and-there",
-        "COOPERBENCH_ASSETS_SECRETS": "COHERE",
-    }
-    text = "abcdefgh 12345678 1 here-and-there"
-    assert hide_secrets(text, environment) == "<COHERE> <X_TOKEN> 1 here-and-there"
-
-
 def test_a_text_is_cut_to_a_fair_length() -> None:
-    assert len(hide_secrets("x" * 10**6, {})) < 10_000
+    assert len(shorten("x" * 10**6)) < 10_000
 
 
 def test_the_server_needs_nothing_of_ours_but_its_files(tmp_path: Path) -> None:

@@ -80,6 +80,11 @@ class ToyAgent:
         }
         Path(f"told-{given['agent_id']}.json").write_text(json.dumps(content))
 
+    def _environments(self, argument: str, given: dict[str, Any]) -> None:
+        """Tell the variables that this process has, and those that anybody reads of it and of its parent."""
+        seen = [Path(f"/proc/{pid}/environ").read_text(errors="replace") for pid in (os.getpid(), os.getppid())]
+        Path("environments.json").write_text(json.dumps({"own": dict(os.environ), "seen": seen}))
+
     def _secret(self, argument: str, given: dict[str, Any]) -> None:
         print("printed", os.environ["TOY_API_KEY"][:3])
         raise SystemExit(f"key {os.environ['TOY_API_KEY']} was refused")
