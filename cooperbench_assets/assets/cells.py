@@ -15,6 +15,7 @@ import dagster as dg
 from cooperbench_assets.assets.describe import cell_metadata, column_schema
 from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of, run_stage
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, group_name, op_name
+from cooperbench_assets.assets.secrecy import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
@@ -113,9 +114,10 @@ def _cell_asset(
         cell = cell_of(bound.name, context.partition_key)
         spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
         context.instance.add_run_tags(context.run.run_id, {HOST_TAG: namespace()})
-        view, extra = work(context, spec, config)
-        findings = [(check, check.find(view)) for check in checks]
-        _keep_findings(bound, cell, name, findings)
+        with keeping_secrets(bound, context.log):
+            view, extra = work(context, spec, config)
+            findings = [(check, check.find(view)) for check in checks]
+            _keep_findings(bound, cell, name, findings)
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={**cell_metadata(view), **extra},

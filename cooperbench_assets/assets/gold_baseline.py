@@ -17,6 +17,7 @@ from pydantic import Field
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.execution import container_limits, job_of
 from cooperbench_assets.assets.keys import asset_key, op_name
+from cooperbench_assets.assets.secrecy import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.assets.whole import asset_spec, look, write_table
 from cooperbench_assets.bound import BoundExperiment
@@ -30,6 +31,7 @@ from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.gold import GOLD_BASELINE
 from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.secrecy import without_secrets
 from cooperbench_assets.store.units import cell_unit
 
 NAME = GOLD_BASELINE.name
@@ -58,7 +60,8 @@ def build_gold_baseline(bound: BoundExperiment) -> dg.AssetsDefinition:
 
     @dg.multi_asset(name=op_name(bound.name, NAME), specs=[spec], check_specs=check_specs(key, GOLD_BASELINE_CHECKS))
     def gold_baseline(context: dg.AssetExecutionContext, config: GoldConfig) -> Iterator[dg.MaterializeResult[Any]]:
-        view = evaluate_gold(bound, context, LaunchOptions(new_campaign=config.new_campaign))
+        with keeping_secrets(bound, context.log):
+            view = evaluate_gold(bound, context, LaunchOptions(new_campaign=config.new_campaign))
         findings = look(bound, GOLD_BASELINE, GOLD_BASELINE_CHECKS, view)
         yield dg.MaterializeResult(
             asset_key=key, metadata=_metadata(view.rows), check_results=check_results(key, findings)
@@ -81,7 +84,7 @@ def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, opt
         _evaluate(job, options, context)
         rows += read_gold(job)
         _write_cell(bound, job)
-    frame = GOLD_BASELINE.frame([_row(bound, row) for row in rows])
+    frame = without_secrets(GOLD_BASELINE.frame([_row(bound, row) for row in rows]), bound.redactor)
     write_table(bound, GOLD_BASELINE, frame)
     return GoldView(bound.name, frame)
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.keys import asset_key, op_name
+from cooperbench_assets.assets.secrecy import keeping_secrets
 from cooperbench_assets.assets.whole import asset_spec, look, write_table
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.reporting import check_results, check_specs
@@ -23,6 +24,7 @@ from cooperbench_assets.execution.docker.image_lock import image_rows, read_lock
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.store.images import TASK_IMAGES
+from cooperbench_assets.store.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from cooperbench_assets.execution.docker.images import ImageRecord, Progress
@@ -52,11 +54,12 @@ def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
     def task_images(
         context: dg.AssetExecutionContext, config: ImagesConfig
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-        records, view = make_ready(bound, context, accept=config.accept)
-        findings = look(bound, TASK_IMAGES, TASK_IMAGES_CHECKS, view)
-        if problem := trouble(records):
-            yield from check_results(key, findings)
-            raise LaunchError(f"{bound.name}: {problem}")
+        with keeping_secrets(bound, context.log):
+            records, view = make_ready(bound, context, accept=config.accept)
+            findings = look(bound, TASK_IMAGES, TASK_IMAGES_CHECKS, view)
+            if problem := trouble(records):
+                yield from check_results(key, findings)
+                raise LaunchError(f"{bound.name}: {problem}")
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={
@@ -92,7 +95,7 @@ def make_ready(
     update_lock(bound.image_lock, records, accept=accept)
     compared = read_lock(bound.image_lock) if accept else lock
     rows = image_rows(bound.name, records, compared, datetime.now(UTC).replace(tzinfo=None))
-    frame = TASK_IMAGES.frame(rows)
+    frame = without_secrets(TASK_IMAGES.frame(rows), bound.redactor)
     write_table(bound, TASK_IMAGES, frame)
     return records, ImagesView(bound.name, frame)
 

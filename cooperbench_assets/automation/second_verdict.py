@@ -17,6 +17,7 @@ from cooperbench_assets.assets.execution import job_of
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, op_name, partition_key
 from cooperbench_assets.assets.progress import News, describe
 from cooperbench_assets.assets.publishing import publish_tables
+from cooperbench_assets.assets.secrecy import keeping_secrets
 from cooperbench_assets.automation.runs import job_name
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.execution.cell import run_second_verdict
@@ -47,7 +48,8 @@ def build_second_verdict_job(bound: BoundExperiment, partitions: dg.StaticPartit
     def second_verdict(context: dg.OpExecutionContext, config: SecondVerdictConfig) -> None:
         context.instance.add_run_tags(context.run_id, {HOST_TAG: namespace()})
         cell = cell_of(bound.name, context.partition_key)
-        metadata = evaluate_again(bound, cell, config.concurrency, context)
+        with keeping_secrets(bound, context.log):
+            metadata = evaluate_again(bound, cell, config.concurrency, context)
         context.log_event(
             dg.AssetMaterialization(
                 asset_key=asset_key(bound.name, SECOND_VERDICTS.name),
