@@ -94,6 +94,10 @@ class Limits(_Strict):
     cell_max_cost_usd: float | None = Field(default=None, gt=0)
     """The same for each cell."""
 
+    expected_cost_usd: float | None = Field(default=None, gt=0)
+    """What one try of a pair's agents may cost, USD: what tries count for under a budget until the cost of one is
+    known. Without it, one pair runs at a time until then."""
+
     breaker: int = Field(default=5, ge=1)
     """Tries in a row without one successful model reply that stop a cell."""
 

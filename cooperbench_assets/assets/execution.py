@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 SAY_SECONDS = 2.0
 """Shortest time between two observations: each is a row in Dagster's event log, and made where something changed."""
+
+QUIET_SECONDS = 900.0
+"""Longest time without one: a run of which nothing is heard for long looks dead from another machine."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,8 +105,15 @@ def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
         preflight=Preflight(**spec.preflight.model_dump()),
         image_lock=bound.image_lock if spec.execution == "docker" else None,
         gold_accepted=frozenset(spec.gold_accepted),
-        siblings=tuple(bound.run_dir(other) for other in bound.cells if other.cell != cell.cell),
+        siblings=_siblings(bound, cell),
     )
+
+
+def _siblings(bound: BoundExperiment, cell: CellSpec) -> tuple[Path, ...]:
+    """Run folders of the other cells; those that work alike first, because they tell most of what a pair takes."""
+    others = [other for other in bound.cells if other.cell != cell.cell]
+    others.sort(key=lambda other: (other.cell.setting != cell.cell.setting, other.mode != cell.mode))
+    return tuple(map(bound.run_dir, others))
 
 
 def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str, Any]:
@@ -191,6 +202,7 @@ class _Teller:
         self._context, self._bound, self._cell, self._key = context, bound, cell, key
         self._heard: Progress | None = None
         self._news = News()
+        self._told_at = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
 
@@ -218,7 +230,8 @@ class _Teller:
     def _tell(self, *, quiet: bool) -> bool:
         """Say where the launch stands, if that is new; False if it could not be stored."""
         progress = self._heard
-        if progress is None or not self._news.is_new(progress):
+        quiet_for = time.monotonic() - self._told_at
+        if progress is None or not (self._news.is_new(progress) or quiet_for > QUIET_SECONDS):
             return True
         try:
             self._context.log.info(describe(progress))
@@ -228,6 +241,7 @@ class _Teller:
                 _LOG.warning("%s: progress could not be stored, and is said again later: %s", self._cell.cell, error)
             return False
         self._news.told(progress)
+        self._told_at = time.monotonic()
         return True
 
     def _observation(self, progress: Progress) -> dg.AssetObservation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from cooperbench_assets.execution.progress import SlotWait, StartWait
+from cooperbench_assets.execution.progress import BudgetWait, SlotWait, StartWait
 
 if TYPE_CHECKING:
     from cooperbench_assets.execution.progress import Progress, Waiting
@@ -39,6 +39,11 @@ def describe_wait(waiting: Waiting) -> str:
     """What a launch waits for, and who holds it."""
     if isinstance(waiting, StartWait):
         return f"waits before it starts a further child: {waiting.reason}"
+    if isinstance(waiting, BudgetWait):
+        running = f"{waiting.own} running here, {waiting.elsewhere} in other cells"
+        if waiting.cost_known:
+            return f"waits for the cost of running pairs, which have reserved the rest of the budget ({running})"
+        return f"waits for the cost of a first pair, or for limits.expected_cost_usd ({running})"
     slot = _SLOT[waiting.pool]
     which = f"a further {slot}" if waiting.own else f"an {slot}"
     if not waiting.held_by:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.errors import LaunchError
-from cooperbench_assets.execution.history import read_history
+from cooperbench_assets.execution.history import LateHistory
 from cooperbench_assets.execution.job import NEEDS_ENGINE
 from cooperbench_assets.execution.launch import Launch, base_report, plan_owed
 from cooperbench_assets.execution.lock import cell_lock
@@ -100,8 +100,7 @@ def plan_stage(stage: Stage, job: CellJob, options: LaunchOptions) -> Plan:
         LaunchError: as `run_agents` does for what can be seen without running anything.
     """
     check(job)
-    history = read_history([(job.run_dir, job.mode), *((run, None) for run in job.siblings)])
-    return plan_owed(stage, job, read_states(job), options, history)
+    return plan_owed(stage, job, read_states(job), options, LateHistory(job))
 
 
 def check(job: CellJob) -> None:

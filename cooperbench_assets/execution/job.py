@@ -58,6 +58,9 @@ class Limits:
     cell_max_cost_usd: float | None = None
     """Budget of this cell, USD."""
 
+    expected_cost_usd: float | None = None
+    """What one try of a pair's agents may cost, USD: counted under a budget until the cost of one is known."""
+
     breaker: int = 5
     """Tries in a row without one successful model reply that stop the cell."""
 

@@ -17,8 +17,9 @@ from cooperbench_assets.execution import provenance, summary
 from cooperbench_assets.execution.attempts import write_atomically
 from cooperbench_assets.execution.breaker import Breaker
 from cooperbench_assets.execution.budget import Budget
-from cooperbench_assets.execution.history import read_history
+from cooperbench_assets.execution.history import History, LateHistory
 from cooperbench_assets.execution.loop import Loop
+from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
 from cooperbench_assets.execution.preflight import Preflight
 from cooperbench_assets.execution.processes import close_to_others
@@ -33,9 +34,7 @@ from cooperbench_assets.execution.verdicts import begin_verdict, plan_round, set
 if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.client import HarnessServer
-    from cooperbench_assets.execution.history import History
     from cooperbench_assets.execution.job import CellJob
-    from cooperbench_assets.execution.options import LaunchOptions
     from cooperbench_assets.execution.plan import Plan, Step
     from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.execution.protocol import HarnessInfo, Stage
@@ -96,8 +95,7 @@ class Launch:
     def _planned(self, states: dict[Pair, PairState]) -> Plan:
         if self.fresh:
             return plan_round(self.job, states, self.options)
-        history = read_history([(self.job.run_dir, self.job.mode), *((run, None) for run in self.job.siblings)])
-        return plan_owed(self.stage, self.job, states, self.options, history)
+        return plan_owed(self.stage, self.job, states, self.options, LateHistory(self.job))
 
     def _in_order(self, plan: Plan) -> list[Step]:
         limits = self.job.limits
@@ -163,8 +161,7 @@ class Launch:
             summary.write_eval_summary(job, states.values())
         changes: dict[str, Any] = {}
         if self.stage == "agent":
-            changes["truncated"] = loop.over_budget and bool(loop.pending)
-            changes["truncated_reason"] = loop.stopped if changes["truncated"] else None
+            changes.update(self._truncation(states, loop.stopped if loop.over_budget and loop.pending else None))
             changes.update(_answered(job, states))
         elif loop.isolations:
             changes["isolation"] = ", ".join(sorted(loop.isolations))
@@ -177,14 +174,31 @@ class Launch:
         }
         provenance.end(job.run_dir, launch, changes, said)
 
+    def _truncation(self, states: dict[Pair, PairState], reason: str | None) -> dict[str, Any]:
+        """Whether a budget keeps the cell from being whole: since it first did, until nothing is left to run.
+
+        Args:
+            states: Every planned pair as it stands.
+            reason: Why this launch was stopped before its end, if a budget stopped it.
+        """
+        record = provenance.read_provenance(self.job.run_dir)
+        reason = reason or (record.get("truncated_reason") if record.get("truncated") else None)
+        truncated = bool(reason or record.get("truncated"))
+        if truncated:
+            # Of the whole cell: a launch of a chosen few, or one that was cancelled, says nothing of the others.
+            truncated = bool(plan_owed("agent", self.job, states, LaunchOptions(), History()).runs)
+        return {"truncated": truncated, "truncated_reason": reason if truncated else None}
+
     def _nothing_to_run(self, plan: Plan, states: dict[Pair, PairState], budget: Budget) -> StageReport:
         """The report of a launch that has nothing to launch; the tree stays as it is."""
         job = self.job
         record = provenance.read_provenance(job.run_dir)
         truncated = bool(record.get("truncated"))
-        if truncated and self.stage == "agent" and not plan.having("blocked"):
-            provenance.write_provenance(job.run_dir, {**record, "truncated": False, "truncated_reason": None})
-            truncated = False
+        if truncated and self.stage == "agent":
+            changes = self._truncation(states, None)
+            truncated = changes["truncated"]
+            if not truncated:
+                provenance.write_provenance(job.run_dir, {**record, **changes})
         if self.swept.repaired:
             summary.write_summary(job, states, 0.0)
             summary.write_eval_summary(job, states.values())
@@ -244,7 +258,7 @@ def _write_agent_config(job: CellJob) -> None:
 
 
 def plan_owed(
-    stage: Stage, job: CellJob, states: dict[Pair, PairState], options: LaunchOptions, history: History
+    stage: Stage, job: CellJob, states: dict[Pair, PairState], options: LaunchOptions, history: History | LateHistory
 ) -> Plan:
     """What a stage of a cell owes, in its present campaign of tries or a new one."""
     campaign = int(provenance.read_provenance(job.run_dir).get("campaigns", {}).get(stage, 1))

@@ -13,24 +13,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.execution import deadline, staging
 from cooperbench_assets.execution.client import ChildRefused, HarnessError
-from cooperbench_assets.execution.docker.wrapper import LABELS, label_lines
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import STAGING
-from cooperbench_assets.execution.progress import SlotWait, StartWait
-from cooperbench_assets.execution.protocol import ChildRequest
+from cooperbench_assets.execution.progress import BudgetWait, SlotWait, StartWait
+from cooperbench_assets.execution.requests import child_request
 from cooperbench_assets.execution.sandboxes.base import evaluation_seconds
-from cooperbench_assets.execution.secrecy import told
 from cooperbench_assets.execution.slots import SlotsError
 from cooperbench_assets.execution.tries import begin, record_process, settle, withdraw
 
 if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.breaker import Breaker
-    from cooperbench_assets.execution.budget import Budget
+    from cooperbench_assets.execution.budget import Budget, Decision
     from cooperbench_assets.execution.client import Child, HarnessServer
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.plan import Step
@@ -43,6 +41,9 @@ if TYPE_CHECKING:
 LONGEST_NAP_SECONDS: Final = 0.5
 SLOT_NAP_SECONDS: Final = 0.03
 """Between two looks at slots that other processes hold."""
+
+BUDGET_NAP_SECONDS: Final = 0.2
+"""Between two looks at what other cells of the experiment have spent."""
 
 KILL_GRACE_SECONDS: Final = 2.0
 RESTARTS: Final = 2
@@ -126,6 +127,9 @@ class Loop:
     _lacks_slot: bool = False
     """There was a pair to launch, and no slot for it."""
 
+    _lacks_money: Decision | None = None
+    """There was a pair to launch, and the budget says to wait."""
+
     def run(self, steps: Iterable[Step]) -> None:
         """Run the steps in their order.
 
@@ -160,7 +164,7 @@ class Loop:
 
     def _fill(self) -> None:
         """Launch while there is a pair, room, and no reason to stop."""
-        self._lacks_slot = False
+        self._lacks_slot, self._lacks_money = False, None
         try:
             while self._has_room() and self._may_go_on() and self._launch_next():
                 pass
@@ -175,21 +179,16 @@ class Loop:
         return bool(self.pending) and len(self.running) < self.cap and not self._refusals.pausing
 
     def _may_go_on(self) -> bool:
-        if self.stopped is None and self.stage == "agent" and (reason := self.budget.stop_reason()) is not None:
-            self.stopped, self.over_budget = reason, True
         if self.stopped is None:
             self.stopped = self.breaker.reason
         return self.stopped is None and self._trouble is None
 
     def _launch_next(self) -> bool:
         """Launch the next pair; False if that cannot be done now."""
-        step = self.pending[0]
-        slot = self.pool.acquire(self.cap, step.pair.name)
-        if slot is None:
-            self._lacks_slot = True
+        if (taken := self._take_next()) is None:
             return False
+        made, slot = taken
         try:
-            made = self.begin(self.job, self.stage, self.states[step.pair], step.campaign)
             child = self._start(made, slot)
         except BaseException as error:
             slot.close()
@@ -206,14 +205,39 @@ class Loop:
         record_process(made, child.pid, child.identity)
         return True
 
-    def _start(self, made: Try, slot: Slot) -> Child | None:
-        """The child of a try; None if the system refuses one now: then the try was none.
+    def _take_next(self) -> tuple[Try, Slot] | None:
+        """A slot and a record for the next pair's try; None if the budget or the slots have no room for it now."""
+        step = self.pending[0]
+        with self._may_spend() as may:
+            if not may:
+                return None
+            slot = self.pool.acquire(self.cap, step.pair.name)
+            if slot is None:
+                self._lacks_slot = True
+                return None
+            try:
+                return self.begin(self.job, self.stage, self.states[step.pair], step.campaign), slot
+            except BaseException:
+                slot.close()
+                raise
 
-        Raises:
-            HarnessError: if the server is gone, or nothing runs and no child could be started for a while.
-        """
+    @contextlib.contextmanager
+    def _may_spend(self) -> Iterator[bool]:
+        """Whether the budget lets a further pair be launched, which is put on record meanwhile."""
+        if self.stage != "agent":
+            yield True
+            return
+        with self.budget.turn(len(self.running)) as decision:
+            if decision.kind == "stop":
+                self.stopped, self.over_budget = decision.reason, True
+            elif decision.kind == "wait":
+                self._lacks_money = decision
+            yield decision.kind == "go"
+
+    def _start(self, made: Try, slot: Slot) -> Child | None:
+        """The child of a try; None if the system refuses one now: then the try was none."""
         try:
-            child = self.server.launch(self._request(made), slot.fd)
+            child = self.server.launch(child_request(made, self.redis_url), slot.fd)
         except ChildRefused as error:
             withdraw(made)
             self._refusals.add(str(error))
@@ -237,71 +261,11 @@ class Loop:
         """What keeps this launch from starting a further pair, where its own limits do not."""
         if self._refusals.reason is not None and self._refusals.pausing and self.pending:
             return StartWait(self._refusals.reason)
+        if (decision := self._lacks_money) is not None:
+            return BudgetWait(len(self.running), decision.elsewhere, self.budget.estimate is not None)
         if not self._lacks_slot or self.pool.held >= self.pool.size:
             return None
         return SlotWait(self.pool.name, self.pool.size, self.pool.held, self.pool.others())
-
-    def _request(self, made: Try) -> ChildRequest:
-        job, pair = self.job, made.pair
-        return ChildRequest(
-            key=made.key,
-            stage=self.stage,
-            mode=job.mode,
-            repo=pair.repo,
-            task_id=pair.task_id,
-            features=pair.features,
-            run_name=job.run_name,
-            staging=str(made.place.root.absolute()),
-            dataset=str(job.dataset.absolute()),
-            backend=job.execution,
-            agent=job.agent,
-            model_name=job.model_name,
-            agent_config=None if job.agent_config is None else str(job.agent_config.absolute()),
-            agent_config_text=job.agent_config_text if self.stage == "agent" else None,
-            messaging=job.messaging,
-            git=job.git,
-            redis_url=self.redis_url,
-            environment=self._environment(made),
-            secrets=told(job, self.stage),
-            sandbox=self._sandbox(made),
-        )
-
-    def _names(self, made: Try) -> dict[str, str]:
-        """Variables that tell agents and test programs which try they are part of.
-
-        Where the dataset lies is for agents' harness alone: test programs run code that agents wrote, and the
-        dataset holds the solutions.
-        """
-        return {
-            "COOPERBENCH_ASSETS_PAIR": made.pair.name,
-            "COOPERBENCH_ASSETS_SEED": str(self.job.seed),
-            "COOPERBENCH_ASSETS_ATTEMPT": str(made.attempt.n),
-        }
-
-    def _environment(self, made: Try) -> dict[str, str]:
-        environment = {**self._names(made), "COOPERBENCH_ASSETS_DATASET": str(self.job.dataset)}
-        if self.job.execution == "docker" and self.stage == "agent":
-            environment[LABELS] = label_lines(self._labels(made))
-        return environment
-
-    def _sandbox(self, made: Try) -> dict[str, Any]:
-        job = self.job
-        return {
-            **job.sandbox,
-            "test_timeout_seconds": job.limits.test_timeout_seconds,
-            "environment": {**job.sandbox.get("environment", {}), **self._names(made)},
-            "labels": self._labels(made),
-        }
-
-    def _labels(self, made: Try) -> dict[str, str]:
-        """What a container is for."""
-        return {
-            "experiment": self.job.experiment,
-            "setting": self.job.setting,
-            "seed": str(self.job.seed),
-            "pair": made.pair.name,
-            "attempt": f"{self.stage}-{made.attempt.n}",
-        }
 
     def _deadline_seconds(self) -> float:
         limits = self.job.limits
@@ -324,6 +288,8 @@ class Loop:
         if not self.running and not self.pending:
             return 0.0
         longest = SLOT_NAP_SECONDS if self._lacks_slot else LONGEST_NAP_SECONDS
+        if self._lacks_money is not None:
+            longest = BUDGET_NAP_SECONDS
         nearest = min((one.deadline for one in self.running.values()), default=moment + longest)
         return max(0.0, min(longest, nearest - moment))
 
@@ -353,7 +319,7 @@ class Loop:
         if made.isolation:
             self.isolations.add(made.isolation)
         if self.stage == "agent":
-            self.budget.add(attempt.cost_usd, estimated=attempt.cost_estimated)
+            self.budget.add(attempt)
             if attempt.promoted:
                 self.budget.note_result(settled.state)
         if attempt.outcome != "interrupted":

@@ -16,7 +16,7 @@ from cooperbench_assets.execution.schedule import spread
 
 if TYPE_CHECKING:
     from cooperbench_assets.execution.attempts import Attempt
-    from cooperbench_assets.execution.history import History
+    from cooperbench_assets.execution.history import History, LateHistory
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.options import LaunchOptions
     from cooperbench_assets.execution.protocol import Stage
@@ -84,7 +84,7 @@ def plan_agents(
     job: CellJob,
     states: Mapping[Pair, PairState],
     options: LaunchOptions,
-    history: History,
+    history: History | LateHistory,
     campaign: int = 1,
 ) -> Plan:
     """Which pairs' agents to run.
@@ -131,7 +131,7 @@ def plan_evaluations(
     job: CellJob,
     states: Mapping[Pair, PairState],
     options: LaunchOptions,
-    history: History,
+    history: History | LateHistory,
     campaign: int = 1,
 ) -> Plan:
     """Which pairs to evaluate; arguments and errors as for `plan_agents`."""
@@ -176,7 +176,7 @@ def _plan(
     job: CellJob,
     states: Mapping[Pair, PairState],
     options: LaunchOptions,
-    history: History,
+    history: History | LateHistory,
     campaign: int,
     asked: frozenset[Pair],
     decide: _Decide,

@@ -47,7 +47,21 @@ class StartWait:
     """What the system said."""
 
 
-Waiting = SlotWait | StartWait
+@dataclass(frozen=True, slots=True)
+class BudgetWait:
+    """A launch waits until it is known what running pairs cost, because more might exceed the budget."""
+
+    own: int
+    """Pairs that the waiting launch runs."""
+
+    elsewhere: int
+    """Pairs that other launches of the experiment run."""
+
+    cost_known: bool
+    """The cost of a try is known: what runs has reserved the rest. Else one pair is to tell it first."""
+
+
+Waiting = SlotWait | StartWait | BudgetWait
 """What a launch waits for that has room for a further pair."""
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from cooperbench_assets.benchmark.attempts import FILE
 from cooperbench_assets.execution import promotion, staging
 from cooperbench_assets.execution.attempts import folder_name, of_stage, scan_attempts
-from cooperbench_assets.execution.history import percentile_95
 from cooperbench_assets.execution.job import STAGING
 from cooperbench_assets.execution.processes import kill_recorded, process_identity
 from cooperbench_assets.execution.tries import left_behind, settle
@@ -111,6 +110,6 @@ def _finish_promotions(job: CellJob, pair: Pair, tries: list[Attempt], swept: Sw
 
 
 def _estimate(attempts: Mapping[Pair, Iterable[Attempt]]) -> float | None:
-    """What a try of unknown cost counts for: the 95th percentile of those that cost anything."""
+    """What a try of unknown cost counts for: the dearest known one."""
     tries = (one for several in attempts.values() for one in several)
-    return percentile_95([one.cost_usd for one in tries if one.cost_usd and not one.cost_estimated])
+    return max((one.cost_usd for one in tries if one.cost_usd and not one.cost_estimated), default=None)

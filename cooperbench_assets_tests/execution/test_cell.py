@@ -188,6 +188,65 @@ def test_the_budget_stops_launches_marks_the_cell_and_more_money_completes_it(co
     assert json.loads((job.run_dir / "provenance.json").read_text())["truncated"] is False
 
 
+def truncated(job: CellJob) -> tuple[bool, bool]:
+    """What the provenance says of the budget: whether the cell is cut short, and whether it says why."""
+    record = json.loads((job.run_dir / "provenance.json").read_text())
+    return record["truncated"], bool(record["truncated_reason"])
+
+
+def test_a_cut_cell_stays_marked_until_nothing_is_left_to_buy(core_toy: Toy, tmp_path: Path) -> None:
+    run_agents(cell(core_toy, tmp_path, limits=Limits(concurrency=1, cell_max_cost_usd=1.0)), ALL)
+    job = cell(core_toy, tmp_path, limits=Limits(concurrency=1, cell_max_cost_usd=100.0))
+
+    def cancel(_progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_agents(job, ALL, cancel)
+    assert truncated(job) == (True, True), "a launch that was cancelled bought less than all"
+    missing = [name for name, outcome in outcomes(job).items() if outcome == "missing"]
+    one = next(pair for pair in PAIRS if pair.folder in missing)
+    assert run_agents(job, LaunchOptions(pairs=(one.name,))).truncated
+    assert truncated(job) == (True, True), "the others are not bought"
+    report = run_agents(job, ALL)
+    assert (report.left, report.truncated) == (0, False)
+    assert truncated(job) == (False, False)
+
+
+BUDGETED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from cooperbench_assets.execution.cell import run_agents
+from cooperbench_assets.execution.job import Limits
+from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets_tests.execution.cells import cell
+from cooperbench_assets_tests.execution.toy import Toy
+folder, seed = Path(sys.argv[2]), int(sys.argv[3])
+limits = Limits(concurrency=3, max_cost_usd=3.0)
+siblings = tuple(folder / "logs" / f"toy-solo-seed{n}" for n in range(3) if n != seed)
+job = cell(Toy(Path(sys.argv[1])), folder, limits=limits, seed=seed, run_name=f"toy-solo-seed{seed}", siblings=siblings)
+print(run_agents(job, LaunchOptions()).stopped)
+"""
+
+
+def test_cells_side_by_side_hold_their_experiment_s_budget_together(core_toy: Toy, tmp_path: Path) -> None:
+    job = cell(core_toy, tmp_path, tries={pair: ["gold:0.4"] for pair in PAIRS})
+    assert job.state is not None
+    (job.state / "slots.toml").write_text("agents = 9\nevaluations = 1\n")
+    command = [sys.executable, "-c", BUDGETED, str(core_toy.dataset), str(tmp_path)]
+    cells = [subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, text=True) for n in range(3)]
+    said = [process.communicate(timeout=120)[0].strip() for process in cells]
+    assert [process.returncode for process in cells] == [0, 0, 0]
+    runs = [tmp_path / "logs" / f"toy-solo-seed{n}" for n in range(3)]
+    tries = [one for run in runs for several in scan_attempts(run, "solo").values() for one in several]
+    assert sum(one.cost_usd or 0 for one in tries) == 3.0, "six tries of half a dollar, and not one more"
+    assert set(said) == {"the experiment's budget is reached: 3.00 of 3.00 USD"}
+    first, *others = sorted(datetime.fromisoformat(one.started_at) for one in tries)
+    known = min(datetime.fromisoformat(one.ended_at) for one in tries if one.ended_at)
+    assert first < known <= others[0], "one pair runs until the cost of one is known"
+
+
 def test_the_experiments_budget_holds_over_its_cells(core_toy: Toy, tmp_path: Path) -> None:
     limits = Limits(concurrency=1, max_cost_usd=4.0)
     solo = cell(core_toy, tmp_path, limits=limits)
