@@ -4,15 +4,19 @@ What belongs here: finding or starting it. What does not: what is said over it; 
 apart by names of its own.
 
 The one inside this process listens on loopback, where containers cannot reach it; most agents talk from this machine.
+On Docker's bridge every container of the machine would reach it: there it asks for a password of its launch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.guarded_redis import guarded
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 
 if TYPE_CHECKING:
@@ -39,14 +43,20 @@ def message_server(redis_url: str | None) -> Iterator[str]:
         LaunchError: if none answers and none can be started.
     """
     if redis_url == ON_BRIDGE:
-        with _embedded(None, bridge_address()) as url:
-            yield url
+        address, password = bridge_address(), secrets.token_hex(16)
+        with _embedded(None) as inner, guarded(address, _where(inner), password) as port:
+            yield f"redis://:{password}@{address}:{port}"
         return
     if redis_url is not None and answers(redis_url):
         yield redis_url
         return
     with _embedded(redis_url) as url:
         yield url
+
+
+def _where(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 0)
 
 
 def bridge_address() -> str:
@@ -88,8 +98,8 @@ def answers(redis_url: str) -> bool:
 
 
 @contextlib.contextmanager
-def _embedded(named: str | None, address: str = _LOOPBACK) -> Iterator[str]:
-    """A server of a library on a free port of one address, in threads of this process."""
+def _embedded(named: str | None) -> Iterator[str]:
+    """A server of a library on a free port of loopback, in threads of this process."""
     try:
         from fakeredis import TcpFakeServer
     except ImportError as error:
@@ -98,14 +108,14 @@ def _embedded(named: str | None, address: str = _LOOPBACK) -> Iterator[str]:
             f"agents that talk need a Redis: {tried}, and the embedded one is not installed; "
             "start one and set redis_url, or install cooperbench-assets[harness]"
         ) from error
-    server = TcpFakeServer((address, 0))
+    server = TcpFakeServer((_LOOPBACK, 0))
     # A killed child's connection must not keep this process from ending.
     server.daemon_threads = True
     server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="redis", daemon=True)
     thread.start()
     try:
-        yield f"redis://{address}:{server.server_address[1]}"
+        yield f"redis://{_LOOPBACK}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

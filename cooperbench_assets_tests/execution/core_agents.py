@@ -18,7 +18,10 @@ from cooperbench.agents import AgentResult, register  # type: ignore[import-unty
 
 PING = """
 import socket, sys
-with socket.create_connection(sys.argv[1:], 20) as connection:
+with socket.create_connection(sys.argv[1:3], 20) as connection:
+    if sys.argv[3:]:
+        connection.sendall(f"AUTH {sys.argv[3]}\\r\\n".encode())
+        connection.recv(100)
     connection.sendall(b"*1\\r\\n$4\\r\\nPING\\r\\n")
     print(connection.recv(100).decode())
 """
@@ -67,8 +70,12 @@ class CoreAgent:
         """Ping the Redis that the agent was told of, from a container of an image."""
         where = urlsplit(self.given["comm_url"])
         command = ["docker", "run", "--rm", "--entrypoint=", argument, "python3", "-S", "-c", PING]
-        done = subprocess.run([*command, where.hostname, str(where.port)], capture_output=True, text=True, check=False)
-        return self._result(f"{where.hostname} {done.stdout}{done.stderr}")
+        said = []
+        for password in ([where.password] if where.password else [], []):
+            call = [*command, where.hostname, str(where.port), *password]
+            done = subprocess.run(call, capture_output=True, text=True, check=False)
+            said.append(done.stdout.strip() + done.stderr)
+        return self._result(f"{where.hostname} {' '.join(said)}")
 
     def _nothing(self, argument: str) -> Any:
         return self._result("")

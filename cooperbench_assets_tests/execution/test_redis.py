@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.guarded_redis import guarded
 from cooperbench_assets.execution.redis import answers, message_server
 
 TALK = """
@@ -55,3 +60,48 @@ def test_the_server_ends_at_once_although_a_killed_client_never_said_goodbye() -
 def test_what_is_no_redis_address_is_an_error_that_says_so() -> None:
     with pytest.raises(LaunchError, match=r"no Redis URL.*redis://HOST:PORT"):
         answers("http://localhost:6379")
+
+
+@pytest.fixture
+def door() -> Iterator[tuple[str, int]]:
+    """A guarded server that holds one message, as its address and its port."""
+    with message_server(None) as inner:
+        client = redis.from_url(inner)
+        client.set("message", "secret")
+        client.close()
+        where = urlsplit(inner)
+        with guarded("127.0.0.1", (str(where.hostname), int(where.port or 0)), "right") as port:
+            yield "127.0.0.1", port
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_client_with_the_password_is_served_in_either_protocol(door: tuple[str, int], protocol: int) -> None:
+    client = redis.from_url(f"redis://:right@{door[0]}:{door[1]}", protocol=protocol)
+    assert client.get("message") == b"secret"
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET message\r\n",
+        b"*2\r\n$3\r\nGET\r\n$7\r\nmessage\r\n",
+        b"*1\r\n$7\r\nFLUSHDB\r\n",
+        b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n",
+        b"AUTH wrong\r\nGET message\r\n",
+        b"*5\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$7\r\ndefault\r\n$5\r\nwrong\r\n*2\r\n$3\r\nGET\r\n$7\r\nmessage\r\n",
+        b"*1\r\n$99999999\r\n",
+        b"*x\r\n",
+        b"\r\n\r\nGET message\r\n",
+    ],
+)
+def test_without_the_password_no_command_is_heard(door: tuple[str, int], sent: bytes) -> None:
+    said = b""
+    with socket.create_connection(door, 20) as stranger, contextlib.suppress(ConnectionResetError):
+        stranger.sendall(sent)
+        while piece := stranger.recv(4096):
+            said += piece
+    assert said in (b"", b"-NOAUTH Authentication required.\r\n", b"-WRONGPASS invalid username-password pair.\r\n")
+    client = redis.from_url(f"redis://:right@{door[0]}:{door[1]}")
+    assert client.get("message") == b"secret"
+    client.close()

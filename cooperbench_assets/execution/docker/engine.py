@@ -7,6 +7,7 @@ engine. Standard library and the Docker SDK only.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import re
 import shutil
@@ -144,7 +145,7 @@ class Engine:
         An engine on another machine, or in a virtual machine of its own (Docker Desktop), has its bridge there.
         """
         found = self.call("look at its network", self.api.inspect_network, "bridge")
-        addresses = [one.get("Gateway") for one in (found.get("IPAM") or {}).get("Config") or []]
+        addresses = [_gateway(one) for one in (found.get("IPAM") or {}).get("Config") or []]
         address = next((one for one in addresses if one and ":" not in one), None)
         return address if self.is_local and address is not None and _is_ours(address) else None
 
@@ -157,6 +158,13 @@ class Engine:
         """Free bytes where images lie; None where that cannot be seen from here."""
         root = self.data_root()
         return None if root is None else shutil.disk_usage(root).free
+
+
+def _gateway(config: Mapping[str, str]) -> str | None:
+    """The address that an engine has on a network; where it was not told one, it takes the first."""
+    if config.get("Gateway") or not config.get("Subnet"):
+        return config.get("Gateway")
+    return str(next(ipaddress.ip_network(config["Subnet"]).hosts()))
 
 
 def _is_ours(address: str) -> bool:

@@ -37,7 +37,8 @@ def test_agents_in_containers_are_told_of_a_redis_that_they_reach(
     assert run_agents(job, LaunchOptions(pairs=(PAIRS[0].name,))).done == 1
     close_servers()
     patches = [file.read_text().split() for file in job.pair_dir(PAIRS[0]).glob("agent*.patch")]
-    assert patches == 2 * [[gateway, "+PONG"]]
+    # With the password of its launch a container is answered, and without it is not.
+    assert patches == 2 * [[gateway, "+PONG", "-NOAUTH", "Authentication", "required."]]
 
 
 def test_it_listens_on_the_bridge_and_nowhere_else(gateway: str) -> None:
