@@ -150,6 +150,15 @@ class Docker(_Strict):
     """Processes and threads at once."""
 
 
+class Sandbox(_Strict):
+    """What programs that run tests may reach."""
+
+    network: bool | None = None
+    """Whether they reach the network. Not given: in containers yes, because most tasks install packages as they are
+    tested; elsewhere no. A plain subprocess cannot be kept from it: false asks for bubblewrap where there is no
+    container."""
+
+
 class Preflight(_Strict):
     """What is looked at before the first pair of a stage."""
 
@@ -217,6 +226,7 @@ class ExperimentSpec(_Strict):
     docker-bridge, on this machine's address on Docker's bridge: for agents that talk from their containers."""
 
     docker: Docker = Docker()
+    sandbox: Sandbox = Sandbox()
     preflight: Preflight = Preflight()
     gold_accepted: list[str] = []
     """Pairs (repo/task_id/f1_f2) whose own solution fails or flakes in gold_baseline, and for which agents are bought
@@ -269,6 +279,8 @@ class ExperimentSpec(_Strict):
             )
         if self.redis_url == ON_BRIDGE and self.execution != "docker":
             yield f"redis_url: {ON_BRIDGE} is for agents in containers, with execution: docker; leave it out"
+        if self.sandbox.network is not None and self.execution not in ("docker", "process"):
+            yield f"sandbox.network: tests run at {self.execution}, which has a network; leave it out"
         if self.agent == "openhands_sdk" and self.execution != "modal":
             yield "agent: openhands_sdk runs on Modal only; use execution: modal"
 

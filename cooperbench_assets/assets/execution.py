@@ -133,12 +133,15 @@ def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str
 
 
 def container_limits(bound: BoundExperiment) -> dict[str, Any]:
-    """The experiment's limits of a container, as sandboxes name them; none where there are no containers."""
-    docker = bound.spec.docker
+    """What the experiment's sandboxes are held to, as they name it: limits of containers, and the network."""
+    docker, network = bound.spec.docker, bound.spec.sandbox.network
+    if bound.spec.execution == "process":
+        # A network that must not be there takes an isolation that can keep programs from it.
+        return {"network": bool(network)} | ({"isolation": "bubblewrap"} if network is False else {})
     if bound.spec.execution != "docker":
         return {}
     memory = None if docker.memory_gb is None else round(docker.memory_gb * 1024)
-    given = {"memory_mb": memory, "cpus": docker.cpus, "pids": docker.pids}
+    given = {"memory_mb": memory, "cpus": docker.cpus, "pids": docker.pids, "network": network}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_an_isolation_that_is_none_is_one_error() -> None:
 
 
 def test_a_missing_bubblewrap_is_said_and_refused_where_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bubblewrap, "probe", lambda: "bubblewrap (the program bwrap) is not installed")
+    monkeypatch.setattr(bubblewrap, "probe", lambda network: "bubblewrap (the program bwrap) is not installed")
     assert choose_isolation() == ("subprocess", "bubblewrap (the program bwrap) is not installed")
     with pytest.raises(InfrastructureError, match=r"asked for, but bubblewrap .* is not installed"):
         choose_isolation("bubblewrap")
@@ -191,6 +192,25 @@ def test_programs_beside_the_runner_still_run_under_bubblewrap(toy: Toy, tmp_pat
     assert {str(path) for path in programs if str(path.resolve()).startswith("/usr/")} - inside <= {
         "/usr/local/bin/runner.sh"
     }
+
+
+def test_loopback_works_where_there_is_no_network_and_is_not_this_machine_s(toy: Toy, tmp_path: Path) -> None:
+    if why_not := bubblewrap.probe():
+        missing("bubblewrap", why_not)
+    talk = (
+        "import socket, threading, sys\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "client = socket.create_connection(server.getsockname(), 5)\n"
+        "server.accept()[0].sendall(b'hello')\n"
+        "print(client.recv(5).decode())\n"
+        "print(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))) != 0)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as of_this_machine:
+        port = str(of_this_machine.getsockname()[1])
+        place = sandbox(toy, tmp_path, "bubblewrap", network=False)
+        finished = place.exec("python3", "-S", "-c", talk, port)
+        place.terminate()
+    assert finished.stdout_read().split() == ["hello", "True"], finished.stderr_read()
 
 
 def test_no_network_is_none_under_bubblewrap(toy: Toy, tmp_path: Path) -> None:

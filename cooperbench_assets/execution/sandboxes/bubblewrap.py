@@ -56,8 +56,8 @@ class Bubblewrap:
 
 
 @cache
-def probe() -> str:
-    """Why bubblewrap cannot be used here; empty where it can. Asked once per process, by using it.
+def probe(network: bool = False) -> str:
+    """Why bubblewrap cannot be used here, with or without network; empty where it can. Asked once, by using it.
 
     A container without the right to make user namespaces, or a system that forbids them to ordinary users, has
     the program and cannot use it.
@@ -69,7 +69,7 @@ def probe() -> str:
         for name in ("workspace", "patches", f"tmp/{HOME_IN_TMP}"):
             (root / name).mkdir(parents=True)
         (root / "runner.sh").write_text("true\n")
-        return _try(Bubblewrap(root), root / "patches" / "probe")
+        return _try(Bubblewrap(root, network=network), root / "patches" / "probe")
 
 
 @cache

@@ -45,8 +45,8 @@ ISOLATIONS = ("bubblewrap", "subprocess")
 _WRITE = re.compile(r"echo '([A-Za-z0-9+/=]*)' \| base64 -d > /patches/(\w[\w.-]*)")
 
 
-def choose_isolation(wanted: str = "auto") -> tuple[str, str]:
-    """The isolation to use, and why bubblewrap is not used (empty where it is).
+def choose_isolation(wanted: str = "auto", *, network: bool = False) -> tuple[str, str]:
+    """The isolation to use, with or without network, and why bubblewrap is not used (empty where it is).
 
     Raises:
         InfrastructureError: family ``configuration``, if the one that must be used cannot be, or is none.
@@ -56,7 +56,7 @@ def choose_isolation(wanted: str = "auto") -> tuple[str, str]:
     if wanted not in ("auto", "bubblewrap"):
         names = ", ".join(("auto", *ISOLATIONS))
         raise InfrastructureError("configuration", f"isolation {wanted!r} is unknown; there are {names}")
-    why_not = bubblewrap.probe()
+    why_not = bubblewrap.probe(network)
     if why_not and wanted == "bubblewrap":
         raise InfrastructureError("configuration", f"isolation: bubblewrap is asked for, but {why_not}")
     return ("subprocess", why_not) if why_not else ("bubblewrap", "")
@@ -77,7 +77,7 @@ class ProcessBackend:
         Raises:
             InfrastructureError: family ``configuration``, if the isolation asked for is not to be had.
         """
-        self.isolation, self.isolation_reason = choose_isolation(options.isolation)
+        self.isolation, self.isolation_reason = choose_isolation(options.isolation, network=options.network)
         self._task = task
         self._scratch = scratch
         self._options = options
