@@ -11,12 +11,17 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO
 
 from cooperbench_assets.execution.sandboxes.base import Finished, note_of_cut
+
+_PIECE = 2**16
+_PIPES = 64
+"""Pieces that are read of an ended command: more than a pipe holds; a process in another session may go on writing."""
+
+_LOOK_SECONDS = 0.05
+"""Between two looks at a process where the system cannot tell of its end."""
 
 
 class DeadlineError(RuntimeError):
@@ -33,21 +38,20 @@ def run(
     cwd: str,
     environment: Mapping[str, str],
     seconds: float,
-    folder: Path,
     merge: bool,
     limit: int,
     keep_fds: Sequence[int] = (),
 ) -> Finished:
     """Run a command in a process group of its own, which is killed when the command has ended.
 
-    Output goes through files, so that a process it leaves in the background cannot hold the pipe open.
+    Output is read as it comes, and its middle thrown away where there is too much: no disk is filled with it. What a
+    process that it leaves in the background prints is not waited for.
 
     Args:
         argv: Program and arguments.
         cwd: Its working folder.
         environment: All of its variables.
         seconds: Deadline.
-        folder: Where the output may lie meanwhile.
         merge: Put errors into the output, in the order of printing.
         limit: Bytes of each output to keep: as much of the beginning as of the end.
         keep_fds: Descriptors that it inherits.
@@ -56,56 +60,111 @@ def run(
         DeadlineError: when the deadline was reached.
         OSError: if it cannot be started.
     """
-    with tempfile.TemporaryFile(dir=folder) as out, tempfile.TemporaryFile(dir=folder) as errors:
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT if merge else errors,
-            process_group=0,
-            pass_fds=keep_fds,
-        )
+    process = subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+        process_group=0,
+        pass_fds=keep_fds,
+    )
+    with process:
+        kept = {pipe.fileno(): Kept(limit) for pipe in (process.stdout, process.stderr) if pipe is not None}
         try:
-            ended = _wait(process, seconds)
+            ended = _read_to_the_end(process, seconds, kept)
         finally:
             _end_group(process)
-        if not ended:
-            raise DeadlineError(seconds, _text(out, limit) + _text(errors, limit))
-        code = process.returncode
-        return Finished(128 - code if code < 0 else code, _text(out, limit), _text(errors, limit))
+        for descriptor, output in kept.items():
+            _drain(descriptor, output)
+        texts = [output.text() for output in kept.values()]
+    if not ended:
+        raise DeadlineError(seconds, "".join(texts))
+    code = process.returncode
+    return Finished(128 - code if code < 0 else code, texts[0], texts[1] if len(texts) > 1 else "")
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait without reaping where the system can, so that the group's number stays taken until it is killed."""
-    with contextlib.suppress(AttributeError, OSError):
-        watched = os.pidfd_open(process.pid)
-        try:
-            poll = select.poll()
-            poll.register(watched, select.POLLIN)
-            return bool(poll.poll(seconds * 1000))
-        finally:
-            os.close(watched)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+class Kept:
+    """The beginning and the end of an output, as much of the one as of the other."""
+
+    def __init__(self, limit: int) -> None:
+        """Nothing yet.
+
+        Args:
+            limit: Bytes to keep.
+        """
+        self._half = limit // 2
+        self._rest = limit - self._half
+        self._beginning = bytearray()
+        self._end = bytearray()
+        self._left_out = 0
+
+    def add(self, piece: bytes) -> None:
+        """Take in what comes next."""
+        room = self._half - len(self._beginning)
+        self._beginning += piece[:room]
+        self._end += piece[room:] if room > 0 else piece
+        # Twice as much as is needed is let be, so that not each piece moves all of it.
+        if len(self._end) > 2 * self._rest + _PIECE:
+            self._cut()
+
+    def text(self) -> str:
+        """What is kept, with a note of what is not."""
+        self._cut()
+        if not self._left_out:
+            return (self._beginning + self._end).decode("utf-8", "replace")
+        beginning, end = (part.decode("utf-8", "replace") for part in (self._beginning, self._end))
+        return beginning + note_of_cut(self._left_out) + end
+
+    def _cut(self) -> None:
+        if (surplus := len(self._end) - self._rest) > 0:
+            del self._end[:surplus]
+            self._left_out += surplus
+
+
+def _read_to_the_end(process: subprocess.Popen[bytes], seconds: float, kept: Mapping[int, Kept]) -> bool:
+    """Read until the process has ended, without reaping it where the system can; False at the deadline.
+
+    Unreaped, the number of its group stays taken until the group is killed.
+    """
+    end = time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        watched = None
+        with contextlib.suppress(AttributeError, OSError):
+            watched = os.pidfd_open(process.pid)
+            stack.callback(os.close, watched)
+        open_ones = {*kept} | ({watched} if watched is not None else set())
+        while True:
+            left = end - time.monotonic()
+            patience = left if watched is not None else min(left, _LOOK_SECONDS)
+            ready = select.select(list(open_ones), [], [], max(patience, 0))[0]
+            for descriptor in ready:
+                if descriptor in kept and not _take(descriptor, kept[descriptor]):
+                    open_ones.discard(descriptor)
+            if watched in ready or (watched is None and process.poll() is not None):
+                return True
+            if left <= 0:
+                return False
+
+
+def _take(descriptor: int, output: Kept) -> bool:
+    """Read what is there; False once nobody can write any more."""
+    piece = os.read(descriptor, _PIECE)
+    output.add(piece)
+    return bool(piece)
+
+
+def _drain(descriptor: int, output: Kept) -> None:
+    """Read what lies in the pipe, and wait for nothing more."""
+    os.set_blocking(descriptor, False)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(_PIPES):
+            if not _take(descriptor, output):
+                return
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _text(file: IO[bytes], limit: int) -> str:
-    surplus = file.seek(0, os.SEEK_END) - limit
-    file.seek(0)
-    if surplus <= 0:
-        return file.read().decode("utf-8", "replace")
-    half = limit // 2
-    beginning = file.read(half).decode("utf-8", "replace")
-    file.seek(half + surplus)
-    return beginning + note_of_cut(surplus) + file.read().decode("utf-8", "replace")

@@ -186,7 +186,6 @@ class ProcessSandbox:
             cwd=cwd,
             environment=self._environment,
             seconds=seconds,
-            folder=self._root,
             merge=merge,
             limit=self._output_limit,
             keep_fds=self._keep_fds,
