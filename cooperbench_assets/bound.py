@@ -16,6 +16,7 @@ from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
 from cooperbench_assets.checks.finding import CellView
 from cooperbench_assets.demo import DEMO_AGENT, build_dataset
+from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.secrecy import redactor
 from cooperbench_assets.store.rows import cell_frames
 from cooperbench_assets.store.secrecy import without_secrets
@@ -137,7 +138,8 @@ class BoundExperiment:
         redactor = self.redactor
         frames = {name: without_secrets(frame, redactor) for name, frame in frames.items()}
         frames[PATCH_OVERLAPS.name] = overlaps_of(_kept_patches(cell.cell, subset, reading))
-        return CellView(cell, subset, accepted, self.spec.execution != "none", reading, frames)
+        whole = read_provenance(run_dir).get("asked_whole") is not False
+        return CellView(cell, subset, accepted, self.spec.execution != "none", reading, frames, asked_whole=whole)
 
 
 def redactor_of(spec: ExperimentSpec, variables: Mapping[str, str] | None = None) -> Redactor:

@@ -175,7 +175,9 @@ def _write_tables(
     """Write a cell's partition tables; the same content again changes nothing, and says so."""
     view = bound.view(spec)
     try:
-        view = replace(view, left_behind=left_behind(bound, spec))
+        # What nobody asked for yet is not left behind, whatever struck the others.
+        behind = {pair: why for pair, why in left_behind(bound, spec).items() if pair not in view.unasked}
+        view = replace(view, left_behind=behind)
     except LaunchError as error:
         context.log.warning(f"what is owed cannot be told: {error}")
         view = replace(view, left_behind=None)

@@ -71,10 +71,21 @@ class CellView:
     left_behind: Mapping[str, str] | None = field(default_factory=dict)
     """Pairs that no retry will touch, with the reason; None where that cannot be told."""
 
+    asked_whole: bool = True
+    """Some launch was about all pairs of the cell; False where each was about a chosen few."""
+
     @property
     def pairs(self) -> pl.DataFrame:
         """The pairs table of the cell."""
         return self.frames["pairs"]
+
+    @property
+    def unasked(self) -> frozenset[str]:
+        """Pairs that no launch was about yet: they are planned, and nothing is wrong with them."""
+        if self.asked_whole:
+            return frozenset()
+        untried = (row for row in self.pairs.iter_rows(named=True) if not row["has_result"] and not row["agent_tries"])
+        return frozenset(row["pair"] for row in untried)
 
     @property
     def again(self) -> str:

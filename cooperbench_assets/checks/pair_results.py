@@ -19,9 +19,12 @@ def expected_rows(view: CellView) -> Finding:
     """Exactly as many rows with a readable result as the subset has pairs (100 for lite)."""
     expected = len(view.subset.pairs)
     readable = int(view.pairs["has_result"].sum())
+    unasked = len(view.unasked)
+    asked = f"{expected} rows" if not unasked else f"{expected - unasked} rows that were asked for"
+    later = f"; the other {unasked} planned pairs were not yet" if unasked else ""
     return Finding(
         passed=readable == expected == view.pairs.height,
-        description=f"{readable} of {expected} rows have a readable result",
+        description=f"{readable} of {asked} have a readable result{later}",
         offenders=abs(expected - readable),
         sample=tuple(view.pairs.filter(~view.pairs["has_result"])["pair"].head(10)),
         remedy="" if readable == expected else view.again,

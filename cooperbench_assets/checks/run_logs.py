@@ -17,10 +17,20 @@ def expected_results(view: CellView) -> Finding:
     return found(
         pairs_named(missing),
         good=f"{expected} of {expected} results",
-        bad=f"{expected - missing.height} of {expected} results; {{n}} missing or unreadable",
+        bad=_missing(view, missing),
         remedy=view.again,
         numbers={"results": expected - missing.height, "expected": expected},
     )
+
+
+def _missing(view: CellView, missing: pl.DataFrame) -> str:
+    """How many results there are of those that were asked for: a smoke run of three owes no other."""
+    unasked = len(view.unasked)
+    there, asked = view.pairs.height - missing.height, view.pairs.height - unasked
+    if not unasked:
+        return f"{there} of {asked} results; {{n}} missing or unreadable"
+    lacking = f"; {missing.height - unasked} missing or unreadable" if missing.height > unasked else ""
+    return f"{there} of {asked} results that were asked for{lacking}; the other {unasked} planned pairs were not yet"
 
 
 def only_planned_pairs(view: CellView) -> Finding:

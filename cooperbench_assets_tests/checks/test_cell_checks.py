@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,6 +52,32 @@ def test_a_missing_and_an_unreadable_result_are_named(bound: BoundExperiment) ->
     assert found.sample == (first.name, second.name)
     assert "materialize made --setting solo --seed 0" in found.remedy
     assert not finding(bound, "expected_rows", "solo").passed
+
+
+def test_after_a_launch_of_a_chosen_few_what_was_asked_for_is_counted(bound: BoundExperiment) -> None:
+    _, second, *others = fill(bound, "solo")
+    provenance = tree(bound, "solo").run_dir / "provenance.json"
+    for pair in others:
+        shutil.rmtree(tree(bound, "solo").folder(pair))
+    provenance.write_text(json.dumps({"asked_whole": False}))
+    found = finding(bound, "expected_results", "solo")
+    assert found.description == "2 of 2 results that were asked for; the other 2 planned pairs were not yet"
+    assert not found.passed, "the cell is not complete"
+    rows = finding(bound, "expected_rows", "solo")
+    assert rows.description == (
+        "2 of 2 rows that were asked for have a readable result; the other 2 planned pairs were not yet"
+    )
+    (tree(bound, "solo").folder(second) / "result.json").write_text("{")
+    record = {"n": 1, "campaign": 1, "stage": "agent", "outcome": "infra_error", "started_at": "2026-01-01T00:00:00Z"}
+    tried = tree(bound, "solo").run_dir / "attempts" / "solo" / second.name / "agent-1"
+    tried.mkdir(parents=True)
+    (tried / "attempt.json").write_text(json.dumps(record))
+    assert view(bound, "solo").unasked == {pair.name for pair in others}
+    assert finding(bound, "expected_results", "solo").description == (
+        "1 of 2 results that were asked for; 1 missing or unreadable; the other 2 planned pairs were not yet"
+    )
+    provenance.write_text(json.dumps({"asked_whole": True}))
+    assert finding(bound, "expected_results", "solo").description == "1 of 4 results; 3 missing or unreadable"
 
 
 def test_a_pair_that_nobody_planned_blocks(bound: BoundExperiment) -> None:
