@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from cooperbench_assets.bound import redactor_of
 from cooperbench_assets.execution.attempts import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from http.client import HTTPMessage
     from pathlib import Path
     from typing import IO
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 
 WEBHOOK_SECONDS: Final = 5.0
 """Longest time that one message may take, from the name's look-up to the answer."""
+
+WEBHOOK_SECONDS_A_TICK: Final = 8.0
+"""A tick that has waited for a webhook for so long leaves the other messages to later ones: it has a minute."""
+
+LOCK_SECONDS: Final = 10.0
+"""How long to wait for another tick that says something."""
 
 WEBHOOK_TRIES: Final = 5
 """How often a message is offered to a webhook that does not take it, once a tick."""
@@ -45,7 +52,7 @@ UI_VARIABLE: Final = "COOPERBENCH_ASSETS_UI_URL"
 
 USUAL_UI: Final = "http://127.0.0.1:3000"
 
-Kind = Literal["run_failed", "breaker", "budget", "exhausted", "waiting", "stuck", "complete"]
+Kind = Literal["run_failed", "breaker", "budget", "exhausted", "waiting", "stuck", "problem", "complete"]
 
 
 class Log(Protocol):
@@ -90,7 +97,9 @@ class Teller:
 
     bound: BoundExperiment
     log: Log
+    clock: Callable[[], float] = time.monotonic
     _dead: bool = field(default=False, init=False)
+    _waited: float = field(default=0.0, init=False)
 
     @property
     def folder(self) -> Path:
@@ -98,8 +107,28 @@ class Teller:
         return self.bound.project.data / "alerts" / self.bound.name
 
     def tell_all(self, alerts: Iterable[Alert]) -> int:
-        """Say what has not been said; returns how many were new."""
-        return sum([self.tell(alert) for alert in alerts])
+        """Say what has not been said; returns how many were new. Whatever happens to it, it raises nothing."""
+        return sum([self._tell_somehow(alert) for alert in alerts])
+
+    def _tell_somehow(self, alert: Alert) -> bool:
+        """Say one message; one that cannot be recorded (a full disk, say) is in the log alone, and said again."""
+        try:
+            return self.tell(alert)
+        except OSError as error:
+            text = scrub(self.bound, alert.text)[:LONGEST_TEXT]
+            self.log.warning(f"{text} ({self.link(alert)}); it could not be recorded, and is said again: {error}")
+            return True
+
+    def is_settled(self, kind: Kind, about: str) -> bool:
+        """Whether a message was said, and the webhook has it or will not get it any more."""
+        marker = _read(self._file(kind, about))
+        if marker is None:
+            return False
+        over = marker.delivered or marker.tries >= WEBHOOK_TRIES
+        return self.bound.spec.alerts.webhook_variable is None or bool(over)
+
+    def _file(self, kind: Kind, about: str) -> Path:
+        return self.folder / f"{kind}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
 
     def tell(self, alert: Alert) -> bool:
         """Say one message, unless it was said before.
@@ -108,8 +137,8 @@ class Teller:
         log has it once. Returns whether it is new.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"{alert.kind}-{hashlib.sha256(alert.about.encode()).hexdigest()[:16]}.json"
-        with FileLock(self.folder / ".lock", timeout=60):
+        file = self._file(alert.kind, alert.about)
+        with FileLock(self.folder / ".lock", timeout=LOCK_SECONDS):
             marker = _read(file)
             new = marker is None
             if marker is None:
@@ -123,11 +152,13 @@ class Teller:
 
     def _offer(self, alert: Alert, marker: Marker, file: Path) -> None:
         name = self.bound.spec.alerts.webhook_variable
-        if name is None or self._dead:
+        if name is None or self._dead or self._waited >= WEBHOOK_SECONDS_A_TICK:
             return
+        began = self.clock()
         address = variables(self.bound).get(name, "").strip()
         marker.tries += 1
         problem = post(address, slack_message(marker.text, self.link(alert), alert.run_id))
+        self._waited += self.clock() - began
         marker.delivered = problem is None
         self._dead = problem is not None
         _write(file, marker)
@@ -215,7 +246,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _read(file: Path) -> Marker | None:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Marker)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LONGEST_PAUSE: Final = timedelta(hours=6)
 """The pause between two tries stops growing here."""
 
+LONGEST_LIMIT: Final = timedelta(days=7)
+"""No usage limit is believed to last longer."""
+
 FRUITLESS_RUNS: Final = 3
 """Runs asked for of one and the same state of a cell that may fail before a person is needed."""
 
@@ -196,12 +199,13 @@ def ready_at(state: CellState, *, tries_owed: bool) -> datetime | None:
     """When the next run may be asked for; None if nothing has failed before it."""
     times = []
     if tries_owed and state.newest_end is not None and state.rounds:
-        times.append(state.newest_end + pause(state.backoff, state.rounds))
+        times.append((state.newest_end, pause(state.backoff, state.rounds), LONGEST_PAUSE))
     if tries_owed and state.not_before is not None:
-        times.append(state.not_before)
+        times.append((state.not_before, timedelta(), LONGEST_LIMIT))
     if state.fruitless and state.newest_failure is not None:
-        times.append(state.newest_failure + pause(state.backoff, state.fruitless))
-    return max(times, default=None)
+        times.append((state.newest_failure, pause(state.backoff, state.fruitless), LONGEST_PAUSE))
+    # A time that lies further ahead is one of a clock that was wrong, and would be waited for until that came true.
+    return max((begin + length for begin, length, ahead in times if begin <= state.now + ahead), default=None)
 
 
 def pause(backoff: timedelta, rounds: int) -> timedelta:

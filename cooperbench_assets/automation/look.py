@@ -6,6 +6,7 @@ nothing is locked: a cell that is being worked on is left alone.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.automation.assess import Owed, assess, fingerprint
 from cooperbench_assets.automation.decide import CellState
 from cooperbench_assets.automation.runs import Asked, CellRuns, asked_for, cell_runs
-from cooperbench_assets.bound import MissingInputError
+from cooperbench_assets.bound import MissingInputError, redactor_of
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.cell import check
 from cooperbench_assets.execution.errors import LaunchError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Subset
     from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.spec import CellSpec
+
+_LOG: Final = logging.getLogger(__name__)
 
 READ_SLACK: Final = timedelta(seconds=1)
 """Clocks of a file system and of Dagster's storage may be apart by this much."""
@@ -108,24 +111,28 @@ def look_at(
     backfilled: Mapping[str, str],
 ) -> Look:
     """One cell as it is; one that is being worked on is not read."""
-    run_dir = bound.run_dir(cell)
-    by = holder(run_dir)
     state = CellState(
         cell=cell.cell,
         now=now,
         executes=bound.spec.execution != "none",
         active_run=runs.active or backfilled.get(partition_key(cell.cell)),
-        holder=str(by) if by is not None else None,
+        launched=bound.run_dir(cell).is_dir(),
         cancelled_run=runs.cancelled,
         backoff=timedelta(minutes=bound.spec.retry.backoff_minutes),
     )
     seen = Look(cell, state, newest_run=runs.newest)
-    if state.active_run is not None or by is not None:
-        return seen
     try:
+        by = holder(bound.run_dir(cell))
+        if state.active_run is not None or by is not None:
+            return replace(seen, state=replace(state, holder=str(by) if by is not None else None))
         return _read(bound, instance, seen, subset, runs.read_at)
     except (LaunchError, MissingInputError) as error:
         return replace(seen, state=replace(state, problem=str(error)))
+    except Exception as error:
+        # One cell with a damaged file, or on a disk that is gone, must not stop the others' retries.
+        _LOG.warning("%s cannot be looked at", cell.cell, exc_info=True)
+        text = redactor_of(bound.spec).text(f"{type(error).__name__}: {error}")
+        return replace(seen, state=replace(state, problem=text))
 
 
 def _read(
@@ -148,7 +155,9 @@ def _read(
     unread = unread and launched
     mark = fingerprint(seen.spec.cell, bound.spec, subset.sha256, owed, changed if unread else None)
     money = Budget(job, states).stop_reason() if owed.agents else None
-    state = with_owed(seen.state, owed, asked_for(instance, seen.spec.cell, mark), fingerprint=mark)
+    to_do = bool(owed.agents or owed.evaluations or unread)
+    asked = asked_for(instance, seen.spec.cell, mark) if to_do else Asked()
+    state = with_owed(seen.state, owed, asked, fingerprint=mark)
     state = replace(state, launched=launched, whole=whole, unread=unread, money=money)
     return replace(
         seen,

@@ -21,9 +21,10 @@ from cooperbench_assets.automation.runs import (
     CELL_ASSETS,
     FINGERPRINT_TAG,
     WHY_TAG,
+    active_runs,
     job_name,
 )
-from cooperbench_assets.automation.standing import alerts_of
+from cooperbench_assets.automation.standing import alerts_of, input_alerts
 from cooperbench_assets.automation.ticks import by_reason, look_on, read_place, time_box, write_place
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
@@ -80,13 +81,18 @@ def tick(
             backfilled=backfilled(bound, context.instance),
         )
     except MissingInputError as error:
+        Teller(bound, context.log).tell_all(input_alerts(bound, error))
         return dg.SensorResult(skip_reason=str(error))
     cursor = write_place(portion.place)
     Teller(bound, context.log).tell_all(alerts_of(bound, portion.looks, all_complete=portion.all_complete))
     requests, reasons = [], []
-    for seen in portion.looks:
-        decision = decide(seen.state)
-        if isinstance(decision, Launch):
+    decisions = [(seen, decide(seen.state)) for seen in portion.looks]
+    # What was launched since the tick began: the looks may have taken most of a minute.
+    launched = active_runs(context.instance, bound) if any(isinstance(one, Launch) for _, one in decisions) else {}
+    for seen, decision in decisions:
+        if isinstance(decision, Launch) and (run := launched.get(partition_key(seen.state.cell))) is not None:
+            reasons.append((seen.state.cell, f"run {run[:8]} of it is not over"))
+        elif isinstance(decision, Launch):
             requests.append(request(bound, seen.state, decision))
             context.log.info(f"{seen.state.cell}: {decision.why}")
         else:

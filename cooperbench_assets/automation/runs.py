@@ -209,8 +209,7 @@ def _ended(record: RunRecord) -> datetime:
 def failed_since(instance: dg.DagsterInstance, experiment: str, since: datetime) -> list[DagsterRun]:
     """Runs of an experiment that failed since then (UTC), the oldest first."""
     wanted = RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=since.replace(tzinfo=UTC))
-    records = instance.get_run_records(wanted, limit=100, ascending=True)
-    return [one.dagster_run for one in records if concerns(one.dagster_run, experiment)]
+    return [run for run in instance.get_runs(wanted, ascending=True) if concerns(run, experiment)]
 
 
 def error_of(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -16,16 +16,19 @@ from cooperbench_assets.automation.runs import PARTITION_TAG, error_of, failed_s
 from cooperbench_assets.benchmark.failures import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import dagster as dg
 
     from cooperbench_assets.automation.alerts import Kind
     from cooperbench_assets.automation.look import Look
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
 FAILURES_TOLD_FOR: Final = timedelta(hours=6)
-"""Runs that failed longer ago than this, before anybody listened, are not told of any more."""
+"""Runs that failed longer before the last look than this are not told of any more."""
+
+LONGEST_ABSENCE: Final = timedelta(days=7)
+"""After a longer time without a look, runs that failed before that are not told of."""
 
 NAMED: Final = 5
 """Pairs that a message names."""
@@ -44,6 +47,9 @@ def cell_alerts(seen: Look) -> Iterator[Alert]:
     state = seen.state
     if not state.executes or not state.launched or state.active_run is not None or state.holder is not None:
         return
+    if state.problem is not None:
+        text = f"it cannot be looked at, and nothing is tried any more: {state.problem}"
+        yield _alert(seen, "problem", text, state.problem)
     for stop in seen.stops:
         what = "its budget is reached" if stop.kind == "budget" else "its circuit breaker tripped"
         kind: Kind = "budget" if stop.kind == "budget" else "breaker"
@@ -68,9 +74,32 @@ def cell_alerts(seen: Look) -> Iterator[Alert]:
         yield _alert(seen, "stuck", text, state.fingerprint)
 
 
-def run_alerts(instance: dg.DagsterInstance, bound: BoundExperiment, now: datetime) -> Iterator[Alert]:
-    """One message for each run of an experiment that failed lately."""
-    for run in failed_since(instance, bound.name, now - FAILURES_TOLD_FOR):
+def input_alerts(bound: BoundExperiment, error: MissingInputError) -> Iterator[Alert]:
+    """What is to be told of an experiment that cannot be looked at: nothing where nobody has launched any of it."""
+    if any(bound.run_dir(cell).is_dir() for cell in bound.cells):
+        yield Alert("problem", f"nothing of it can be looked at or tried any more: {error}", f"{bound.name} {error}")
+
+
+def told_since(now: datetime, last_look: datetime | None) -> datetime:
+    """Since when failed runs are told of: since the last look, and a while before it, for clocks differ."""
+    last = min(last_look or now, now) - FAILURES_TOLD_FOR
+    return max(last, now - LONGEST_ABSENCE)
+
+
+def run_alerts(
+    instance: dg.DagsterInstance, bound: BoundExperiment, since: datetime, is_settled: Callable[[str], bool]
+) -> Iterator[Alert]:
+    """One message for each run of an experiment that failed since then, except those of which nothing is left to say.
+
+    Args:
+        instance: Dagster's instance.
+        bound: The experiment.
+        since: UTC without a zone.
+        is_settled: Whether a run, by its id, was told of for good: its error is not read then.
+    """
+    for run in failed_since(instance, bound.name, since):
+        if is_settled(run.run_id):
+            continue
         partition = run.tags.get(PARTITION_TAG)
         where = f", partition {partition}" if partition else ""
         yield Alert(

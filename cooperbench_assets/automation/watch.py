@@ -9,15 +9,24 @@ from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
+import msgspec
 
 from cooperbench_assets.automation.alerts import Teller
 from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.automation.runs import job_name
-from cooperbench_assets.automation.standing import alerts_of, run_alerts
-from cooperbench_assets.automation.ticks import look_on, read_place, time_box, write_place
+from cooperbench_assets.automation.standing import alerts_of, input_alerts, run_alerts, told_since
+from cooperbench_assets.automation.ticks import Place, look_on, time_box
 from cooperbench_assets.bound import BoundExperiment, MissingInputError
 
 WATCH_SECONDS: Final = 60
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """What the sensor keeps from tick to tick; it may be lost."""
+
+    place: Place = Place()
+    looked_at: datetime | None = None
+    """When failed runs were told of last, UTC without a zone."""
 
 
 def build_watch_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
@@ -50,12 +59,29 @@ def tick(
     for run_id in dead:
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
     teller = Teller(bound, context.log)
-    told = teller.tell_all(run_alerts(context.instance, bound, now))
+    cursor = _read_cursor(context.cursor)
+    since = told_since(now, cursor.looked_at)
+    runs = run_alerts(context.instance, bound, since, lambda run_id: teller.is_settled("run_failed", run_id))
+    told = teller.tell_all(runs)
+    cursor = msgspec.structs.replace(cursor, looked_at=now)
+    context.update_cursor(_write_cursor(cursor))
     if bound.spec.execution != "none":
         try:
-            portion = look_on(bound, context.instance, now, read_place(context.cursor), is_over)
+            portion = look_on(bound, context.instance, now, cursor.place, is_over)
         except MissingInputError as error:
+            teller.tell_all(input_alerts(bound, error))
             return dg.SkipReason(f"{error}")
-        context.update_cursor(write_place(portion.place))
+        context.update_cursor(_write_cursor(msgspec.structs.replace(cursor, place=portion.place)))
         told += teller.tell_all(alerts_of(bound, portion.looks, all_complete=portion.all_complete))
     return dg.SkipReason(f"{told} new alerts, {len(dead)} dead runs reported")
+
+
+def _read_cursor(cursor: str | None) -> Cursor:
+    try:
+        return msgspec.json.decode(cursor or "", type=Cursor)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return Cursor()
+
+
+def _write_cursor(cursor: Cursor) -> str:
+    return msgspec.json.encode(cursor).decode()
