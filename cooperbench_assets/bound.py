@@ -18,6 +18,7 @@ from cooperbench_assets.checks.finding import CellView
 from cooperbench_assets.demo import DEMO_AGENT, build_dataset
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.secrecy import redactor
+from cooperbench_assets.spec import ExperimentError, load_experiment
 from cooperbench_assets.store.rows import cell_frames
 from cooperbench_assets.store.secrecy import without_secrets
 
@@ -78,6 +79,18 @@ class BoundExperiment:
         """Keys of the planned cells."""
         return frozenset(cell.cell for cell in self.cells)
 
+    def planned_now(self) -> frozenset[Cell] | None:
+        """Keys of the cells that defs.yaml plans by now; None while it is broken or gone.
+
+        The file may have been edited since this process loaded it: a process that knows an older plan must not take out
+        of the store what one with the newer plan has published.
+        """
+        try:
+            spec = load_experiment(self.project.defs / self.name / "defs.yaml")
+        except ExperimentError:
+            return None
+        return None if spec is None else frozenset(cell.cell for cell in spec.cells(self.name))
+
     def subset(self) -> Subset:
         """The experiment's subset, read anew. The built-in benchmark makes its dataset where it is missing.
 
@@ -132,6 +145,7 @@ class BoundExperiment:
             run_name=cell.run_name,
             messaging=cell.messaging,
             git=cell.git,
+            gold=cell.gold,
             execution=self.spec.execution,
             read_at=datetime.now(UTC).replace(tzinfo=None),
         )

@@ -75,7 +75,7 @@ def import_bundle(project: Project, file: Path) -> Imported:
     _refuse_conflicts(file, units, here)
     new = [(unit, entry) for unit, entry in units if here[unit.name] is None]
     for unit, entry in new:
-        write_unit(project.tables, unit, frames[entry.name], declared=tuple(DECLARED.values()))
+        write_unit(project.tables, unit, frames[entry.name], declared=tuple(DECLARED.values()), imported=True)
     cells = {entry.name: cell for _, entry in units if (cell := cell_unit_of(entry)) is not None}
     plans = recall(project.tables)
     planned = None

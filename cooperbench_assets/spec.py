@@ -63,6 +63,9 @@ class Setting(_Strict):
     git: bool = False
     """Agents share a git server (coop and team)."""
 
+    gold: bool = False
+    """The runs are of the dataset's own patches, no agent's: shown beside the others, and compared with none."""
+
     run_name: str | None = None
     """Upstream's run name, a template like the experiment's."""
 
@@ -185,6 +188,7 @@ class CellSpec:
     messaging: bool
     git: bool
     run_name: str
+    gold: bool = False
 
 
 class ExperimentSpec(_Strict):
@@ -264,6 +268,8 @@ class ExperimentSpec(_Strict):
                     yield f"settings.{label}.seeds: {seed} is negative; seeds count from 0"
             if self.execution != "none" and setting.mode is None:
                 yield f"settings.{label}.mode: say solo, coop or team"
+            if self.execution != "none" and setting.gold:
+                yield f"settings.{label}.gold: this is for logs that are only read; gold_baseline makes its own runs"
             if self.execution != "none" and label in GOLD_SETTINGS:
                 yield f"settings.{label}: this label is gold_baseline's own; choose another"
 
@@ -318,6 +324,7 @@ class ExperimentSpec(_Strict):
             chosen.messaging,
             chosen.git,
             template.format(**names),
+            chosen.gold,
         )
 
     def cells(self, experiment: str) -> tuple[CellSpec, ...]:
@@ -380,18 +387,24 @@ def load_experiments(defs: Path) -> dict[str, ExperimentSpec]:
     Raises:
         ExperimentError: if a file cannot be read or something in it is wrong.
     """
-    found: dict[str, ExperimentSpec] = {}
-    for file in sorted(defs.glob("*/defs.yaml")):
-        try:
-            documents = list(yaml.safe_load_all(file.read_text()))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ExperimentError(f"{file}: no YAML: {error}") from error
-        ours = [entry for entry in documents if isinstance(entry, dict) and entry.get("type") == COMPONENT]
-        if len(ours) > 1:
-            raise ExperimentError(f"{file}: {len(ours)} experiments; give each a folder of its own")
-        for entry in ours:
-            found[file.parent.name] = parse_experiment(file.parent.name, entry.get("attributes"), file)
-    return found
+    specs = {file.parent.name: load_experiment(file) for file in sorted(defs.glob("*/defs.yaml"))}
+    return {name: spec for name, spec in specs.items() if spec is not None}
+
+
+def load_experiment(file: Path) -> ExperimentSpec | None:
+    """The experiment that one defs.yaml holds; None if it holds other components only.
+
+    Raises:
+        ExperimentError: if the file cannot be read or something in it is wrong.
+    """
+    try:
+        documents = list(yaml.safe_load_all(file.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ExperimentError(f"{file}: no YAML: {error}") from error
+    ours = [entry for entry in documents if isinstance(entry, dict) and entry.get("type") == COMPONENT]
+    if len(ours) > 1:
+        raise ExperimentError(f"{file}: {len(ours)} experiments; give each a folder of its own")
+    return parse_experiment(file.parent.name, ours[0].get("attributes"), file) if ours else None
 
 
 def check_run_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.project import Project
-from cooperbench_assets.spec import parse_experiment
+from cooperbench_assets.spec import COMPONENT, parse_experiment
 from cooperbench_assets_tests import trees
 
 if TYPE_CHECKING:
@@ -24,11 +26,14 @@ SETTINGS: dict[str, Any] = {
 
 
 def bind(root: Path, count: int = 4, **changes: Any) -> BoundExperiment:
-    """A read-only experiment `made` over `count` pairs, with no log yet; two solo seeds and two coop settings."""
+    """A read-only experiment `made`, with its defs.yaml, over `count` pairs: 2 solo seeds, 2 coop settings, no log."""
     trees.write_subset(root / "data" / "dataset" / "subsets" / "some.json", trees.pairs(count))
     attributes = {"subset": "some", "settings": SETTINGS, "run_name": "{setting}{seed_suffix}", **changes}
-    spec = parse_experiment("made", attributes, root / "defs.yaml")
-    return BoundExperiment("made", spec, Project(root))
+    project = Project(root)
+    file = project.defs / "made" / "defs.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({"type": COMPONENT, "attributes": attributes}))
+    return BoundExperiment("made", parse_experiment("made", attributes, file), project)
 
 
 def cell_spec(bound: BoundExperiment, setting: str, seed: int = 0) -> CellSpec:

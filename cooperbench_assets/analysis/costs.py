@@ -90,7 +90,7 @@ COST_REPORT = result_table(
         ("cost_mean_usd", pl.Float64, "Mean over the results whose cost is known"),
         ("cost_median_usd", pl.Float64, "Median over them"),
         *((name, pl.Int64, f"Known {name.replace('_', ' ')} of the results of record") for name in _TOKENS),
-        ("tokens_unknown", pl.Int64, "Results whose prompt or completion tokens are not known"),
+        ("tokens_unknown", pl.Int64, "Results whose tokens are not known, or not those of every agent"),
         ("hours", pl.Float64, "Agents' time of the results of record, summed"),
         ("hours_unknown", pl.Int64, "Results whose time is not known"),
         ("passes_strict", pl.Int64, "Passes by the strict verdict"),
@@ -214,7 +214,7 @@ def cost_report(frames: Frames) -> dict[str, pl.DataFrame]:
         _known("cost_usd").alias("cost_usd"),
         pl.col("cost_usd").null_count().cast(pl.Int64).alias("cost_unknown"),
         *(_known(name).alias(name) for name in _TOKENS),
-        pl.any_horizontal(pl.col(name).is_null() for name in _TOKENS[:2]).sum().cast(pl.Int64).alias("tokens_unknown"),
+        tally(_some_tokens_unknown()).alias("tokens_unknown"),
         (_known("duration_seconds") / 3600).alias("hours"),
         pl.col("duration_seconds").null_count().cast(pl.Int64).alias("hours_unknown"),
         _part_of(pl.col("cost_usd"), unjudged).alias("unjudged_usd"),
@@ -228,6 +228,12 @@ def cost_report(frames: Frames) -> dict[str, pl.DataFrame]:
     counts = [name for name in cells.columns if name in _COUNTED]
     cells = cells.with_columns(pl.col(counts).fill_null(0))
     return {COST_REPORT.name: _levels(COST_REPORT, cells, frames, _per_pass(), done)}
+
+
+def _some_tokens_unknown() -> pl.Expr:
+    """Whether the tokens of a result are not known, or not those of every agent."""
+    of_some = pl.col("agents_with_tokens") < pl.col("agents")
+    return pl.any_horizontal(*(pl.col(name).is_null() for name in _TOKENS[:2]), of_some.fill_null(False))
 
 
 def _spending(pairs: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:

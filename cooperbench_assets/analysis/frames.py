@@ -39,7 +39,6 @@ _REST = 1e-14
 """Less than this is what subtracting equal numbers leaves."""
 
 _P_VALUES = ("p", "p_holm", "p_mcnemar")
-_GOLD = r"(^|[^a-z])gold([^a-z]|$)"
 
 
 def columns(*rows: tuple[str, PolarsDataType, str]) -> tuple[Column, ...]:
@@ -106,8 +105,8 @@ def cells_of(frames: Frames) -> pl.DataFrame:
     """One row for every cell, with what made it and its setting's place in every comparison.
 
     Adds to PROVENANCE, whose columns are NULL for a cell it does not know: ``mode`` (read from the label
-    where provenance has none), ``gold`` (the dataset's own patches, not an agent's), ``planned`` and
-    ``truncated`` without NULL, and ``rank``: solo, then coop with messages, coop without, team, gold.
+    where provenance has none), ``gold``, ``planned`` and ``truncated`` without NULL, and ``rank``: solo, then
+    coop with messages, coop without, team, gold.
     """
     known = pl.concat(
         [
@@ -129,7 +128,7 @@ def cells_of(frames: Frames) -> pl.DataFrame:
         mode=pl.coalesce("mode", named),
         planned=pl.col("planned").fill_null(True),
         truncated=pl.col("truncated").fill_null(False),
-        gold=label.str.contains(_GOLD) | pl.col("agent").fill_null("").str.to_lowercase().str.contains(_GOLD),
+        gold=pl.col("gold").fill_null(False),
     ).with_columns(
         rank=pl.when("gold").then(9).when(pl.col("mode") == "solo").then(0)
         .when(pl.col("mode") == "team").then(3).when(silent).then(2).otherwise(1)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from cooperbench_assets.checks.results_store import GOLD_AGENT
 from cooperbench_assets.store.rows import cell_counts
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def _plain(value: object) -> str | int | float | bool | None:
 
 def published_metadata(published: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """Figures of one experiment in the store, over its cells; the gold baseline's are no agents' results."""
-    provenance = published["provenance"].filter(pl.col("agent").fill_null("") != GOLD_AGENT)
+    provenance = published["provenance"].filter(~pl.col("gold").fill_null(False))
     pairs = published["pairs"].join(provenance.select("setting", "seed"), on=["setting", "seed"], how="semi")
     totals = {name: value for name, value in cell_counts(pairs).items() if value is not None}
     return {

@@ -118,7 +118,8 @@ def _evaluate(job: CellJob, options: LaunchOptions, context: dg.AssetExecutionCo
 
 def _write_cell(bound: BoundExperiment, job: CellJob) -> None:
     """Gold stands in the store as a cell that nobody plans: the analyses show it beside the agents'."""
-    spec = CellSpec(Cell(bound.name, job.setting, job.seed), job.mode, job.messaging, job.git, job.run_name)
+    cell = Cell(bound.name, job.setting, job.seed)
+    spec = CellSpec(cell, job.mode, job.messaging, job.git, job.run_name, gold=True)
     frames = bound.view(spec, job.subset).frames
     write_unit(bound.project.tables, cell_unit(spec.cell), frames, declared=CELL_UNIT_TABLES)
 

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 from cooperbench_assets.assets.tables import STORE_TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.store.planned import Plans
     from cooperbench_assets.store.publish import Published
 
 
-def publish_tables(bound: BoundExperiment, planned: Plans | None = None) -> Published:
+def publish_tables(bound: BoundExperiment, planned: Callable[[], Plans] | None = None) -> Published:
     """Bring the results store up to what the partition tables hold.
 
     Args:
         bound: The experiment.
-        planned: The cells that it keeps, by experiment; without it, those that were told last.
+        planned: Tells the cells that it keeps, by experiment, once nobody else can publish; without it, those that were
+            told last.
     """
     # Imported here: DuckDB takes a fifth of the time in which a code location loads, and loading asks for no store.
     from cooperbench_assets.store.publish import publish

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,14 +11,15 @@ import dagster as dg
 from cooperbench_assets.assets.describe import published_metadata
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
 from cooperbench_assets.assets.publishing import publish_tables
-from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import list_units, read_unit, write_unit
-from cooperbench_assets.store.schema import CHECK_RESULTS
-from cooperbench_assets.store.units import cell_of, cell_unit, check_unit
+from cooperbench_assets.store.errors import StoreError, UnitError
+from cooperbench_assets.store.partition import list_units, load_record, read_unit, write_unit
+from cooperbench_assets.store.planned import Plans, recall
+from cooperbench_assets.store.schema import CHECK_RESULTS, PAIRS, PROVENANCE
+from cooperbench_assets.store.units import cell_unit, check_unit, parse_name, quote
 
 if TYPE_CHECKING:
     from cooperbench_assets.store.publish import Published
@@ -46,7 +48,7 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
     )
     def results_store(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         published = publish_experiment(bound)
-        for warning in published.warnings:
+        for warning in (*published.warnings, *named_problems(published)):
             context.log.warning(warning)
         view = store_view(bound)
         findings = [(check, check.find(view)) for check in RESULTS_STORE_CHECKS]
@@ -76,37 +78,87 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
     return results_store
 
 
+def named_problems(published: "Published") -> Iterator[str]:
+    """What a publish could not take in, a sentence each."""
+    for name, problem in published.unreadable.items():
+        yield f"{name} cannot be read, and its last rows are kept: {problem}"
+    if published.outdated:
+        few = ", ".join(published.outdated[:3])
+        yield f"{len(published.outdated)} units ({few}, …) were written by another version: read those cells again"
+
+
 def kept_cells(bound: BoundExperiment) -> dict[Cell, bool]:
     """The cells that belong in the store, and whether each is planned.
 
-    These are the planned ones, and those that were launched although nobody plans them: their own tables say so.
-    A cell that was planned when it was read, and is not any more, has been dropped.
+    These are the planned ones, those that were launched although nobody plans them (their own tables say so), and those
+    that another machine made. A cell that no plan names any more has been dropped; one whose tables cannot be read
+    stays, if it was there.
     """
-    kept = dict.fromkeys(sorted(bound.planned), True)
-    for listed in list_units(bound.project.tables):
-        cell = None if listed.record is None else cell_of(listed.record.key)
-        if cell is None or cell.experiment != bound.name or cell in kept or listed.name != cell_unit(cell).name:
-            continue
-        if not read_unit(bound.project.tables, cell_unit(cell))["provenance"]["planned"].all():
+    tables = bound.project.tables
+    before = _kept_before(tables, bound.name)
+    planned = bound.planned_now()
+    if planned is None:  # While defs.yaml is broken, nothing leaves.
+        planned = bound.planned if before is None else before
+    kept = dict.fromkeys(sorted(planned), True)
+    written = {cell for unit in list_units(tables, bound.name) if (cell := _cell_named(unit.name)) is not None}
+    for cell in sorted({*(before or ()), *written} - planned):
+        if _stays(tables, cell, was_kept=before is None or cell in before):
             kept[cell] = False
     return kept
 
 
+def _kept_before(tables: Path, experiment: str) -> frozenset[Cell] | None:
+    """The cells that the last publish kept; None where that is not known."""
+    try:
+        return recall(tables, experiment).get(experiment)
+    except StoreError:
+        return None
+
+
+def _cell_named(unit: str) -> Cell | None:
+    """The cell whose tables a unit's name stands for."""
+    experiment, kind, *parts = parse_name(unit)
+    return Cell(experiment, parts[0], int(parts[1])) if kind == "cells" and parts[1:] and parts[1].isdecimal() else None
+
+
+def _stays(tables: Path, cell: Cell, *, was_kept: bool) -> bool:
+    """Whether a cell that no plan names belongs in the store."""
+    unit = cell_unit(cell)
+    folder = unit.folder(tables)
+    try:
+        if load_record(folder).imported:
+            return True
+        return not read_unit(tables, unit)["provenance"]["planned"].all()
+    except FileNotFoundError:
+        return was_kept and folder.exists()
+    except (OSError, UnitError):
+        return was_kept
+
+
 def publish_experiment(bound: BoundExperiment) -> "Published":
     """Publish what changed of an experiment; what it dropped leaves the store."""
-    return publish_tables(bound, {bound.name: set(kept_cells(bound))})
+
+    def plan() -> Plans:
+        # Without the folder of its tables (no disk mounted, say) nothing can be told of its cells: all stay.
+        there = (bound.project.tables / quote(bound.name)).is_dir()
+        return {bound.name: set(kept_cells(bound))} if there else {}
+
+    return publish_tables(bound, plan)
 
 
 def store_view(bound: BoundExperiment) -> StoreView:
-    """What the checks over cells look at: the published rows, and the partition tables behind them."""
-    from cooperbench_assets.store.read import table
+    """What the checks over cells look at: the published rows, and what differs from the partition tables."""
+    from cooperbench_assets.store.comparison import compare
+    from cooperbench_assets.store.read import snapshot
 
-    written = {
-        cell: cell_unit(cell) for cell in kept_cells(bound) if cell_unit(cell).folder(bound.project.tables).is_dir()
-    }
+    kept = kept_cells(bound)
+    with snapshot(bound.project.database) as store:
+        published = {declared.name: store.table(declared.name, bound.name) for declared in (PAIRS, PROVENANCE)}
+        comparison = compare(store.connection, bound.project.tables, bound.name)
     return StoreView(
         bound.name,
-        tuple(sorted(bound.planned)),
-        {declared.name: table(bound.project.database, declared.name, bound.name) for declared in CELL_UNIT_TABLES},
-        {cell: read_unit(bound.project.tables, unit) for cell, unit in written.items()},
+        tuple(cell for cell, planned in kept.items() if planned),
+        frozenset(kept),
+        published,
+        comparison,
     )

@@ -186,6 +186,8 @@ class ProvenanceRecord(Struct, frozen=True):
     truncated: bool | None = None
     messaging: bool | None = None
     git: bool | None = None
+    gold: bool | None = None
+    """The dataset's own patches stand in for an agent's."""
 
 
 class StreamEvent(Struct, frozen=True):

@@ -13,12 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cooperbench_assets.store.cells import Cell
+    from cooperbench_assets.store.comparison import Comparison
 
 RECIPE = ("model", "agent", "agent_config_sha256", "harness_version", "merge_policy", "subset_sha256")
 """What must be the same in cells that are compared."""
-
-GOLD_AGENT = "gold"
-"""What the gold baseline's cells name as their agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,14 @@ class StoreView:
 
     experiment: str
     planned: tuple[Cell, ...]
-    published: Mapping[str, pl.DataFrame]
-    """The experiment's rows of each table, from results.duckdb."""
+    kept: frozenset[Cell]
+    """The cells that belong in the store: those planned, launched although unplanned, or imported."""
 
-    partitions: Mapping[Cell, Mapping[str, pl.DataFrame]]
-    """Each cell's tables, from Parquet."""
+    published: Mapping[str, pl.DataFrame]
+    """The experiment's rows of the tables ``pairs`` and ``provenance``, from results.duckdb."""
+
+    comparison: Comparison
+    """What differs between results.duckdb and the partition tables."""
 
     @property
     def again(self) -> str:
@@ -81,7 +82,7 @@ def one_recipe(view: StoreView) -> Finding:
     """One model, agent, agent config, harness version, merge policy and subset in all cells."""
     provenance = view.published["provenance"].sort("setting", "seed")
     # The gold baseline has no model and no agent, and is compared with nothing.
-    provenance = provenance.filter(pl.col("agent").fill_null("") != GOLD_AGENT)
+    provenance = provenance.filter(~pl.col("gold").fill_null(False))
     differing: list[str] = []
     for column in RECIPE:
         known = provenance.filter(pl.col(column).is_not_null())
@@ -102,35 +103,20 @@ def one_recipe(view: StoreView) -> Finding:
 
 def equals_partition_tables(view: StoreView) -> Finding:
     """The published rows are those of the partition tables, row for row."""
-    wrong: list[str] = []
-    rows = 0
-    for cell, tables in view.partitions.items():
-        for name, frame in tables.items():
-            here = pl.col("setting").eq(cell.setting) & pl.col("seed").eq(cell.seed)
-            published = view.published[name].filter(here)
-            rows += frame.height
-            if published.height != frame.height:
-                wrong.append(f"{cell}: {name}: {published.height} rows published, {frame.height} in Parquet")
-            elif not _same_rows(published, frame):
-                wrong.append(f"{cell}: {name}: {frame.height} rows that differ")
+    compared = view.comparison
+    newer = f"; {compared.newer} cells were written since" if compared.newer else ""
     return found(
-        wrong,
-        good=f"{rows} rows equal to the partition tables",
-        bad="{n:tables} of cells {n:differs from its|differ from their} partition tables",
+        compared.problems,
+        good=f"{compared.rows} rows equal to the partition tables{newer}",
+        bad="{n:differences} between the store and the partition tables",
         remedy=view.again,
-        numbers={"rows": rows},
+        numbers={"rows": compared.rows},
     )
 
 
-def _same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
-    """Equal as multisets of rows: DuckDB promises no order."""
-    plain = [name for name, dtype in other.schema.items() if not dtype.is_nested()]
-    return one.select(other.columns).sort(plain).equals(other.sort(plain))
-
-
 def nothing_dropped_remains(view: StoreView) -> Finding:
-    """No row of a cell that the experiment does not plan and no partition table backs."""
-    kept = {(cell.setting, cell.seed) for cell in (*view.planned, *view.partitions)}
+    """No row of a cell that the experiment does not plan, launched nor imported."""
+    kept = {(cell.setting, cell.seed) for cell in view.kept}
     rows = view.published["provenance"].sort("setting", "seed").iter_rows(named=True)
     return found(
         (_cell_name(row) for row in rows if (row["setting"], row["seed"]) not in kept),

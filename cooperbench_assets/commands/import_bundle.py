@@ -44,13 +44,13 @@ def import_bundle(file: Path) -> None:
 
 
 def _mention_unplanned(project: Project, experiment: str, added: Sequence[Cell]) -> None:
-    """Say which new cells defs.yaml does not plan: the next materialization would take them out of the store."""
+    """Say which new cells defs.yaml does not plan, and how one of them is taken out again."""
     spec = load_experiments(project.defs).get(experiment)
     if spec is None:
         return
     planned = {cell.cell for cell in spec.cells(experiment)}
     if lacking := [f"{cell.setting} seed {cell.seed}" for cell in added if cell not in planned]:
-        warn(
-            f"not planned in defs.yaml: {some(lacking)}; add these seeds there, or the next materialization of "
-            f"{experiment} takes them out of the results store (their tables stay)"
+        note(
+            f"not planned in defs.yaml: {some(lacking)}; they stay in the results store as imported. To take one out, "
+            f"delete its folder below {project.relative(project.tables / experiment / 'cells')} and publish again"
         )

@@ -99,9 +99,9 @@ def seed(job: CellJob) -> dict[Pair, str]:
     Returns:
         Pairs that could not be seeded, with the reason.
     """
-    if not read_provenance(job.run_dir):
+    if not (record := read_provenance(job.run_dir)).get("gold"):
         job.run_dir.mkdir(parents=True, exist_ok=True)
-        write_provenance(job.run_dir, {"origin": "executed"})
+        write_provenance(job.run_dir, {"origin": "executed", **record, "gold": True})
     problems = {}
     for pair in job.subset.pairs:
         try:

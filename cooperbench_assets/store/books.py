@@ -7,7 +7,7 @@ What belongs here: reading and writing the table ``published``. What does not: t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -33,31 +33,40 @@ class Entry:
     rows: Mapping[str, int]
     """Rows by table."""
 
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """By table: the hashes of its rows added up, as this version of DuckDB hashes them; empty where not known."""
+
     @property
     def experiment(self) -> str:
         """The experiment it belongs to."""
         return parse_name(self.unit)[0]
 
     @classmethod
-    def of(cls, record: Record) -> Entry:
-        """The entry of a unit as its folder says."""
-        return cls(record.unit, record.content_sha256, record.key, record.rows)
+    def of(cls, record: Record, hashes: Mapping[str, str]) -> Entry:
+        """The entry of a unit as its folder says, with the hashes of its rows."""
+        return cls(record.unit, record.content_sha256, record.key, record.rows, hashes)
 
 
 def read_books(connection: DuckDBPyConnection, catalog: str = "") -> dict[str, Entry]:
-    """The units in an open file, by name; `catalog` is ``old.`` for an attached one."""
-    rows = connection.execute(
-        f"SELECT unit, content_sha256, key, rows FROM {catalog}published"  # noqa: S608 - a constant
-    ).fetchall()
-    return {
-        unit: Entry(
-            unit,
-            content,
-            msgspec.json.decode(key, type=dict[str, str | int | None]),
-            msgspec.json.decode(counts, type=dict[str, int]),
-        )
-        for unit, content, key, counts in rows
-    }
+    """The units in an open file, by name; `catalog` is ``old.`` for an attached one, which may be of any layout."""
+    rows = connection.execute(f"SELECT * FROM {catalog}published")  # noqa: S608 - a constant
+    columns = [column[0] for column in rows.description or ()]
+    return {row["unit"]: _entry(row) for values in rows.fetchall() if (row := dict(zip(columns, values, strict=True)))}
+
+
+def _entry(row: Mapping[str, str]) -> Entry:
+    return Entry(
+        row["unit"],
+        row["content_sha256"],
+        msgspec.json.decode(row["key"], type=dict[str, str | int | None]),
+        msgspec.json.decode(row["rows"], type=dict[str, int]),
+        msgspec.json.decode(row.get("row_hashes") or "{}", type=dict[str, str]),
+    )
+
+
+def forget_hashes(connection: DuckDBPyConnection) -> None:
+    """Take the hashes of rows out of the books, because this version of DuckDB may hash otherwise."""
+    connection.execute("UPDATE published SET row_hashes = '{}'")
 
 
 def strike(connection: DuckDBPyConnection, units: Iterable[str]) -> None:
@@ -70,14 +79,14 @@ def enter(connection: DuckDBPyConnection, entries: Iterable[Entry]) -> None:
     """Put units into the books; they must not be there."""
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [
-        (entry.unit, entry.content_sha256, _json(entry.key), _json(entry.rows), now)
+        (entry.unit, entry.content_sha256, _json(entry.key), _json(entry.rows), _json(entry.hashes), now)
         for entry in sorted(entries, key=lambda entry: entry.unit)
     ]
     if rows:
         columns = [list(column) for column in zip(*rows, strict=True)]
         connection.execute(
-            "INSERT INTO published (unit, content_sha256, key, rows, published_at) "
-            "SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)",
+            "INSERT INTO published (unit, content_sha256, key, rows, row_hashes, published_at) "
+            "SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)",
             columns,
         )
 

@@ -7,13 +7,15 @@ What belongs here: the comparison of partition tables, plans and books. What doe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import duckdb
 
 from cooperbench_assets.store import loading
-from cooperbench_assets.store.books import Entry, enter, read_books, strike
+from cooperbench_assets.store.books import Entry, enter, forget_hashes, read_books, strike
 from cooperbench_assets.store.layout import BEFORE, drop_set_aside, kept_declarations, lay_out
 from cooperbench_assets.store.loading import Source
-from cooperbench_assets.store.migrations import migrate
+from cooperbench_assets.store.migrations import info, migrate
 from cooperbench_assets.store.partition import list_units
 from cooperbench_assets.store.planned import keeps
 from cooperbench_assets.store.types import identifier
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from cooperbench_assets.store.layout import Declaration
     from cooperbench_assets.store.planned import Plans
     from cooperbench_assets.store.units import Record, Value
+
+
+HASHED_BY: Final = "hashed_by"
+"""Note in the file: the version of DuckDB that made the hashes in its books."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ def bring_up(
     migrated = migrate(connection, version)
     declared = {**kept_declarations(connection), **declared}
     layout = lay_out(connection, declared)
+    if info(connection, HASHED_BY) != duckdb.__version__:
+        forget_hashes(connection)
     books = read_books(connection)
     sources = {name: _source(identifier(name + BEFORE), table) for name, table in layout.aside.items()}
     done = _settle(connection, asked, declared, Before(declared, books, sources), present=books)
@@ -182,7 +190,7 @@ def _settle(
     rows = loading.totals_of(entries, declared)
     anything = bool(taken or dropped or carried)
     if anything:
-        loading.check(connection, loaded.entries, rows)
+        loading.check(connection, loaded.entries, rows, declared)
     return Exchanged(
         anything=anything,
         changed=tuple(sorted(taken)),
@@ -208,5 +216,10 @@ def _dropped(asked: Survey, books: Mapping[str, Entry]) -> set[str]:
 
 
 def _differs(record: Record, entry: Entry | None, moved: Mapping[str, Source]) -> bool:
-    """Whether a unit's rows must be put in: it is new, says something else, or one of its tables is empty."""
-    return entry is None or entry.content_sha256 != record.content_sha256 or bool(record.tables.keys() & moved.keys())
+    """Whether a unit's rows must be put in: it is new, says something else, or one of its tables is empty.
+
+    Its rows are put in too where their hashes are not known, or are those of another version of DuckDB.
+    """
+    if entry is None or entry.content_sha256 != record.content_sha256:
+        return True
+    return bool(record.tables.keys() & moved.keys() or record.tables.keys() - entry.hashes.keys())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import polars as pl
 
@@ -37,6 +37,21 @@ FEW: Final = 20
 IN_PIECES: Final = 50
 """Units taken in before what came of them is kept, where that is done in pieces: DuckDB holds in memory what a
 transaction inserts."""
+
+
+RowKey: TypeAlias = tuple[str | None, ...]
+"""A table's name, and the values of its key columns as text, in the order of the columns' names."""
+
+
+class Rows(NamedTuple):
+    """Rows of one key in one table."""
+
+    number: int
+    hashes: str
+    """The hash of every row, added up: two sets of rows that differ at all differ in it, but for 1 in 2⁶⁴."""
+
+
+NO_ROWS: Final = Rows(0, "0")
 
 
 @dataclass(slots=True)
@@ -159,14 +174,45 @@ def _insert_held(
             outdated |= not like
             columns = _names(declared[name]) if like else _columns(declared[name], _types_in(path))
             files[name, columns].append(str(path))
-        loaded.entries.append(Entry.of(record))
         if outdated:
             loaded.outdated.append(record.unit)
+    read: dict[RowKey, Rows] = {}
     for (name, columns), paths in sorted(files.items()):
-        listed = ", ".join(map(literal, paths))
-        connection.execute(
-            f"INSERT INTO {identifier(name)} SELECT {columns} FROM read_parquet([{listed}])"  # noqa: S608 - quoted
+        source = f"SELECT {columns} FROM read_parquet([{', '.join(map(literal, paths))}])"  # noqa: S608 - quoted
+        connection.execute(f"INSERT INTO {identifier(name)} {source}")
+        read |= rows_by_key(connection, [declared[name]], f"({source})")
+    for record, _ in held:
+        hashes = {name: read.get(row_key(name, record.key), NO_ROWS).hashes for name in record.tables}
+        loaded.entries.append(Entry.of(record, hashes))
+
+
+def rows_by_key(
+    connection: DuckDBPyConnection, tables: Iterable[Declaration], source: str = "", where: Mapping[str, str] = {}
+) -> dict[RowKey, Rows]:
+    """How many rows there are of every key, and their hashes added up, whatever their order.
+
+    Args:
+        connection: the file.
+        tables: the tables.
+        source: where to look, as SQL, if not in the tables themselves.
+        where: SQL conditions by table.
+    """
+    parts = []
+    for table in tables:
+        key = ", ".join(f"{identifier(column)}::VARCHAR" for column in sorted(table.key))
+        place = source or identifier(table.name)
+        condition = f"WHERE {where[table.name]}" if where.get(table.name) else ""
+        parts.append(
+            f"SELECT {literal(table.name)} AS name, [{key}] AS key, "  # noqa: S608 - quoted
+            f"count(*), sum(hash({_names(table)}))::VARCHAR FROM {place} {condition} GROUP BY name, key"
         )
+    found = connection.execute(" UNION ALL ".join(parts)).fetchall() if parts else []
+    return {(name, *key): Rows(count, hashes) for name, key, count, hashes in found}
+
+
+def row_key(table: str, key: Mapping[str, Value]) -> RowKey:
+    """A unit's key in one of its tables, as `rows_by_key` gives it."""
+    return (table, *(None if key[column] is None else str(key[column]) for column in sorted(key)))
 
 
 def _names(table: Declaration) -> str:
@@ -182,7 +228,8 @@ def _columns(table: Declaration, there: Mapping[str, str]) -> str:
     return ", ".join(
         identifier(column.name)
         if there.get(column.name) == column.type
-        else f"TRY_CAST({identifier(column.name) if column.name in there else 'NULL'} AS {column.type})"
+        else f"TRY_CAST({identifier(column.name) if column.name in there else 'NULL'} AS {column.type}) "
+        f"AS {identifier(column.name)}"
         for column in table.columns
     )
 
@@ -209,7 +256,7 @@ def carry(
                 f"INSERT INTO {identifier(name)} SELECT {columns} FROM {source.name} "  # noqa: S608 - quoted
                 f"WHERE {selects(entry.key)}"
             ).fetchall()[0][0]
-            carried[entry.unit] = replace(entry, content_sha256="", rows=rows)
+            carried[entry.unit] = replace(entry, content_sha256="", rows=rows, hashes={})
     return carried
 
 
@@ -222,8 +269,13 @@ def totals_of(books: Iterable[Entry], declared: Iterable[str]) -> dict[str, int]
     return totals
 
 
-def check(connection: DuckDBPyConnection, fresh: Sequence[Entry], totals: Mapping[str, int]) -> None:
-    """Compare row counts with the books: of every fresh unit, and of every table in all.
+def check(
+    connection: DuckDBPyConnection,
+    fresh: Sequence[Entry],
+    totals: Mapping[str, int],
+    declared: Mapping[str, Declaration],
+) -> None:
+    """Compare the rows with the books: those of every fresh unit, and how many every table has in all.
 
     Raises:
         StoreError: if they differ.
@@ -233,36 +285,22 @@ def check(connection: DuckDBPyConnection, fresh: Sequence[Entry], totals: Mappin
     for (table, rows), there in zip(totals.items(), found, strict=bool(totals)):
         if there != rows:
             raise StoreError(f"table {table} holds {there} rows, and its units {rows}")
-    _check_units(connection, fresh)
-
-
-def _check_units(connection: DuckDBPyConnection, fresh: Sequence[Entry]) -> None:
-    """Compare the row counts of fresh units; few are looked for, many counted in one go."""
-    by_table: defaultdict[str, list[Entry]] = defaultdict(list)
+    keys = {table: [entry.key for entry in fresh if table in entry.rows] for table in totals}
+    used = [declared[table] for table in totals if keys[table]]
+    few = {table: " OR ".join(map(selects, of_table)) for table, of_table in keys.items() if len(of_table) <= FEW}
+    there_are = rows_by_key(connection, used, where=few)
     for entry in fresh:
-        for table in entry.rows:
-            by_table[table].append(entry)
-    parts = [_count_by_key(table, of_table) for table, of_table in sorted(by_table.items())]
-    counted = connection.execute(" UNION ALL ".join(parts)).fetchall() if parts else []
-    counts = {(table, *key): rows for table, key, rows in counted}
-    for table, of_table in by_table.items():
-        for entry in of_table:
-            found = counts.get((table, *map(_text, entry.key.values())), 0)
-            if found != entry.rows[table]:
-                raise StoreError(
-                    f"table {table} holds {found} rows of {entry.unit}, and should hold {entry.rows[table]}"
-                )
+        if problems := differing(entry, there_are):
+            raise StoreError("; ".join(problems))
 
 
-def _count_by_key(table: str, entries: Sequence[Entry]) -> str:
-    """SQL for the rows of a table by key, the key as a list of text."""
-    key = ", ".join(f"{identifier(column)}::VARCHAR" for column in entries[0].key)
-    where = "" if len(entries) > FEW else f"WHERE {' OR '.join(selects(entry.key) for entry in entries)}"
-    return (
-        f"SELECT {literal(table)} AS name, [{key}] AS key, count(*) "  # noqa: S608 - quoted
-        f"FROM {identifier(table)} {where} GROUP BY name, key"
-    )
-
-
-def _text(value: Value) -> str | None:
-    return None if value is None else str(value)
+def differing(entry: Entry, found: Mapping[RowKey, Rows]) -> list[str]:
+    """How the rows of a unit differ from those that were read from its Parquet files."""
+    problems = []
+    for table, rows in entry.rows.items():
+        there = found.get(row_key(table, entry.key), NO_ROWS)
+        if there.number != rows:
+            problems.append(f"table {table} holds {there.number} rows of {entry.unit}, and should hold {rows}")
+        elif entry.hashes.get(table, there.hashes) != there.hashes:
+            problems.append(f"table {table} holds {rows} rows of {entry.unit} that are not those of its Parquet file")
+    return problems

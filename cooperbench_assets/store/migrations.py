@@ -64,6 +64,18 @@ MIGRATIONS: tuple[Migration, ...] = (
         # An older program must not take a cell with steps for one of its own; rows that are here have none yet.
         ("ALTER TABLE IF EXISTS messages ADD COLUMN IF NOT EXISTS step BIGINT",),
     ),
+    Migration(
+        3,
+        "hashes of rows, agents with tokens, gold",
+        # Earlier programs took a token count of one agent for that of the pair, and gold for what is called so.
+        (
+            "ALTER TABLE published ADD COLUMN row_hashes VARCHAR",
+            (
+                "COMMENT ON COLUMN published.row_hashes IS "
+                "'Hashes of its rows added up by table, as JSON; comparable within one version of DuckDB'"
+            ),
+        ),
+    ),
 )
 """All migrations, in order; the last one leads to `SCHEMA_VERSION`."""
 

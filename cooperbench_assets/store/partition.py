@@ -28,7 +28,7 @@ from cooperbench_assets.store.content import columns_sha256, content_sha256
 from cooperbench_assets.store.errors import FrameError, UnitError
 from cooperbench_assets.store.files import FolderGoneError, held, make_folders, sync, sync_all, unheld
 from cooperbench_assets.store.schema import SCHEMA_VERSION, Table
-from cooperbench_assets.store.units import CONTENT_MARK, POINTER, Record, TableRecord, Unit, key_problem
+from cooperbench_assets.store.units import CONTENT_MARK, POINTER, Record, TableRecord, Unit, key_problem, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,11 +67,14 @@ class Listed:
     problem: str | None = None
 
 
-def write_unit(tables: Path, unit: Unit, frames: Mapping[str, pl.DataFrame], *, declared: Sequence[Table]) -> Written:
+def write_unit(
+    tables: Path, unit: Unit, frames: Mapping[str, pl.DataFrame], *, declared: Sequence[Table], imported: bool = False
+) -> Written:
     """Replace all tables of a unit at once, if their content differs from what is there.
 
     Any number of processes may do this at once; of two that write the same unit, the later rename counts.
-    A unit without frames is an empty unit: publishing it takes its rows out of the store.
+    A unit without frames is an empty unit: publishing it takes its rows out of the store. One that another machine
+    made is `imported`, until it is written here.
 
     Raises:
         FrameError: if a frame is not exactly as its table declares, or has rows of another unit; or if the unit's key
@@ -86,9 +89,10 @@ def write_unit(tables: Path, unit: Unit, frames: Mapping[str, pl.DataFrame], *, 
     content = content_sha256(checked)
     folder = unit.folder(tables)
     present = _present(folder, unit)
-    changed = present is None or present.content_sha256 != content or problem_of(folder, present) is not None
+    same = present is not None and (present.content_sha256, present.imported) == (content, imported)
+    changed = present is None or not same or problem_of(folder, present) is not None
     if changed:
-        present = _write(folder, unit, checked, content)
+        present = _write(folder, unit, checked, content, imported)
     assert present is not None
     _sweep(folder)
     return Written(content, changed, folder / present.folder, present.rows)
@@ -179,7 +183,9 @@ def problem_of(folder: Path, record: Record) -> str | None:
     return None
 
 
-def _write(folder: Path, unit: Unit, frames: Sequence[tuple[Table, pl.DataFrame]], content: str) -> Record:
+def _write(
+    folder: Path, unit: Unit, frames: Sequence[tuple[Table, pl.DataFrame]], content: str, imported: bool
+) -> Record:
     """Write a new content folder and point to it."""
     make_folders(folder)
     while True:
@@ -187,12 +193,14 @@ def _write(folder: Path, unit: Unit, frames: Sequence[tuple[Table, pl.DataFrame]
         new.mkdir()
         try:
             with held(new):
-                return _fill(folder, new, unit, frames, content)
+                return _fill(folder, new, unit, frames, content, imported)
         except FolderGoneError:  # somebody swept it before it was held
             continue
 
 
-def _fill(folder: Path, new: Path, unit: Unit, frames: Sequence[tuple[Table, pl.DataFrame]], content: str) -> Record:
+def _fill(
+    folder: Path, new: Path, unit: Unit, frames: Sequence[tuple[Table, pl.DataFrame]], content: str, imported: bool
+) -> Record:
     reach("write:folder-made")
     written = {table.name: _write_table(new, table, frame) for table, frame in frames}
     reach("write:tables-written")
@@ -204,6 +212,7 @@ def _fill(folder: Path, new: Path, unit: Unit, frames: Sequence[tuple[Table, pl.
         folder=new.name,
         tables=written,
         written_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        imported=imported,
     )
     (new / POINTER).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
     sync_all([new / POINTER, *(_file(new, table) for table, _ in frames)])
@@ -295,16 +304,16 @@ def read_unit(tables: Path, unit: Unit) -> dict[str, pl.DataFrame]:
         raise UnitError(f"{folder} holds no tables yet; materialise the unit first") from None
 
 
-def list_units(tables: Path) -> list[Listed]:
-    """Every unit below the root of the partition tables, by name; no Parquet file is opened.
+def list_units(tables: Path, experiment: str | None = None) -> list[Listed]:
+    """Every unit below the root of the partition tables, or of one experiment, by name; no Parquet file is opened.
 
     A folder in which a writer was killed before its first rename is no unit yet, and one that cannot be listed
     holds none that can be read: whoever knows of units from elsewhere (``results.duckdb``) misses them here.
     """
     found: list[Listed] = []
-    for experiment in _folders(tables):
-        for kind in _folders(tables / experiment):
-            _list_below(tables, f"{experiment}/{kind}", found)
+    for folder in _folders(tables) if experiment is None else [quote(experiment)]:
+        for kind in _folders(tables / folder):
+            _list_below(tables, f"{folder}/{kind}", found)
     return sorted(found, key=lambda listed: listed.name)
 
 

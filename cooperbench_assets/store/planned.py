@@ -58,14 +58,14 @@ def _bytes(path: Path) -> bytes | None:
         return None
 
 
-def recall(tables: Path) -> dict[str, frozenset[Cell]]:
-    """The plans that were kept, by experiment.
+def recall(tables: Path, experiment: str | None = None) -> dict[str, frozenset[Cell]]:
+    """The plans that were kept, by experiment; of one experiment only, if told so.
 
     Raises:
         StoreError: if one cannot be read.
     """
     plans = {}
-    for path in sorted(tables.glob(f"*/{FILE}")):
+    for path in sorted(tables.glob(f"{'*' if experiment is None else quote(experiment)}/{FILE}")):
         try:
             kept = msgspec.json.decode(path.read_bytes(), type=_File)
         except (OSError, msgspec.DecodeError) as error:

@@ -25,6 +25,7 @@ from cooperbench_assets.store import planned as memory
 from cooperbench_assets.store.books import content_of
 from cooperbench_assets.store.errors import StoreError, StoreTooNewError
 from cooperbench_assets.store.exchange import (
+    HASHED_BY,
     NOTHING_BEFORE,
     Before,
     Exchanged,
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 PATIENCE: Final = 120.0
 """Seconds to wait for another publish; one takes well under a second."""
 
-_FILE_TIME: Final = "file_time_us"
-"""Note in the file: the time of its last change, microseconds since 1970."""
+FILE_TIME: Final = "file_time_us"
+"""Note in the file: the time of its last change, microseconds since 1970. A unit written later is not in it."""
 
 _CONFIG: Final = {
     "autoinstall_known_extensions": "false",
@@ -139,7 +140,7 @@ def publish(
     tables: Path,
     *,
     declared: Sequence[Table] = CORE_TABLES,
-    planned: Plans | None = None,
+    planned: Plans | Callable[[], Plans] | None = None,
     timeout: float = PATIENCE,
 ) -> Published:
     """Bring `database` up to what the partition tables below `tables` hold.
@@ -150,7 +151,8 @@ def publish(
         declared: the tables that the file should hold. One that is not named stays as it was declared before.
         planned: the cells that an experiment keeps, by experiment. Units of other cells leave the file, though
             their Parquet stays; an experiment with no cell leaves as a whole. It is remembered beside the
-            tables, and stands until told otherwise; experiments that are not named stay as they are.
+            tables, and stands until told otherwise; experiments that are not named stay as they are. What tells
+            them is called when no other publish can run: of two plans, the one that is read later counts.
         timeout: seconds to wait for another publish.
 
     Raises:
@@ -167,7 +169,7 @@ def rebuild(
     tables: Path,
     *,
     declared: Sequence[Table] = CORE_TABLES,
-    planned: Plans | None = None,
+    planned: Plans | Callable[[], Plans] | None = None,
     timeout: float = PATIENCE,
 ) -> Published:
     """Build `database` from nothing but Parquet, whatever is there now.
@@ -181,14 +183,18 @@ def rebuild(
 
 @contextmanager
 def _job(
-    database: Path, tables: Path, declared: Sequence[Table], planned: Plans | None, timeout: float
+    database: Path,
+    tables: Path,
+    declared: Sequence[Table],
+    planned: Plans | Callable[[], Plans] | None,
+    timeout: float,
 ) -> Iterator[_Job]:
     """Alone with the database file: know what is asked of it, and see foreign logs moved away."""
     workplace = Workplace.of(database)
     as_sql = declarations(declared)
     with workplace.locked(timeout):
         reach("publish:locked")
-        memory.remember(tables, planned or {})
+        memory.remember(tables, planned() if callable(planned) else planned or {})
         job = _Job(workplace, survey(tables, memory.recall(tables)), as_sql)
         if aside := workplace.set_aside(whole=False):
             job.warnings.append(aside)
@@ -242,7 +248,7 @@ def _check_ours(connection: DuckDBPyConnection, changed_at: int) -> int:
     if version == 0:
         raise StoreError("it was no results store")
     check_version(version)
-    noted = int(info(connection, _FILE_TIME) or 0)
+    noted = int(info(connection, FILE_TIME) or 0)
     if changed_at not in (noted, noted // 1_000_000 * 1_000_000):  # archives keep whole seconds
         raise StoreError("it was changed since it was published, or copied without its time")
     return version
@@ -290,7 +296,8 @@ def _transact(job: _Job, connection: DuckDBPyConnection, work: Callable[[], Exch
         connection.rollback()
         return done
     reach("publish:exchanged")
-    note(connection, _FILE_TIME, str(job.file_time))
+    note(connection, FILE_TIME, str(job.file_time))
+    note(connection, HASHED_BY, duckdb.__version__)
     connection.commit()
     reach("publish:committed")
     connection.execute("CHECKPOINT")

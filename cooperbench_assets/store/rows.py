@@ -57,6 +57,7 @@ def cell_frames(
     execution: str | None = None,
     messaging: bool | None = None,
     git: bool | None = None,
+    gold: bool = False,
     read_at: datetime | None = None,
 ) -> dict[str, pl.DataFrame]:
     """The tables of one cell.
@@ -75,6 +76,7 @@ def cell_frames(
         execution: Where pairs run: docker, process, modal, gcp or none.
         messaging: Whether the setting has messages, if provenance.json does not say it.
         git: Whether the agents share a git server, if provenance.json does not say it.
+        gold: Whether the dataset's own patches stand in for an agent's, if provenance.json does not say it.
         read_at: When the tree was read, UTC without a zone.
 
     Returns:
@@ -87,7 +89,8 @@ def cell_frames(
     rows[QUARANTINE.name] = [*_quarantine_rows(reading, base), *_extra_rows(reading, subset, base)]
     provenance = _provenance_row(reading, subset, base, execution, messaging, git)
     own = {"planned": planned, "run_name": run_name or base.rpartition("/")[2], "read_at": read_at}
-    rows[PROVENANCE.name] = [provenance | own]
+    recorded = None if reading.provenance is None else reading.provenance.record.gold
+    rows[PROVENANCE.name] = [provenance | own | {"gold": gold if recorded is None else recorded}]
     return {table.name: _frame(table, cell, rows[table.name]) for table in CELL_TABLES}
 
 
@@ -199,16 +202,15 @@ def _result_columns(reading: PairReading, result: ResultRecord) -> Row:
     }
     for name in TOKENS:
         row[name] = _sum(usage[name] for usage in usages)
+    row["agents_with_tokens"] = sum(all(usage[name] is not None for name in TOKENS[:2]) for usage in usages)
     return row
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
-    """The sum; None where one of the values is not known, or the sum fits no column."""
-    known = list(values)
-    if not known or any(value is None for value in known):
-        return None
-    total = sum(value for value in known if value is not None)
-    return total if -(2**63) <= total < 2**63 else None
+    """The sum of what is known; None where nothing is, or the sum fits no column."""
+    known = [value for value in values if value is not None]
+    total = sum(known)
+    return total if known and -(2**63) <= total < 2**63 else None
 
 
 def _patches(reading: PairReading) -> int | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from polars._typing import PolarsDataType
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the store's layout; ``store.migrations`` brings an older file up to it."""
 
 TIME = pl.Datetime("us")
@@ -183,6 +183,11 @@ PAIRS = Table(
         ),
         *USAGE,
         *_columns(
+            (
+                "agents_with_tokens",
+                pl.Int32,
+                "Agents whose prompt and completion tokens are known; the pair's are sums over what is known",
+            ),
             ("messages_sent", pl.Int64, "Messages between the agents; NULL for solo"),
             ("started_at", TIME, "Start of the agents"),
             ("ended_at", TIME, "End of the agents"),
@@ -307,6 +312,7 @@ PROVENANCE = Table(
             ("mode", pl.String, "solo, coop or team"),
             ("messaging", pl.Boolean, "Agents could send messages; NULL for solo"),
             ("git", pl.Boolean, "Agents shared a git server; NULL where not known"),
+            ("gold", pl.Boolean, "The dataset's own patches, not an agent's: no part of any comparison"),
             ("origin", pl.String, "executed, imported or adopted"),
             ("model", pl.String, "Model of the run; models joined by a comma where they differ"),
             ("agent", pl.String, "Agent framework of the run; joined by a comma where they differ"),

@@ -170,6 +170,9 @@ class Record(msgspec.Struct, frozen=True):
     written_at: str
     """When the content last changed: UTC, ISO 8601."""
 
+    imported: bool = False
+    """Another machine made it: it stays in the store though no plan here names its cell."""
+
     @property
     def rows(self) -> dict[str, int]:
         """Rows by table."""

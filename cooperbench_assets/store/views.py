@@ -212,7 +212,9 @@ LEFT JOIN (
         sum(p.output_tokens)::BIGINT AS output_tokens,
         sum(p.cache_read_tokens)::BIGINT AS cache_read_tokens,
         sum(p.cache_write_tokens)::BIGINT AS cache_write_tokens,
-        count(*) FILTER (p.has_result AND (p.input_tokens IS NULL OR p.output_tokens IS NULL)) AS tokens_unknown,
+        count(*) FILTER (p.has_result AND (
+            p.input_tokens IS NULL OR p.output_tokens IS NULL OR coalesce(p.agents_with_tokens < p.agents, false)
+        )) AS tokens_unknown,
         sum(p.steps)::BIGINT AS steps,
         sum(p.duration_seconds) / 3600 AS hours
     FROM pairs p
@@ -253,7 +255,7 @@ COSTS = View(
         ("output_tokens", "c.output_tokens", "Completion tokens of the results of record"),
         ("cache_read_tokens", "c.cache_read_tokens", "Prompt tokens read from a cache"),
         ("cache_write_tokens", "c.cache_write_tokens", "Prompt tokens written to a cache"),
-        _count("tokens_unknown", "Results whose tokens are not known", "c.tokens_unknown"),
+        _count("tokens_unknown", "Results whose tokens are not known, or not those of every agent", "c.tokens_unknown"),
         ("steps", "c.steps", "Model calls of the results of record"),
         ("agent_hours", "c.hours", "Wall time of the agents of record, hours"),
     ),

@@ -83,6 +83,16 @@ def provenance(*cells: dict[str, Any]) -> pl.DataFrame:
     return schema.PROVENANCE.frame(rows)
 
 
+def gold_cells(*settings: tuple[str, str], seeds: int = 2) -> pl.DataFrame:
+    """PROVENANCE of gold baselines, by experiment and setting."""
+    rows: list[dict[str, Any]] = [
+        {"experiment": experiment, "setting": setting, "seed": seed, "gold": True, "planned": False}
+        for experiment, setting in settings
+        for seed in range(seeds)
+    ]
+    return provenance(*({**row, "mode": "coop" if "coop" in row["setting"] else "solo"} for row in rows))
+
+
 def outcomes(setting: str, table: dict[tuple[int, int], str], experiment: str = "e") -> list[dict[str, Any]]:
     """Rows of a setting from {(task, pair of the task): "PF-…"}: one letter a seed.
 

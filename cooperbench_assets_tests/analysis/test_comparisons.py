@@ -15,7 +15,7 @@ from cooperbench_assets.analysis.comparability import (
     require_comparable_experiments,
 )
 from cooperbench_assets.analysis.comparisons import paired_comparison, paired_comparisons, paired_tables
-from cooperbench_assets_tests.analysis.stores import START, outcomes, pairs_frame, provenance
+from cooperbench_assets_tests.analysis.stores import START, gold_cells, outcomes, pairs_frame, provenance
 
 SOLO = {(t, 1): text for t, text in enumerate(["PPP", "PPF", "PFF", "FFF", "PPP", "PPP", "FPI", "III"])}
 COOP = {(t, 1): text for t, text in enumerate(["FFF", "PFF", "PFF", "FFF", "FFP", "PFP", "FFF", "PPP"])}
@@ -230,7 +230,8 @@ def test_one_setting_has_nothing_to_be_compared_with() -> None:
 
 def test_a_gold_baseline_is_compared_with_nothing() -> None:
     rows = [*outcomes("gold-solo", SOLO), *outcomes("solo", SOLO), *outcomes("coop-comm", COOP)]
-    table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"]
+    frames = {"pairs": pairs_frame(*rows), "provenance": gold_cells(("e", "gold-solo"), seeds=3)}
+    table = paired_comparisons(frames)["paired_comparisons"]
     assert table.select("setting_a", "setting_b").unique().rows() == [("solo", "coop-comm")]
 
 

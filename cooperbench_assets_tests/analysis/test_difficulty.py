@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cooperbench_assets.analysis.curves import LEAVE_ONE_OUT, REPRODUCTION, success_by_difficulty
 from cooperbench_assets.analysis.difficulty import bucket, pair_difficulty
-from cooperbench_assets_tests.analysis.stores import outcomes, pair_row, pairs_frame, provenance
+from cooperbench_assets_tests.analysis.stores import gold_cells, outcomes, pair_row, pairs_frame, provenance
 
 STRICT_CLEAN = (pl.col("verdict") == "strict") & (pl.col("population") == "clean")
 SOLO = {(1, 1): "PPP", (2, 1): "PPF", (3, 1): "FFF", (4, 1): "PII", (5, 1): "I-U", (6, 1): "FPF"}
@@ -177,5 +177,6 @@ def test_without_solo_there_is_no_difficulty() -> None:
 
 def test_a_gold_baseline_is_no_solo_setting() -> None:
     rows = [*outcomes("gold-solo", {(1, 1): "P"}), *outcomes("solo", {(1, 1): "F"})]
-    table = pair_difficulty({"pairs": pairs_frame(*rows)})["pair_difficulty"].filter(STRICT_CLEAN)
+    frames = {"pairs": pairs_frame(*rows), "provenance": gold_cells(("e", "gold-solo"))}
+    table = pair_difficulty(frames)["pair_difficulty"].filter(STRICT_CLEAN)
     assert table.select("reference", "level").rows() == [("solo", "1")]

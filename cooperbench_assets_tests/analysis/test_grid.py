@@ -5,8 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from cooperbench_assets.analysis.frames import cells_of, compared_cells
 from cooperbench_assets.analysis.grid import pair_grid
-from cooperbench_assets_tests.analysis.stores import outcomes, pair_row, pairs_frame
+from cooperbench_assets_tests.analysis.stores import gold_cells, outcomes, pair_row, pairs_frame, provenance
 
 STRICT = pl.col("verdict") == "strict"
 
@@ -48,13 +49,28 @@ def test_flaky_dead_and_timed_out_pairs_stand_out() -> None:
     assert tables["gold_sensitivity"].is_empty()
 
 
+def test_a_setting_that_is_only_called_gold_is_compared_like_any_other() -> None:
+    rows = [*outcomes("solo", {(1, 1): "P"}), *outcomes("solo-gold-prompt", {(1, 1): "F"})]
+    made = provenance(
+        *(
+            {"experiment": "e", "setting": name, "seed": 0, "agent": "gold-digger"}
+            for name in ("solo", "solo-gold-prompt")
+        )
+    )
+    frames = {"pairs": pairs_frame(*rows), "provenance": made}
+    cells = cells_of(frames)
+    assert cells["gold"].to_list() == [False, False]
+    assert compared_cells(cells)["setting"].to_list() == ["solo", "solo-gold-prompt"]
+    assert pair_grid(frames)["gold_sensitivity"].is_empty()
+
+
 def test_pairs_that_gold_does_not_pass_are_left_out_beside() -> None:
     rows = [
         *outcomes("solo", {(1, 1): "PP", (2, 1): "FF", (3, 1): "F"}),
         *outcomes("gold-solo", {(1, 1): "P", (2, 1): "F"}),
         *outcomes("gold-coop", {(1, 1): "F"}),
     ]
-    tables = pair_grid({"pairs": pairs_frame(*rows)})
+    tables = pair_grid({"pairs": pairs_frame(*rows), "provenance": gold_cells(("e", "gold-solo"), ("e", "gold-coop"))})
     row = tables["gold_sensitivity"].filter(STRICT).row(0, named=True)
     assert tables["gold_sensitivity"]["setting"].unique().to_list() == ["solo"]
     assert (row["pairs"], row["gold_passes"], row["gold_fails"], row["gold_unknown"]) == (3, 1, 1, 1)
@@ -67,7 +83,8 @@ def test_pairs_that_gold_does_not_pass_are_left_out_beside() -> None:
 def test_gold_of_another_experiment_counts() -> None:
     rows = [*outcomes("solo", {(1, 1): "P"}), *outcomes("gold", {(1, 1): "P"}, "baseline")]
     gold = pair_row("baseline", "gold-solo", 1)
-    table = pair_grid({"pairs": pairs_frame(*rows, gold)})["gold_sensitivity"].filter(STRICT)
+    made = gold_cells(("baseline", "gold"), ("baseline", "gold-solo"))
+    table = pair_grid({"pairs": pairs_frame(*rows, gold), "provenance": made})["gold_sensitivity"].filter(STRICT)
     assert table.select("experiment", "gold_passes").rows() == [("e", 1)]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from cooperbench_assets.store import migrations, read
 from cooperbench_assets.store.errors import StoreError, StoreTooNewError
 from cooperbench_assets.store.migrations import BOOKS, MIGRATIONS, Migration, migrate, version_of
-from cooperbench_assets.store.schema import SCHEMA_VERSION
+from cooperbench_assets.store.partition import load_record
+from cooperbench_assets.store.schema import CELL_TABLES, SCHEMA_VERSION
 from cooperbench_assets.store.units import POINTER, cell_unit
 from cooperbench_assets_tests.store.stores import COOP, SOLO, Store
 
@@ -91,6 +93,46 @@ def test_the_second_migration_gives_messages_a_step_and_needs_no_messages() -> N
         assert made.execute("SELECT message, step FROM messages").fetchall() == [("My plan", None)]
 
 
+VERSION_2 = """
+INSERT INTO schema_migrations VALUES (2, 'steps of messages', TIMESTAMP '2026-11-20 10:00:00');
+ALTER TABLE messages ADD COLUMN step BIGINT;
+"""
+"""What makes a file of version 2 of one of version 1. Frozen, like that."""
+
+
+def test_the_third_migration_gives_the_books_hashes_of_rows_that_are_made_when_a_unit_is_read_again(
+    store: Store,
+) -> None:
+    with duckdb.connect(str(store.database)) as connection:
+        connection.execute(VERSION_1 + VERSION_1_RESULTS + VERSION_2)
+        connection.execute("UPDATE published SET content_sha256 = ?", [store_content(store)])
+    os.utime(store.database, ns=(1795165200000000000, 1795165200000000000))
+    done = store.publish()
+    assert (done.rebuilt, done.changed) == (None, ("demo/cells/solo/0",))
+    kept = read.query(store.database, "SELECT unit, row_hashes FROM published ORDER BY unit").rows()
+    assert [unit for unit, _ in kept] == ["demo/cells/gone/5", "demo/cells/solo/0"]
+    assert kept[0][1] == "{}", "its Parquet files are gone"
+    assert set(json.loads(kept[1][1])) == {table.name for table in CELL_TABLES}
+    assert store.table("pairs").filter(setting="gone")["agents_with_tokens"].to_list() == [None]
+    assert not store.publish().replaced
+
+
+def store_content(store: Store) -> str:
+    """Write the cell that is there in every version; its content, as if that version had published the same."""
+    store.write(SOLO[0])
+    return load_record(cell_unit(SOLO[0]).folder(store.tables)).content_sha256
+
+
+def test_rows_are_hashed_again_by_another_version_of_duckdb(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(COOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(duckdb, "__version__", "1.0.0")
+        store.publish()
+    done = store.publish()
+    assert (done.rebuilt, done.changed) == (None, ("demo/cells/coop-comm/0",))
+    assert not store.publish().replaced
+
+
 def test_a_blank_file_gets_every_migration_once() -> None:
     with duckdb.connect() as connection:
         assert migrate(connection, version_of(connection)) == [migration.name for migration in MIGRATIONS]
@@ -141,7 +183,7 @@ def test_a_later_migration_is_applied_to_a_published_file_that_keeps_its_rows(
     assert (done.replaced, done.changed, done.rebuilt) == (True, (), None)
     assert store.contents() == before
     applied = read.query(store.database, "SELECT version, name FROM schema_migrations ORDER BY version")
-    assert applied.rows() == [(1, "keep books"), (2, "steps of messages"), (NEXT, "split the names")]
+    assert applied.rows() == [*((one.version, one.name) for one in MIGRATIONS), (NEXT, "split the names")]
     assert "noted_at" in read.query(store.database, "FROM store_info").columns
     assert not store.publish().replaced
 

@@ -162,10 +162,24 @@ def test_tokens_that_are_all_zero_after_steps_are_not_known(coop: Tree, tmp_path
     coop.result(ONE, agents=(agent(**silent), agent()))
     coop.result(TWO, agents=(agent(**silent, steps=0, status="Error"), agent()))
     made = frames(coop, tmp_path)
-    assert row(made["pairs"], pair=ONE.name)["input_tokens"] is None
+    one, two = (row(made["pairs"], pair=pair.name) for pair in (ONE, TWO))
+    assert (one["input_tokens"], one["agents_with_tokens"], one["agents"]) == (1000, 1, 2)
     assert row(made["agents"], pair=ONE.name, agent="agent1")["output_tokens"] is None
-    assert row(made["pairs"], pair=TWO.name)["input_tokens"] == 1000
+    assert (two["input_tokens"], two["agents_with_tokens"], two["agents"]) == (1000, 2, 2)
     assert row(made["agents"], pair=TWO.name, agent="agent1")["output_tokens"] == 0
+
+
+def test_a_dead_agent_leaves_the_living_ones_tokens_and_says_of_how_many_they_are(coop: Tree, tmp_path: Path) -> None:
+    unknown = dict.fromkeys(("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"))
+    coop.result(ONE, agents=(agent(**unknown, status="Error", error="killed"), agent(cache_write_tokens=None)))
+    coop.result(TWO, agents=(agent(**unknown), agent(**unknown)))
+    made = frames(coop, tmp_path)
+    counts = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "agents_with_tokens")
+    living = row(made["agents"], pair=ONE.name, agent="agent2")
+    found = row(made["pairs"], pair=ONE.name)
+    assert [found[name] for name in counts] == [*(living[name] for name in counts[:3]), None, 1]
+    assert [row(made["pairs"], pair=TWO.name)[name] for name in counts] == [None, None, None, None, 0]
+    assert row(made["pairs"], pair=THREE.name)["agents_with_tokens"] is None, "there is no result"
 
 
 def test_costs_that_are_no_numbers_are_not_known_and_negative_ones_are_kept(solo: Tree, tmp_path: Path) -> None:

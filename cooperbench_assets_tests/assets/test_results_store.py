@@ -1,0 +1,170 @@
+"""The asset results_store: which cells it keeps, and what a damaged one costs."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+
+from cooperbench_assets.assets.keys import asset_key
+from cooperbench_assets.assets.results_store import kept_cells, publish_experiment
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
+from cooperbench_assets.bundle import export_bundle
+from cooperbench_assets.bundle_import import import_bundle
+from cooperbench_assets.experiment import experiment_definitions
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.read import query
+from cooperbench_assets.store.units import POINTER, cell_unit
+from cooperbench_assets_tests.experiments import bind, fill, view
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.bound import BoundExperiment
+
+ONE = {"solo": {"mode": "solo", "seeds": [0]}}
+TWO = {"solo": {"mode": "solo", "seeds": [0, 1]}}
+BOTH = [("solo", 0), ("solo", 1)]
+
+
+def read(bound: BoundExperiment, *cells: tuple[str, int]) -> None:
+    """Cells of finished runs, read into the partition tables."""
+    for setting, seed in cells:
+        fill(bound, setting, seed)
+        found = view(bound, setting, seed)
+        write_unit(bound.project.tables, cell_unit(found.spec.cell), found.frames, declared=CELL_UNIT_TABLES)
+
+
+def published(bound: BoundExperiment) -> list[tuple[Any, ...]]:
+    return query(bound.project.database, "SELECT setting, seed FROM provenance ORDER BY ALL").rows()
+
+
+def defs_file(bound: BoundExperiment) -> Path:
+    return bound.project.defs / bound.name / "defs.yaml"
+
+
+def co_author(root: Path, seed: int, to: BoundExperiment) -> None:
+    """A co-author's seed, imported."""
+    theirs = bind(root, settings={"solo": {"mode": "solo", "seeds": [seed]}})
+    read(theirs, ("solo", seed))
+    publish_experiment(theirs)
+    import_bundle(to.project, export_bundle(theirs.project, "made", root / "theirs.tar.gz").file)
+
+
+def test_a_process_that_loaded_an_older_plan_takes_out_nothing(tmp_path: Path) -> None:
+    stale = bind(tmp_path, settings=ONE)
+    edited = bind(tmp_path, settings=TWO)
+    read(edited, *BOTH)
+    publish_experiment(edited)
+    publish_experiment(stale)
+    assert published(stale) == BOTH
+    assert kept_cells(stale) == {Cell("made", "solo", 0): True, Cell("made", "solo", 1): True}
+
+
+def test_a_cell_goes_when_its_experiment_drops_it_whoever_publishes(tmp_path: Path) -> None:
+    stale = bind(tmp_path, settings=TWO)
+    read(stale, *BOTH)
+    publish_experiment(stale)
+    bind(tmp_path, settings=ONE)
+    publish_experiment(stale)
+    assert published(stale) == BOTH[:1]
+
+
+@pytest.mark.parametrize(
+    "content", ["type: [", "", "type: other.Component", None], ids=["broken", "cut", "other", "gone"]
+)
+def test_while_defs_yaml_is_broken_its_cells_stay(tmp_path: Path, content: str | None) -> None:
+    bound = bind(tmp_path, settings=TWO)
+    read(bound, *BOTH)
+    publish_experiment(bound)
+    if content is None:
+        defs_file(bound).unlink()
+    else:
+        defs_file(bound).write_text(content)
+    stale = type(bound)("made", bind(tmp_path / "elsewhere", settings=ONE).spec, bound.project)
+    publish_experiment(stale)
+    assert published(stale) == BOTH
+    assert set(kept_cells(stale)) == {Cell("made", "solo", seed) for seed in (0, 1)}
+
+
+def test_imported_seeds_stay_until_their_folder_is_deleted(tmp_path: Path) -> None:
+    bound = bind(tmp_path / "mine", settings=ONE)
+    read(bound, ("solo", 0))
+    publish_experiment(bound)
+    co_author(tmp_path / "theirs", 1, bound)
+    publish_experiment(bound)
+    assert published(bound) == BOTH
+    assert kept_cells(bound) == {Cell("made", "solo", 0): True, Cell("made", "solo", 1): False}
+    shutil.rmtree(cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables))
+    publish_experiment(bound)
+    assert published(bound) == BOTH[:1]
+
+
+def test_an_imported_seed_that_was_made_again_here_goes_when_it_is_dropped(tmp_path: Path) -> None:
+    bound = bind(tmp_path / "mine", settings=ONE)
+    read(bound, ("solo", 0))
+    co_author(tmp_path / "theirs", 1, bound)
+    planned = bind(tmp_path / "mine", settings=TWO)
+    read(planned, ("solo", 1))
+    publish_experiment(planned)
+    assert published(planned) == BOTH
+    publish_experiment(bind(tmp_path / "mine", settings=ONE))
+    assert published(bound) == BOTH[:1]
+
+
+def test_an_imported_seed_whose_tables_cannot_be_read_keeps_its_rows(tmp_path: Path) -> None:
+    bound = bind(tmp_path / "mine", settings=ONE)
+    read(bound, ("solo", 0))
+    co_author(tmp_path / "theirs", 1, bound)
+    pointer = cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables) / POINTER
+    for damage in (lambda: pointer.write_text("{"), pointer.unlink):
+        damage()
+        publish_experiment(bound)
+        assert published(bound) == BOTH
+    bound.project.tables.rename(tmp_path / "unmounted")
+    publish_experiment(bound)
+    assert published(bound) == BOTH
+
+
+def materialize(bound: BoundExperiment, said: list[str] | None = None) -> dg.ExecuteInProcessResult:
+    """Run the asset; what it writes to the run's log is added to `said`."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(
+            instance=instance, asset_selection=[asset_key("made", "results_store")], raise_on_error=False
+        )
+        if said is not None:
+            said += [entry.user_message for entry in instance.all_logs(result.run_id)]
+        return result
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_damaged_table_is_named_and_its_last_rows_stay(tmp_path: Path, planned: bool) -> None:
+    bound = bind(tmp_path, settings=TWO if planned else ONE)
+    read(bound, *BOTH)
+    assert materialize(bound).success
+    before = query(bound.project.database, "SELECT * FROM agents ORDER BY ALL").rows()
+    (table,) = cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables).glob("@*/provenance.parquet")
+    table.write_bytes(table.read_bytes()[:-9])
+    result = materialize(bound)
+    assert result.success
+    assert query(bound.project.database, "SELECT * FROM agents ORDER BY ALL").rows() == before
+    found = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert [name for name, one in found.items() if not one.passed] == ["equals_partition_tables"]
+    sample = str(found["equals_partition_tables"].metadata["sample"])
+    assert f"{table} is not as it was written; its last rows are kept" in sample
+
+
+def test_what_a_publish_cannot_read_is_said_in_the_runs_log(tmp_path: Path) -> None:
+    bound = bind(tmp_path, settings=TWO)
+    read(bound, *BOTH)
+    assert materialize(bound).success
+    pointer = cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables) / POINTER
+    pointer.write_text("{")
+    said: list[str] = []
+    assert materialize(bound, said).success
+    assert any(text.startswith("made/cells/solo/1 cannot be read, and its last rows are kept: ") for text in said)
+    assert published(bound) == BOTH
