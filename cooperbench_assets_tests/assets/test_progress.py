@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cooperbench_assets.assets.progress import News, describe, describe_wait
-from cooperbench_assets.execution.progress import Progress, SlotWait, StartWait, Waiting
+from cooperbench_assets.execution.progress import BudgetWait, Progress, SlotWait, StartWait, Waiting
 from cooperbench_assets.execution.slots import NOBODY, SlotUser
 
 DEMO = SlotUser("demo", "solo seed 0", "run ab12cd34-1111-2222-3333-444455556666", 123)
@@ -34,6 +34,17 @@ STANDING = Progress("eval", 6, 2, 1, {"provider": 1}, 1.5, 60.0, None)
         ),
         (SlotWait("agents", 1, 0, ((NOBODY, 1),)), "waits for an agent slot: 1 of 1 held by another process"),
         (SlotWait("evaluations", 2, 0, ()), "waits for an evaluation slot"),
+        (
+            BudgetWait(2, 1, cost_known=True),
+            (
+                "waits for the cost of running pairs, which have reserved the rest of the budget "
+                "(2 running here, 1 in other cells)"
+            ),
+        ),
+        (
+            BudgetWait(1, 0, cost_known=False),
+            ("waits for the cost of a first pair, or for limits.expected_cost_usd (1 running here, 0 in other cells)"),
+        ),
         (
             StartWait("no child could be started: Cannot allocate memory"),
             "waits before it starts a further child: no child could be started: Cannot allocate memory",

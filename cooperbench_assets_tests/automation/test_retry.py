@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,25 @@ def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
     [row] = check.metadata["pairs"].records  # type: ignore[attr-defined]
     assert "tries exhausted (3 of 3)" in row.data["why"]
     assert row.data["evidence"]
+
+
+def test_a_refused_key_in_a_launch_of_one_pair_leaves_no_pair_behind_that_nobody_asked_for(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    driver = drive(tmp_path, instance)
+    [cell] = driver.bound.cells
+    driver.bound.subset()
+    run_dir = driver.bound.run_dir(cell)
+    record = {"n": 1, "campaign": 1, "stage": "agent", "outcome": "infra_error", "family": "auth", "retryable": False}
+    times = {"started_at": "2026-01-01T00:00:00.000+00:00", "ended_at": "2026-01-01T00:00:01.000+00:00"}
+    folder = run_dir / "attempts" / "solo" / STRUCK / "agent-1"
+    folder.mkdir(parents=True)
+    (folder / "attempt.json").write_text(json.dumps({**record, **times}))
+    for asked_whole, left in ((False, 1), (True, 6)):
+        (run_dir / "provenance.json").write_text(json.dumps({"experiment": "drill", "asked_whole": asked_whole}))
+        result = driver.materialize(["pair_results"], partition_key(cell.cell))
+        [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "no_pair_left_behind"]
+        assert check.metadata["offenders"].value == left
 
 
 def test_accepting_the_pair_turns_the_check_green_and_a_new_campaign_reopens_it(
