@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS, overlaps_of
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, read_bytes
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
 from cooperbench_assets.checks.finding import CellView
@@ -176,6 +177,6 @@ def _kept_patches(cell: Cell, subset: Subset, reading: RunReading) -> Iterator[t
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace")
-    except OSError:
+        return read_bytes(str(path)).decode(errors="replace")
+    except BadFileError:
         return None

@@ -7,14 +7,13 @@ not: what a text means (``failures``) and what follows for the pair (``outcomes`
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from cooperbench_assets.benchmark import failures
-from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, open_regular, read_bytes
 from cooperbench_assets.benchmark.records import (
     STREAM_EVENT,
     TEXT,
@@ -184,21 +183,18 @@ def _stream_ending(folder: str, names: Container[str], name: str, feature: int |
 def _last_event(path: str, source: str) -> _Ending | None:
     length = _TAIL
     try:
-        size = Path(path).stat().st_size
+        descriptor, size = open_regular(path)
+    except OSError:
+        return None
+    try:
         while True:
-            tail = _read_tail(path, size, length)
+            tail = os.pread(descriptor, length, max(0, size - length))
             ending = _ending_in(tail, source)
             if ending is not None or length >= min(size, _LONGEST_TAIL):
                 return ending
             length *= 8
     except OSError:
         return None
-
-
-def _read_tail(path: str, size: int, length: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return os.pread(descriptor, length, max(0, size - length))
     finally:
         os.close(descriptor)
 
@@ -242,9 +238,7 @@ def _from_trajectory(folder: str, names: Container[str], name: str, feature: int
             continue
         try:
             path = f"{folder}/{file}"
-            if Path(path).stat().st_size > _LARGEST_TRAJECTORY:
-                continue
-            trajectory = decode(read_bytes(path), TRAJECTORY)
+            trajectory = decode(read_bytes(path, _LARGEST_TRAJECTORY), TRAJECTORY)
         except (BadFileError, OSError):
             continue
         if feature is not None and trajectory.feature_id not in (None, feature):

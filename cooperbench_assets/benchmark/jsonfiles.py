@@ -6,9 +6,11 @@ which files there are and what their content means (``logtree``).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +26,9 @@ BOM = b"\xef\xbb\xbf"
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _GROWN_BY = 1 << 16
+
+LARGEST = 1 << 28
+"""Bytes from which a file of a log tree is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +56,47 @@ class BadFileError(Exception):
         self.kind = kind
 
 
-def read_bytes(path: str) -> bytes:
-    """The content of a file.
+def read_bytes(path: str, largest: int = LARGEST) -> bytes:
+    """The content of a regular file.
 
     Raises:
-        BadFileError: (unreadable) if it cannot be opened or read.
+        BadFileError: (unreadable) if it cannot be opened or read, is no regular file, or is larger than `largest`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor, size = open_regular(path)
         try:
+            if size > largest:
+                raise BadFileError("unreadable", f"it has {size:,} bytes, and a file of a log tree at most {largest:,}")
             # One buffer of the file's size: a larger one costs more than the reading.
-            size = os.fstat(descriptor).st_size + 1
-            content = os.read(descriptor, size)
-            while len(content) >= size and (more := os.read(descriptor, _GROWN_BY)):
+            content = os.read(descriptor, size + 1)
+            while size < len(content) <= largest and (more := os.read(descriptor, _GROWN_BY)):
                 content += more
             return content
         finally:
             os.close(descriptor)
     except OSError as error:
         raise BadFileError("unreadable", f"it cannot be read: {error.strerror or error}") from error
+
+
+def open_regular(path: str) -> tuple[int, int]:
+    """A descriptor of a regular file, open for reading, and its size. It waits for nobody, and follows no link.
+
+    Logs come from elsewhere: a named pipe would be waited for without end, a link may lead to any file of this machine.
+
+    Raises:
+        OSError: if it cannot be opened, or is no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link; put the file itself there") from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return descriptor, status.st_size
 
 
 def decode(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:

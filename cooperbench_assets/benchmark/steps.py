@@ -11,7 +11,6 @@ compacted has fewer turns, and adapters that write a turn for every block of a r
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,9 +73,7 @@ def message_steps(
 def _turns(path: str, agent: AgentEnd) -> list[bytes]:
     """An agent's turns as they stand in its trajectory; none where they are not its steps one by one."""
     try:
-        if Path(path).stat().st_size > _LARGEST:
-            return []
-        trajectory = decode(read_bytes(path), TRAJECTORY)
+        trajectory = decode(read_bytes(path, _LARGEST), TRAJECTORY)
     except (BadFileError, OSError):
         return []
     if trajectory.feature_id not in (None, agent.feature) or trajectory.agent_id not in (None, agent.name):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, read_bytes
 from cooperbench_assets.execution.job import STAGING, CellJob
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ def prepare(job: CellJob, pair: Pair, stage: Stage, place: Staged) -> None:
     source = job.pair_dir(pair)
     for file in source.iterdir():
         if file.name == "result.json" or file.suffix == ".patch":
-            shutil.copyfile(file, place.pair_dir / file.name)
+            try:
+                (place.pair_dir / file.name).write_bytes(read_bytes(str(file)))
+            except BadFileError as error:
+                raise OSError(f"{file}: {error}") from error
 
 
 def keep_evidence(place: Staged, folder: Path, stage: Stage) -> None:
