@@ -81,7 +81,8 @@ class Launch:
             close_to_others()
         slots = read_sizes(job.state or state_folder())
         with _messages(job, self.stage) as redis_url, _containers(job) as ended:
-            launch = self._begin(info, states, {str(name): size for name, size in slots.items()}, plan.campaign)
+            sizes = {str(name): size for name, size in slots.items()}
+            launch = self._begin(info, states, sizes, plan.campaign, preflight.images)
             loop = self._loop(server, states, budget, plan, redis_url)
             loop.ended = ended
             try:
@@ -136,7 +137,14 @@ class Launch:
         own = limits.concurrency if self.stage == "agent" else limits.eval_concurrency
         return max(1, self.options.concurrency or own)
 
-    def _begin(self, info: HarnessInfo, states: dict[Pair, PairState], slots: dict[str, int], campaign: int) -> int:
+    def _begin(
+        self,
+        info: HarnessInfo,
+        states: dict[Pair, PairState],
+        slots: dict[str, int],
+        campaign: int,
+        images: dict[str, str],
+    ) -> int:
         job = self.job
         harness = {
             "version": info.version,
@@ -145,11 +153,22 @@ class Launch:
             "python_version": info.python_version,
             "packages": info.packages,
         }
-        present = provenance.describe(job, harness, slots)
+        present = provenance.describe(job, harness, slots, images)
         has_results = any(state.has_result for state in states.values())
+        has_verdicts = any(state.has_eval for state in states.values())
         whole = self.options.pairs is None and self.options.at_most is None
         counted = None if self.fresh else campaign
-        launch = provenance.begin(job, self.stage, self.name, present, counted, has_results=has_results, whole=whole)
+        launch = provenance.begin(
+            job,
+            self.stage,
+            self.name,
+            present,
+            counted,
+            has_results=has_results,
+            has_verdicts=has_verdicts,
+            fresh=self.fresh,
+            whole=whole,
+        )
         summary.write_config(job, self._cap())
         return launch
 

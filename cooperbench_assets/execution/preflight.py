@@ -62,6 +62,8 @@ class Preflight:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     import_seconds: float = 0.0
+    images: dict[str, str] = field(default_factory=dict)
+    """Image → its identity, of the task images that were found."""
 
     def pass_or_raise(self) -> tuple[HarnessServer, HarnessInfo]:
         """Look at everything; the harness, ready for children.
@@ -139,6 +141,7 @@ class Preflight:
         from cooperbench_assets.execution.docker.images import Preparation, prepare_images
 
         records = prepare_images(_tasks(self.pairs), Preparation(pull=False, verify=False, at_once=1))
+        self.images = {record.image: record.identity for record in records if record.identity}
         again = f"run `cooperbench-assets materialize {self.job.experiment}`, which makes images ready first"
         if absent := [record for record in records if record.state != "ready"]:
             yield f"{len(absent)} of {len(records)} task images are not ready: {_first(absent)}; {again}"

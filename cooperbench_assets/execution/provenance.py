@@ -19,7 +19,8 @@ import msgspec
 import yaml
 
 from cooperbench_assets.execution.attempts import now, write_atomically
-from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.guard import KEY, hash_folders, made_with, refuse_a_mixture
 from cooperbench_assets.execution.secrecy import public_config
 
 if TYPE_CHECKING:
@@ -34,7 +35,22 @@ PROVENANCE_FILE: Final = "provenance.json"
 LAUNCHES_KEPT: Final = 50
 
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "reasoning_effort", "thinking", "seed", "timeout")
-_MUST_STAY = ("mode", "messaging", "git", "model", "agent", "agent_config_sha256", "merge_policy")
+_AGENTS_OWN = (
+    "messaging",
+    "git",
+    "model",
+    "agent",
+    "agent_config",
+    "agent_config_sha256",
+    "endpoint_host",
+    "endpoint_sha256",
+    "sampling",
+    "prompts_sha256",
+)
+"""What a launch of evaluations says nothing of where there are results."""
+
+_NOT_OF_THE_RUN = ("task_prompts", "task_files", "images")
+"""What stands in the record for each stage only (``guard``)."""
 
 
 def read_provenance(run_dir: Path) -> dict[str, Any]:
@@ -64,13 +80,16 @@ def merge_policy(version: str | None, mode: str) -> str:
     return "union" if numbers <= (0, 0, 14) else "unknown"
 
 
-def describe(job: CellJob, harness: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, Any]:
+def describe(
+    job: CellJob, harness: Mapping[str, Any], slots: Mapping[str, int], images: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What makes the results of this cell now, as far as it is the same for every pair.
 
     Args:
         job: The cell.
         harness: version, commit, dirty, python and packages of the harness.
         slots: Sizes of the machine's slot pools.
+        images: Task image → its identity, of those that the launch uses.
 
     Raises:
         LaunchError: if the agent config file is missing or is no YAML.
@@ -99,6 +118,8 @@ def describe(job: CellJob, harness: Mapping[str, Any], slots: Mapping[str, int])
         "subset": job.subset.name,
         "subset_sha256": job.subset.sha256,
         **hash_tasks(job.dataset, job.subset.pairs),
+        **hash_folders(job.dataset, job.subset.pairs),
+        "images": dict(images or {}),
         "execution": job.execution,
         "limits": asdict(job.limits),
         "variables": sorted({*job.environment, *job.secrets}),
@@ -141,8 +162,18 @@ def _model_calls(text: str | None, job: CellJob) -> dict[str, Any]:
     if endpoint is None:
         named = (value for name, value in job.environment.items() if name.endswith(("_API_BASE", "_BASE_URL")))
         endpoint = next(named, None)
-    host = urlsplit(endpoint).hostname if isinstance(endpoint, str) else None
-    return {"endpoint_host": host, "sampling": {key: kwargs[key] for key in _SAMPLING if key in kwargs}}
+    host, address = _endpoint(endpoint) if isinstance(endpoint, str) else (None, None)
+    return {
+        "endpoint_host": host,
+        "endpoint_sha256": None if address is None else hashlib.sha256(address.encode()).hexdigest(),
+        "sampling": {key: kwargs[key] for key in _SAMPLING if key in kwargs},
+    }
+
+
+def _endpoint(address: str) -> tuple[str | None, str]:
+    """Host of an endpoint, and what tells it from others: without user, port and query, which a server may change."""
+    parts = urlsplit(address)
+    return parts.hostname, f"{parts.hostname}{parts.path.rstrip('/')}"
 
 
 def hash_tasks(dataset: Path, pairs: Iterable[Pair]) -> dict[str, str]:
@@ -175,6 +206,8 @@ def begin(
     campaign: int | None,
     *,
     has_results: bool,
+    has_verdicts: bool = False,
+    fresh: bool = False,
     whole: bool = True,
 ) -> int:
     """Record that a launch begins.
@@ -186,6 +219,8 @@ def begin(
         present: What `describe` says of this launch.
         campaign: The campaign in which the launch's tries count; None where they count in none (a second verdict).
         has_results: Whether the run folder holds results already.
+        has_verdicts: Whether it holds verdicts already.
+        fresh: Whether the launch makes further verdicts beside the first: what made those stays on record.
         whole: Whether the launch is about all pairs of the cell, not a chosen few. Once one was, automation may
             finish what it left; a smoke run of five pairs is no wish for the other 95.
 
@@ -193,11 +228,13 @@ def begin(
         The number of the launch among those recorded, for `end`.
 
     Raises:
-        RefusedLaunch: if the cell's results were made otherwise, so that one cell would hold two kinds.
+        RefusedLaunch: if the cell's results or verdicts were made otherwise, so that one cell would hold two kinds.
     """
     old = read_provenance(job.run_dir)
-    if has_results and old:
-        _refuse_a_mixture(job, old, present)
+    there = has_results if stage == "agent" else has_verdicts
+    if there and old:
+        refuse_a_mixture(job, stage, old, present)
+    made = {} if fresh else _made(stage, old, present, has_results=has_results, there=there)
     origin = old.get("origin") or ("adopted" if has_results else "executed")
     launches = [
         *old.get("launches", []),
@@ -205,7 +242,7 @@ def begin(
     ]
     record = {
         **old,
-        **present,
+        **made,
         "origin": origin,
         "truncated": old.get("truncated", False),
         "campaigns": {**old.get("campaigns", {}), **({} if campaign is None else {stage: campaign})},
@@ -218,6 +255,16 @@ def begin(
     return len(record["launches"]) - 1
 
 
+def _made(
+    stage: Stage, old: Mapping[str, Any], present: Mapping[str, Any], *, has_results: bool, there: bool
+) -> dict[str, Any]:
+    """What a launch says in the record of what makes the run."""
+    made = {key: value for key, value in present.items() if key not in _NOT_OF_THE_RUN}
+    if stage == "eval" and has_results:
+        made.update({key: old[key] for key in _AGENTS_OWN if key in old})
+    return {**made, KEY: made_with(stage, old, present, there=there)}
+
+
 def end(run_dir: Path, launch: int, changes: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Record that a launch ended: `changes` to the record, and what the launch says of itself."""
     record = read_provenance(run_dir)
@@ -227,25 +274,10 @@ def end(run_dir: Path, launch: int, changes: Mapping[str, Any], said: Mapping[st
     write_provenance(run_dir, {**record, **changes, "ended_at": now(), "launches": launches})
 
 
-def _refuse_a_mixture(job: CellJob, old: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    changed = [key for key in _MUST_STAY if old.get(key) is not None and old[key] != present.get(key)]
-    if changed:
-        listed = "; ".join(f"{key} was {_short(old[key])}, is now {_short(present.get(key))}" for key in changed)
-        raise RefusedLaunch(
-            f"{job.label}: its results were made otherwise ({listed}); "
-            "give the changed experiment a name or run_name of its own, or change it back"
-        )
-
-
 def _differing(old: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
     """What a launch did otherwise than the record said: kept with the launch, because the record moves on."""
     keys = ("harness_version", "harness_commit", "execution", "subset_sha256", "dataset_sha256", "limits")
     return {f"changed_{key}": present.get(key) for key in keys if old and old.get(key) != present.get(key)}
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 16 else f"{text[:12]}…"
 
 
 def answered_model(trajectory: Path) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -323,6 +325,25 @@ def test_a_cell_never_holds_results_of_two_models(core_toy: Toy, tmp_path: Path)
     run_agents(cell(core_toy, tmp_path), LaunchOptions(at_most=1))
     with pytest.raises(RefusedLaunch, match="model was scripted/core"):
         run_agents(cell(core_toy, tmp_path, model_name="scripted/other"), ALL)
+
+
+def test_verdicts_of_another_revision_of_the_tests_are_refused_until_all_results_are_judged_anew(
+    core_toy: Toy, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "dataset"
+    shutil.copytree(core_toy.dataset, dataset, symlinks=True)
+    job = cell(core_toy, tmp_path, dataset=dataset)
+    run_agents(job, ALL)
+    assert run_evaluations(job, LaunchOptions(at_most=2)).done == 2
+    (dataset / core_toy.task.relative_to(core_toy.dataset) / "notes.txt").write_text("a newer revision")
+    with pytest.raises(RefusedLaunch, match=r"task_files: toy_task/task1 was .* copy toy-solo without its eval\.json"):
+        run_evaluations(job, ALL)
+    ignored = shutil.ignore_patterns("eval.json")
+    shutil.copytree(job.run_dir, job.logs / "toy-solo-again", ignore=ignored)
+    again = replace(job, run_name="toy-solo-again")
+    agents, evaluations = run_both(again)
+    assert (agents.launched, evaluations.done) == (0, 6)
+    assert outcomes(again) == PASSED
 
 
 CELL = """

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cooperbench_assets.benchmark.logtree import read_run
+from cooperbench_assets.benchmark.pairs import Subset
 from cooperbench_assets.execution import provenance
 from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
 from cooperbench_assets.execution.job import CellJob
+from cooperbench_assets.execution.protocol import Stage
 from cooperbench_assets_tests.execution.making import job, pair
 
 HARNESS = {"version": "0.0.29", "commit": "abc123", "dirty": False, "packages": {"litellm": "1.80"}}
@@ -42,10 +45,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CellJob:
     )
 
 
-def begin(of: CellJob, *, has_results: bool = False, **changes: Any) -> int:
+def begin(of: CellJob, stage: Stage = "agent", *, results: bool = False, verdicts: bool = False, **changes: Any) -> int:
     of.run_dir.mkdir(parents=True, exist_ok=True)
-    present = {**provenance.describe(of, HARNESS, {"agents": 4}), **changes}
-    return provenance.begin(of, "agent", "cli", present, 1, has_results=has_results)
+    present = {**provenance.describe(of, HARNESS, {"agents": 4}, {"toy:task1": "toy@sha256:aa"}), **changes}
+    return provenance.begin(of, stage, "cli", present, 1, has_results=results, has_verdicts=verdicts)
 
 
 def test_what_made_a_run_is_recorded_and_read_by_the_tree_reader(made: CellJob) -> None:
@@ -79,26 +82,120 @@ def test_a_password_in_an_endpoints_address_is_not_written(made: CellJob) -> Non
     assert "hunter2" not in (made.run_dir / "provenance.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("model", "other"), ("agent_config_sha256", "other"), ("merge_policy", "union")]
-)
-def test_a_cell_that_would_hold_two_kinds_of_results_is_refused(made: CellJob, key: str, value: str) -> None:
-    begin(made)
-    with pytest.raises(RefusedLaunch, match=rf"{key} was .* is now {value}"):
-        begin(made, has_results=True, **{key: value})
-    begin(made, has_results=False, **{key: value})
+AGENTS_OWN = ("model", "agent_config_sha256", "endpoint_host", "endpoint_sha256")
+BOTH = ("merge_policy", "harness_version", "harness_commit")
 
 
-def test_a_newer_harness_of_the_same_policy_goes_on_and_its_launch_says_so(made: CellJob) -> None:
+@pytest.mark.parametrize("key", [*AGENTS_OWN, *BOTH])
+def test_a_cell_that_would_hold_two_kinds_of_results_is_refused(made: CellJob, key: str) -> None:
+    other: dict[str, Any] = {key: "other"}
     begin(made)
-    begin(made, has_results=True, harness_version="0.0.30")
+    with pytest.raises(RefusedLaunch, match=rf"results were made otherwise \({key} was .*, is now other\); give the"):
+        begin(made, results=True, **other)
+    begin(made, results=False, **other)
+
+
+@pytest.mark.parametrize("key", BOTH)
+def test_a_cell_that_would_hold_two_kinds_of_verdicts_is_refused(made: CellJob, key: str) -> None:
+    newer: dict[str, Any] = {key: "newer"}
+    begin(made)
+    begin(made, "eval", results=True, **newer)
+    words = rf"verdicts were made otherwise \({key} was newer, is now .*\); change it back, or, .*without buying agents"
+    with pytest.raises(RefusedLaunch, match=words):
+        begin(made, "eval", results=True, verdicts=True)
+    begin(made, "eval", results=True, verdicts=True, **newer)
+    begin(made, results=True)
+
+
+@pytest.mark.parametrize("key", AGENTS_OWN)
+def test_evaluations_ask_for_nothing_of_the_agents_side_and_leave_what_is_recorded_of_it(
+    made: CellJob, key: str
+) -> None:
+    begin(made)
+    before = provenance.read_provenance(made.run_dir)[key]
+    other: dict[str, Any] = {key: "other"}
+    begin(made, "eval", results=True, verdicts=True, **other)
+    assert provenance.read_provenance(made.run_dir)[key] == before
+    begin(made, results=True)
+
+
+def test_a_changed_prompt_is_the_agents_and_changed_tests_are_the_evaluations(made: CellJob) -> None:
+    begin(made)
+    begin(made, "eval", results=True)
+    feature = made.dataset / "alpha_task/task1/feature2"
+    (feature / "tests.patch").write_text("mended upstream")
+    begin(made, results=True)
+    with pytest.raises(RefusedLaunch, match=r"\(task_files: alpha_task/task1/feature2 was \w+, is now \w+\)"):
+        begin(made, "eval", results=True, verdicts=True)
+    (feature / "tests.patch").unlink()
+    (feature / ".DS_Store").write_text("a desktop's")
+    begin(made, "eval", results=True, verdicts=True)
+    (feature / "feature.md").write_text("another prompt")
+    with pytest.raises(RefusedLaunch, match=r"\(task_prompts: alpha_task/task1/feature2 was"):
+        begin(made, results=True)
+
+
+def test_a_subset_may_grow(made: CellJob) -> None:
+    small = replace(made, subset=Subset("small", made.subset.pairs[:1], made.subset.path))
+    begin(small)
+    begin(made, results=True)
+    assert len(provenance.read_provenance(made.run_dir)["made_with"]["agent"]["task_prompts"]) == 4
+
+
+@pytest.mark.parametrize("stage", ["agent", "eval"])
+def test_another_image_is_refused_and_a_further_one_is_recorded(made: CellJob, stage: Stage) -> None:
+    begin(made, stage)
+    there = {"results": True, "verdicts": True}
+    begin(made, stage, **there, images={"toy:task2": "toy@sha256:bb"})
+    with pytest.raises(RefusedLaunch, match=r"images: toy:task1 was toy@sha256:aa, is now toy@sha256:cc"):
+        begin(made, stage, **there, images={"toy:task1": "toy@sha256:cc"})
+    recorded = provenance.read_provenance(made.run_dir)["made_with"][stage]["images"]
+    assert recorded == {"toy:task1": "toy@sha256:aa", "toy:task2": "toy@sha256:bb"}
+
+
+def test_what_an_older_record_does_not_have_is_not_judged_and_what_it_has_is(made: CellJob) -> None:
+    begin(made)
     record = provenance.read_provenance(made.run_dir)
-    assert record["harness_version"] == "0.0.30"
-    assert record["launches"][1]["changed_harness_version"] == "0.0.30"
+    older = {key: record[key] for key in ("model", "harness_version", "prompts_sha256", "subset_sha256")}
+    provenance.write_provenance(made.run_dir, older)
+    begin(made, results=True, endpoint_host="elsewhere", harness_commit="other")
+    provenance.write_provenance(made.run_dir, older)
+    with pytest.raises(RefusedLaunch, match=r"harness_version was 0\.0\.29, is now 0\.0\.30"):
+        begin(made, results=True, harness_version="0.0.30")
+    with pytest.raises(RefusedLaunch, match=r"prompts_sha256 was"):
+        begin(made, results=True, prompts_sha256="other")
+
+
+def test_an_endpoint_is_told_from_another_by_host_and_path_and_not_by_port_user_or_query(made: CellJob) -> None:
+    hashes = set()
+    for address in ("https://a@x.org:1/v1/", "https://x.org:2/v1?version=3", "https://x.org/v2", "https://y.org/v1"):
+        plain = replace(made, agent_config=None, environment={"OPENAI_API_BASE": address})
+        hashes.add(provenance.describe(plain, HARNESS, {})["endpoint_sha256"])
+    assert len(hashes) == 3
+
+
+def test_a_second_verdict_leaves_on_record_what_made_the_first(made: CellJob) -> None:
+    begin(made, "eval")
+    before = provenance.read_provenance(made.run_dir)
+    present = {**provenance.describe(made, HARNESS, {"agents": 9}), "host": {"name": "another"}}
+    provenance.begin(made, "eval", "cli", present, None, has_results=True, has_verdicts=True, fresh=True)
+    after = provenance.read_provenance(made.run_dir)
+    assert {key for key in after if after[key] != before[key]} == {"launches"}
+    with pytest.raises(RefusedLaunch, match="harness_version was"):
+        provenance.begin(
+            made,
+            "eval",
+            "cli",
+            {**present, "harness_version": "0.0.30"},
+            None,
+            has_results=True,
+            has_verdicts=True,
+            fresh=True,
+        )
 
 
 def test_a_run_whose_first_results_came_from_elsewhere_is_called_adopted(made: CellJob) -> None:
-    begin(made, has_results=True)
+    begin(made, results=True)
     assert provenance.read_provenance(made.run_dir)["origin"] == "adopted"
 
 
