@@ -91,6 +91,33 @@ class CellRan:
     """Infrastructure struck, a retry can help, and one follows."""
 
 
+@contextlib.contextmanager
+def open_instance(project: Project) -> Iterator[dg.DagsterInstance]:
+    """The project's Dagster instance; the current folder is the project's root meanwhile.
+
+    dagster.yaml's folders are relative to the current folder: anywhere else they would be a second instance.
+    """
+    project.dagster.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(project.root):
+        reference = InstanceRef.from_dir(str(project.root), overrides=NO_OUTPUT)
+        with dg.DagsterInstance.from_ref(reference) as instance:
+            yield instance
+
+
+def record(project: Project, made: Mapping[str, Mapping[str, Any]], asset: str) -> None:
+    """Have Dagster know of an asset that was made without a run.
+
+    Args:
+        project: The project.
+        made: What the materialisation says of itself, by experiment.
+        asset: The asset's name.
+    """
+    with open_instance(project) as instance:
+        for experiment, metadata in made.items():
+            event = dg.AssetMaterialization(asset_key(experiment, asset), metadata=dict(metadata))
+            instance.report_runless_asset_event(event)
+
+
 class Launcher:
     """Runs of one experiment, recorded in the project's Dagster instance. A context manager."""
 
@@ -104,12 +131,8 @@ class Launcher:
         self._definitions = experiment_definitions(self.bound)
 
     def __enter__(self) -> Self:
-        # dagster.yaml's folders are relative to the current folder: anywhere else they would be a second instance.
-        self._stack.enter_context(contextlib.chdir(self.bound.project.root))
-        self.bound.project.dagster.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("DAGSTER_HOME", str(self.bound.project.root))
-        reference = InstanceRef.from_dir(str(self.bound.project.root), overrides=NO_OUTPUT)
-        self._instance = self._stack.enter_context(dg.DagsterInstance.from_ref(reference))
+        self._instance = self._stack.enter_context(open_instance(self.bound.project))
         # Dagster would configure logging anew for each run, and in doing so wait for the handlers of the others while
         # these wait for logging's lock: runs side by side would stand still for ever.
         handlers = self._instance.get_yaml_python_handlers()

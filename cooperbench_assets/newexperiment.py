@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from cooperbench_assets.importing import ImportLogsError
-from cooperbench_assets.spec import COMPONENT, LABEL, ExperimentError, ExperimentSpec, load_experiments
+from cooperbench_assets.spec import COMPONENT, LABEL, ExperimentError, ExperimentSpec, dagster_name, load_experiments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -148,6 +148,11 @@ def check_place(project: Project, name: str, *, replace: bool) -> None:
     """
     if not LABEL.fullmatch(name):
         raise ImportLogsError(f"{name!r} is no name for an experiment; use letters, digits, '.', '_', '-'")
+    for other in sorted(project.defs.glob("*/defs.yaml")):
+        if other.parent.name != name and dagster_name(other.parent.name) == dagster_name(name):
+            raise ImportLogsError(
+                f"{other.parent.name} exists, and Dagster would call both {dagster_name(name)}; pick another name"
+            )
     folder = project.defs / name
     file = folder / FILE
     if not folder.exists():

@@ -12,10 +12,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cooperbench_assets import cron
 from cooperbench_assets.benchmark.pairs import Pair
+from cooperbench_assets.defsfile import COMPONENT as COMPONENT
+from cooperbench_assets.defsfile import ExperimentError as ExperimentError
+from cooperbench_assets.defsfile import read_component
 from cooperbench_assets.execution.job import NEEDS_ENGINE
 from cooperbench_assets.execution.redis import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
@@ -26,22 +29,11 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.project import Project
 
-COMPONENT = "cooperbench_assets.experiment.Experiment"
-"""The `type:` of a defs.yaml that holds an experiment."""
-
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What an experiment's name and a setting's label may look like: they become folders and partition keys."""
 
-CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly)|[\d*/,\-]+( [\d*/,\-A-Za-z]+){4}")
-"""What a cron expression looks like; whether its numbers make sense, Dagster says when it loads."""
-
-
 GOLD_SETTINGS = ("gold-solo", "gold-coop")
 """Labels under which gold_baseline's cells stand in the store."""
-
-
-class ExperimentError(ValueError):
-    """A defs.yaml that cannot be used; the message names the file, the key and the remedy."""
 
 
 class _Strict(BaseModel):
@@ -245,8 +237,8 @@ class ExperimentSpec(_Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = [*self._setting_problems(), *self._execution_problems(), *self._accepted_problems()]
-        if self.nightly is not None and not CRON.fullmatch(self.nightly):
-            problems.append(f"nightly: {self.nightly!r} is no cron expression of five fields, such as '0 2 * * *'")
+        if self.nightly is not None and (wrong := cron.problem(self.nightly)) is not None:
+            problems.append(f"nightly: {self.nightly!r}: {wrong}; write a cron expression such as '0 2 * * *'")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -342,6 +334,11 @@ class ExperimentSpec(_Strict):
         )
 
 
+def dagster_name(experiment: str) -> str:
+    """An experiment's name as it begins the names of groups, ops, jobs and sensors: letters, digits, underscores."""
+    return re.sub(r"[^A-Za-z0-9]", "_", experiment)
+
+
 def _explain(error: ValidationError) -> str:
     """Pydantic's findings in one line, each with its key."""
 
@@ -363,6 +360,9 @@ def parse_experiment(name: str, attributes: object, file: Path) -> ExperimentSpe
     """
     if not LABEL.fullmatch(name):
         raise ExperimentError(f"{file}: {name!r} is no name for an experiment; use letters, digits, '.', '_', '-'")
+    if not isinstance(attributes, dict):
+        said = "missing" if attributes is None else "no mapping"
+        raise ExperimentError(f"{file}: attributes: {said}; give at least subset and settings")
     try:
         spec = ExperimentSpec.model_validate(attributes)
     except ValidationError as error:
@@ -381,30 +381,24 @@ def parse_experiment(name: str, attributes: object, file: Path) -> ExperimentSpe
     return spec
 
 
-def load_experiments(defs: Path) -> dict[str, ExperimentSpec]:
-    """Every experiment below a defs folder, by name. Other components are left alone.
-
-    Raises:
-        ExperimentError: if a file cannot be read or something in it is wrong.
-    """
-    specs = {file.parent.name: load_experiment(file) for file in sorted(defs.glob("*/defs.yaml"))}
-    return {name: spec for name, spec in specs.items() if spec is not None}
-
-
 def load_experiment(file: Path) -> ExperimentSpec | None:
-    """The experiment that one defs.yaml holds; None if it holds other components only.
+    """The experiment in a defs.yaml; None if it holds another component, which is left to Dagster.
 
     Raises:
         ExperimentError: if the file cannot be read or something in it is wrong.
     """
-    try:
-        documents = list(yaml.safe_load_all(file.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ExperimentError(f"{file}: no YAML: {error}") from error
-    ours = [entry for entry in documents if isinstance(entry, dict) and entry.get("type") == COMPONENT]
-    if len(ours) > 1:
-        raise ExperimentError(f"{file}: {len(ours)} experiments; give each a folder of its own")
-    return parse_experiment(file.parent.name, ours[0].get("attributes"), file) if ours else None
+    found = read_component(file)
+    return None if found is None else parse_experiment(file.parent.name, found.get("attributes"), file)
+
+
+def load_experiments(defs: Path) -> dict[str, ExperimentSpec]:
+    """Every experiment below a defs folder, by name. Other components are left alone.
+
+    Raises:
+        ExperimentError: at the first file that cannot be read or in which something is wrong.
+    """
+    found = {file.parent.name: load_experiment(file) for file in sorted(defs.glob("*/defs.yaml"))}
+    return {name: spec for name, spec in found.items() if spec is not None}
 
 
 def check_run_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> None:

@@ -131,7 +131,7 @@ def test_two_experiments_must_not_write_into_one_run_folder(tmp_path: Path) -> N
 def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     file = add_experiment(Project(tmp_path), "flash", READ_ONLY)
     file.write_text("type: [")
-    with pytest.raises(ExperimentError, match=r"flash.defs\.yaml: no YAML"):
+    with pytest.raises(ExperimentError, match=r"flash.defs\.yaml: invalid YAML, line 1: "):
         load_experiments(Project(tmp_path).defs)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cooperbench_assets.spec import dagster_name
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def asset_key(experiment: str, asset: str) -> dg.AssetKey:
 
 def group_name(experiment: str) -> str:
     """A name that Dagster takes for a group: letters, digits and underscores."""
-    return re.sub(r"[^A-Za-z0-9]", "_", experiment)
+    return dagster_name(experiment)
 
 
 def op_name(experiment: str, asset: str) -> str:

@@ -13,6 +13,7 @@ import dagster as dg
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name
 from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.project import Project
 
 if TYPE_CHECKING:
     from cooperbench_assets.report.build import Built
@@ -43,17 +44,17 @@ def build_report_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
 
         logs = {bound.name: bound.logs}
         (built,) = build_reports(bound.project.database, bound.project.report, [bound.name], logs)
-        return dg.MaterializeResult(metadata=_metadata(bound, built))
+        return dg.MaterializeResult(metadata=report_metadata(bound.project, built))
 
     return report
 
 
-def _metadata(bound: BoundExperiment, built: "Built") -> dict[str, Any]:
+def report_metadata(project: Project, built: "Built") -> dict[str, Any]:
     """Where the page is, how many findings stand first on it, and two figures."""
     drawn = {name: built.figures[name] for name in SHOWN}
     return {
         "page": dg.MetadataValue.path(str(built.page)),
-        "open_it": bound.project.relative(built.page),
+        "open_it": project.relative(built.page),
         "warnings": built.warnings["error"] + built.warnings["warning"],
         "figures": sum(figure.svg is not None for figure in built.figures.values()),
         "bytes": built.bytes,

@@ -5,20 +5,29 @@ What belongs here: finding them, and one clear error where they are not. What do
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 from dotenv import dotenv_values
 
 from cooperbench_assets import project as projects
+from cooperbench_assets.experiments import Experiments, read_experiments
 from cooperbench_assets.project import Project
-from cooperbench_assets.spec import ExperimentSpec, load_experiments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator
 
-__all__ = ["Project", "choose", "find_project", "load_experiments"]
+    from cooperbench_assets.spec import ExperimentSpec
+
+__all__ = ["Experiments", "NotLoadedError", "Project", "check_known", "choose", "find_project", "read_experiments"]
+
+
+class NotLoadedError(click.ClickException):
+    """The experiment that a command is asked about has a mistake in its defs.yaml."""
+
+    exit_code: ClassVar[int] = 2
 
 
 def find_project() -> Project:
@@ -34,15 +43,44 @@ def find_project() -> Project:
     return project
 
 
-def choose(experiments: Mapping[str, ExperimentSpec], name: str | None) -> dict[str, ExperimentSpec]:
-    """The experiments a command is asked about: one by name, or all.
+def choose(found: Experiments, name: str) -> ExperimentSpec:
+    """The experiment of a name.
+
+    Raises:
+        NotLoadedError: if its defs.yaml has a mistake; the message is that sentence.
+        click.BadParameter: if there is none of that name; the message lists those there are.
+    """
+    if name in found.broken:
+        raise NotLoadedError(found.broken[name])
+    if name not in found.usable:
+        raise no_such(name, [*found.usable, *found.broken])
+    return found.usable[name]
+
+
+def check_known(project: Project, found: Experiments, name: str) -> None:
+    """Refuse a name that neither an experiment has nor results here: those may be of another machine's experiment.
 
     Raises:
         click.BadParameter: if there is none of that name; the message lists those there are.
     """
-    if name is None:
-        return dict(experiments)
-    if name not in experiments:
-        there = f"there are: {', '.join(experiments)}" if experiments else "there is none yet"
-        raise click.BadParameter(f"no experiment {name!r} ({there})", param_hint="EXPERIMENT")
-    return {name: experiments[name]}
+    if name in found.usable or name in found.broken:
+        return
+    known = {*found.usable, *found.broken, *_with_results(project)}
+    if name not in known:
+        raise no_such(name, known)
+
+
+def _with_results(project: Project) -> Iterator[str]:
+    """Names under which there are partition tables, or rows in the results store."""
+    from cooperbench_assets.store.errors import StoreError
+    from cooperbench_assets.store.read import query
+
+    yield from (folder.name for folder in project.tables.glob("[!.]*") if folder.is_dir())
+    with contextlib.suppress(StoreError):
+        yield from query(project.database, "SELECT DISTINCT experiment FROM provenance")["experiment"]
+
+
+def no_such(name: str, names: Collection[str]) -> click.BadParameter:
+    """The error for a name that no experiment has."""
+    there = f"there are: {', '.join(sorted(names))}" if names else "there is none yet"
+    return click.BadParameter(f"no experiment {name!r} ({there})", param_hint="EXPERIMENT")

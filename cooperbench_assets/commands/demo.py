@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.context import Experiments, choose, find_project, read_experiments
 from cooperbench_assets.commands.materialize import chosen_cells, report, run_cells
 from cooperbench_assets.commands.output import console
 from cooperbench_assets.commands.status import look, show, stored
@@ -32,7 +32,7 @@ def demo() -> None:
     """
     started = time.monotonic()
     project = find_project()
-    spec = load_experiments(project.defs)[EXPERIMENT]
+    spec = choose(read_experiments(project), EXPERIMENT)
     out = console()
     out.print("The agents of this experiment are scripted: its figures say nothing about any model.")
 
@@ -54,7 +54,7 @@ def demo() -> None:
 
 def _end(project: Project, spec: ExperimentSpec, seconds: float, store: Ran, out: Console) -> None:
     out.print()
-    cells = look(project, {EXPERIMENT: spec}, stored(project), EXPERIMENT)
+    cells = look(project, Experiments({EXPERIMENT: spec}), stored(project), EXPERIMENT)
     show(cells)
     failed = len(store.failed_checks) + sum(cell.as_dict()["checks_failed"] or 0 for cell in cells)
     out.print(f"\n{seconds:.0f} seconds; {f'{failed} checks failed' if failed else 'all checks are green'}.")

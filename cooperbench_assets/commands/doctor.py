@@ -10,10 +10,9 @@ import click
 from rich.text import Text
 
 from cooperbench_assets.cli import NOT_IN_ORDER
-from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.context import find_project, read_experiments
 from cooperbench_assets.commands.output import count, emit, emit_json, new_table, rows_to
 from cooperbench_assets.doctor import Look, examine
-from cooperbench_assets.spec import ExperimentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,13 +46,13 @@ def doctor(as_json: bool) -> None:
 
 
 def look(project: Project) -> list[Look]:
-    """Every look; experiments that do not load are one more problem, and the machine is looked at all the same."""
-    try:
-        experiments = load_experiments(project.defs)
-    except ExperimentError as error:
-        broken = Look("experiments", "problem", str(error), "loading the definitions: the UI and materialize")
-        return [*examine(project, {}, os.environ), broken]
-    return examine(project, experiments, os.environ)
+    """Every look; an experiment that cannot be loaded is a problem, and all else is looked at all the same."""
+    found = read_experiments(project)
+    broken = [
+        Look(f"{name}: defs.yaml", "problem", sentence, "everything of this experiment but its stored results", (name,))
+        for name, sentence in found.broken.items()
+    ]
+    return [*examine(project, found.usable, os.environ), *broken]
 
 
 def show(looks: Sequence[Look]) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.context import check_known, choose, find_project, read_experiments
 from cooperbench_assets.commands.output import count, note, warn
 
 if TYPE_CHECKING:
     from cooperbench_assets.bundle import LogRun
     from cooperbench_assets.project import Project
+    from cooperbench_assets.spec import ExperimentSpec
 
 
 @click.command()
@@ -37,8 +38,10 @@ def export(experiment: str, raw_logs: bool, target: Path) -> None:
     from cooperbench_assets.redaction import Redactor, secret_variables
 
     project = find_project()
-    runs = _runs(project, experiment) if raw_logs else None
-    spec = load_experiments(project.defs).get(experiment)
+    spec = _spec(project, experiment)
+    if raw_logs and spec is None:
+        raise click.BadParameter(f"{experiment} has no defs.yaml here, so that its raw logs are not known")
+    runs = _runs(project, experiment, spec) if raw_logs and spec is not None else None
     redactor = Redactor(secret_variables(os.environ)) if spec is None else redactor_of(spec)
     done = export_bundle(project, experiment, target, runs=runs, redactor=redactor)
     parts = [count(len(done.cells), "cell"), "its report" if done.contents.report else "no report"]
@@ -55,17 +58,22 @@ def export(experiment: str, raw_logs: bool, target: Path) -> None:
         warn(f"left out: {left}")
 
 
-def _runs(project: Project, experiment: str) -> list[LogRun]:
-    """The run folders of an experiment's planned cells.
+def _spec(project: Project, experiment: str) -> ExperimentSpec | None:
+    """The experiment; None for one that another machine defines, and whose tables are here.
 
     Raises:
-        click.BadParameter: if the experiment is not defined here, so that its logs are not known.
+        NotLoadedError: if its defs.yaml cannot be used: nobody knows then which variables are its secrets.
+        click.BadParameter: if there is neither an experiment nor a table of that name.
     """
+    found = read_experiments(project)
+    check_known(project, found, experiment)
+    return choose(found, experiment) if experiment in {*found.usable, *found.broken} else None
+
+
+def _runs(project: Project, experiment: str, spec: ExperimentSpec) -> list[LogRun]:
+    """The run folders of an experiment's planned cells."""
     from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.bundle import LogRun
 
-    spec = load_experiments(project.defs).get(experiment)
-    if spec is None:
-        raise click.BadParameter(f"{experiment} has no defs.yaml here, so that its raw logs are not known")
     bound = BoundExperiment(experiment, spec, project)
     return [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]

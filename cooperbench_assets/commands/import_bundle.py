@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.context import find_project, read_experiments
 from cooperbench_assets.commands.output import count, note, some, warn
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def import_bundle(file: Path) -> None:
 
 def _mention_unplanned(project: Project, experiment: str, added: Sequence[Cell]) -> None:
     """Say which new cells defs.yaml does not plan, and how one of them is taken out again."""
-    spec = load_experiments(project.defs).get(experiment)
+    spec = read_experiments(project).usable.get(experiment)
     if spec is None:
         return
     planned = {cell.cell for cell in spec.cells(experiment)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cooperbench_assets.benchmark.pairs import Subset, find_subset, load_subset
-from cooperbench_assets.commands.context import choose, find_project, load_experiments
+from cooperbench_assets.commands.context import choose, find_project, read_experiments
 from cooperbench_assets.commands.output import UNKNOWN, count, emit, new_table, note, number, rows_to, some, warn
 from cooperbench_assets.importing import ImportLogsError, Survey, Template, find_runs, survey
 
@@ -137,7 +137,10 @@ def _make(
 ) -> None:
     from cooperbench_assets.newexperiment import NewExperiment, check_place, settings_of, write
 
-    check_place(project, experiment, replace=replace)
+    try:
+        check_place(project, experiment, replace=replace)
+    except ImportLogsError as error:
+        raise click.BadParameter(str(error), param_hint="--experiment") from error
     chosen, pairs = _subset(project, subset)
     surveys = survey(find_runs(logs, templates, experiment), modes)
     new = NewExperiment(experiment, chosen, project.relative(logs), settings_of(surveys, templates, said))
@@ -198,7 +201,7 @@ def _remarks_on_runs(surveys: Sequence[Survey], subset: Subset | None) -> None:
 def _adopt(project: Project, logs: Path, experiment: str, templates: Sequence[Template], *, copy: bool) -> None:
     from cooperbench_assets.adoption import adopt, adopted_before, adoptions
 
-    spec = choose(load_experiments(project.defs), experiment)[experiment]
+    spec = choose(read_experiments(project), experiment)
     modes = {label: setting.mode for label, setting in spec.settings.items() if setting.mode}
     surveys = survey(find_runs(logs, templates, experiment), modes)
     planned = adoptions(experiment, spec, project, surveys)

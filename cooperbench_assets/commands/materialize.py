@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from cooperbench_assets.assets.progress import News, describe_wait
-from cooperbench_assets.commands.context import choose, find_project, load_experiments
+from cooperbench_assets.commands.context import choose, find_project, read_experiments
 from cooperbench_assets.commands.output import console
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def materialize(
     --gold evaluates the dataset's own solutions twice, in the same sandbox: the best first run on a new machine.
     """
     project = find_project()
-    spec = choose(load_experiments(project.defs), experiment)[experiment]
+    spec = choose(read_experiments(project), experiment)
     cells = chosen_cells(experiment, spec, settings, seeds)
     config: dict[str, Any] = {
         "pairs": list(only),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cooperbench_assets.cli import NOT_IN_ORDER
-from cooperbench_assets.commands.context import find_project, load_experiments
+from cooperbench_assets.commands.context import NotLoadedError, check_known, find_project, read_experiments
 from cooperbench_assets.commands.output import count, note, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from cooperbench_assets.experiments import Experiments
     from cooperbench_assets.project import Project
     from cooperbench_assets.report.build import Built
 
@@ -28,25 +29,35 @@ def report(experiments: tuple[str, ...]) -> None:
     numbers.tex and manifest.json, all from the results store as it is. Every experiment in the store without an
     EXPERIMENT; several that are named also get one page side by side, data/report/A+B. Exit code 1 if those differ
     in subset, harness version or merge policy, so that they have no page together.
+
+    The assets `report` of these experiments count as materialised in the UI.
     """
     project = find_project()
+    found = read_experiments(project)
+    for name in experiments:
+        check_known(project, found, name)
+        if name in found.broken:
+            if not (project.tables / name).is_dir():
+                raise NotLoadedError(found.broken[name])
+            warn(f"not loaded, so of its stored results as they are: {found.broken[name]}")
     started = time.monotonic()
-    problem, built = _build(project, tuple(dict.fromkeys(experiments)))
+    logs = {name: project.resolve(spec.logs) for name, spec in found.usable.items()}
+    problem, built = _build(project, tuple(dict.fromkeys(experiments)), logs)
     for one in built:
-        found = ", ".join(count(n, level) for level, n in one.warnings.items() if n and level != "info")
-        click.echo(f"{project.relative(one.page)}{f'  ({found})' if found else ''}")
+        counts = ", ".join(count(n, level) for level, n in one.warnings.items() if n and level != "info")
+        click.echo(f"{project.relative(one.page)}{f'  ({counts})' if counts else ''}")
+    _record(project, found, built)
     note(f"{time.monotonic() - started:.0f} seconds")
     if problem:
         warn(problem)
         raise click.exceptions.Exit(NOT_IN_ORDER)
 
 
-def _build(project: Project, experiments: Sequence[str]) -> tuple[str | None, list[Built]]:
+def _build(project: Project, experiments: Sequence[str], logs: Mapping[str, Path]) -> tuple[str | None, list[Built]]:
     """Make the reports; also why there is no page of all of them."""
     from cooperbench_assets.analysis.comparability import NotComparable
     from cooperbench_assets.report.build import build_reports, build_side_by_side
 
-    logs = logs_of(project)
     if len(experiments) < 2:
         return None, build_reports(project.database, project.report, experiments, logs)
     try:
@@ -55,6 +66,12 @@ def _build(project: Project, experiments: Sequence[str]) -> tuple[str | None, li
         return str(error), build_reports(project.database, project.report, experiments, logs)
 
 
-def logs_of(project: Project) -> dict[str, Path]:
-    """Roots of log trees by experiment, of those that the project defines."""
-    return {name: project.resolve(spec.logs) for name, spec in load_experiments(project.defs).items()}
+def _record(project: Project, found: Experiments, built: Sequence[Built]) -> None:
+    """Have the UI know of the reports of experiments that it shows."""
+    single = [one for one in built if len(one.experiments) == 1 and one.experiments[0] in found.usable]
+    if not single:
+        return
+    from cooperbench_assets.assets.report import report_metadata
+    from cooperbench_assets.launch import record  # imports Dagster: seconds that --help need not cost
+
+    record(project, {one.experiments[0]: report_metadata(project, one) for one in single}, "report")

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.text import Text
 
-from cooperbench_assets.commands.context import choose, find_project, load_experiments
+from cooperbench_assets.cli import NOT_IN_ORDER
+from cooperbench_assets.commands.context import (
+    Experiments,
+    NotLoadedError,
+    choose,
+    find_project,
+    read_experiments,
+)
 from cooperbench_assets.commands.output import (
     OUTCOME_STYLES,
     console,
@@ -19,11 +26,12 @@ from cooperbench_assets.commands.output import (
     new_table,
     note,
     number,
+    warn,
 )
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rich.table import Table
 
@@ -32,6 +40,9 @@ if TYPE_CHECKING:
 
 WIDE: Final = 90
 """Columns from which the table has room for two blanks between its columns."""
+
+PLANNED: Final = {True: "", False: "not planned", None: "not loaded"}
+"""What stands behind a cell that its experiment plans, does not plan, and where that is not known."""
 
 _COUNTS: Final = ("results", "evals", "pass", "fail", "infra_error", "unevaluated", "missing")
 _SQL: Final = f"""
@@ -46,8 +57,8 @@ class CellStatus:
     """One cell. What is not known, because the cell is not in the results store yet, is None."""
 
     cell: Cell
-    planned: bool
-    """The experiment asks for it."""
+    planned: bool | None
+    """The experiment asks for it; None where its defs.yaml cannot be used."""
 
     expected: int | None
     """Pairs of the subset; None where that cannot be read."""
@@ -70,6 +81,8 @@ def status(experiment: str | None, as_json: bool) -> None:
 
     A row for each planned cell of EXPERIMENT (of all experiments without it), and for each cell in the results store
     that is not planned any more. A dash (null in JSON) says that the cell is not in the store yet: materialize it.
+    Where a defs.yaml cannot be used, standard error says why, the experiment's rows are those of the store, and the
+    exit code is 1 (2 if it is EXPERIMENT).
 
     \b
     expected              pairs of the subset
@@ -81,23 +94,34 @@ def status(experiment: str | None, as_json: bool) -> None:
     checks(_failed)       asset checks of the cell that did not pass
     """
     project = find_project()
-    experiments = load_experiments(project.defs)
+    found = read_experiments(project)
     in_store = stored(project)
-    if experiment is not None and experiment in {cell.experiment for cell in in_store} - experiments.keys():
-        chosen: Mapping[str, ExperimentSpec] = {}  # Its folder is gone, and its rows are not.
-    else:
-        chosen = choose(experiments, experiment)
-    rows = look(project, chosen, in_store, experiment)
+    rows = look(project, _asked_about(found, in_store, experiment), in_store, experiment)
     if as_json:
         emit_json([row.as_dict() for row in rows])
-        return
-    show(rows)
-    hint(rows)
+    else:
+        show(rows)
+        hint(rows)
+    if experiment in found.broken:
+        raise NotLoadedError(found.broken[experiment])
+    if experiment is None and found.broken:
+        for sentence in found.broken.values():
+            warn(f"not loaded: {sentence}")
+        raise click.exceptions.Exit(NOT_IN_ORDER)
+
+
+def _asked_about(found: Experiments, in_store: Collection[Cell], name: str | None) -> Experiments:
+    """The experiments of which cells are shown."""
+    if name is None or name in found.broken:
+        return found if name is None else Experiments(broken=found.broken)
+    if name not in found.usable and name in {cell.experiment for cell in in_store}:
+        return Experiments()  # Its folder is gone, and its rows are not.
+    return Experiments({name: choose(found, name)})
 
 
 def look(
     project: Project,
-    experiments: Mapping[str, ExperimentSpec],
+    experiments: Experiments,
     in_store: Mapping[Cell, dict[str, Any]],
     only: str | None = None,
 ) -> list[CellStatus]:
@@ -112,13 +136,14 @@ def look(
     rows = dict(in_store)
     found: list[CellStatus] = []
     expected: dict[str, int | None] = {}
-    for name, spec in experiments.items():
+    for name, spec in experiments.usable.items():
         expected[name] = _expected(project, name, spec)
         for planned in spec.cells(name):
             found.append(CellStatus(planned.cell, True, expected[name], rows.pop(planned.cell, None)))
     for cell, row in rows.items():
         if only in (None, cell.experiment):
-            found.append(CellStatus(cell, False, expected.get(cell.experiment), row))
+            planned_at_all = None if cell.experiment in experiments.broken else False
+            found.append(CellStatus(cell, planned_at_all, expected.get(cell.experiment), row))
     return found
 
 
@@ -174,7 +199,7 @@ def _table(rows: Iterable[CellStatus], gap: int) -> Table:
             *(number(values[name], OUTCOME_STYLES[name]) for name in _COUNTS[2:]),
             dollars(values["cost_usd"]),
             number(values["checks_failed"], "red"),
-            Text("" if row.planned else "not planned", style="yellow"),
+            Text(PLANNED[row.planned], style="yellow"),
         )
     return table
 

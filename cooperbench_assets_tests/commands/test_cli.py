@@ -71,17 +71,34 @@ def test_the_page_on_the_command_line_is_what_the_commands_say() -> None:
 
 
 def test_errors_of_this_package_are_one_sentence_and_exit_3(place: Place) -> None:
-    (place.project.defs / "broken").mkdir()
-    (place.project.defs / "broken" / "defs.yaml").write_text(
-        "type: cooperbench_assets.experiment.Experiment\nattributes: {subset: lite, settings: {}, colour: red}\n"
-    )
-    done = run_process("status")
+    place.project.database.parent.mkdir()
+    place.project.database.write_text("no database")
+    done = run_process("query", "SELECT 1")
     assert done.returncode == 3
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
-    assert "colour: unknown key" in done.stderr
+    assert "results.duckdb" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["materialize", "nosuch"],
+        ["status", "nosuch"],
+        ["report", "nosuch"],
+        ["export", "nosuch", "-o", "x.tar.gz"],
+        ["import-logs", ".", "--experiment", "nosuch", "--adopt", "--run", "solo=x"],
+        ["demo"],
+    ],
+)
+def test_a_wrong_name_exits_2_and_names_those_there_are(place: Place, arguments: list[str]) -> None:
+    place.add_run("s_1")
+    place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--run", "solo=s_{seed}")
+    done = place.run(*arguments)
+    assert done.exit_code == 2, done.output
+    assert f"no experiment '{'demo' if arguments == ['demo'] else 'nosuch'}' (there are: mine)" in done.stderr
 
 
 def test_without_a_project_the_way_to_name_one_is_said(tmp_path: Path) -> None:

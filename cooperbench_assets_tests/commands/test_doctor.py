@@ -298,7 +298,7 @@ def test_an_experiment_that_does_not_load_is_one_problem_among_the_looks(place: 
     done = place.run("doctor", "--json")
     assert done.exit_code == 1
     looks = {look["subject"]: look for look in json.loads(done.stdout)["looks"]}
-    assert "settings" in looks["experiments"]["detail"]
+    assert "settings: Field required" in looks["broken: defs.yaml"]["detail"]
     assert looks["git"]["state"] == "ok"
 
 

@@ -160,7 +160,7 @@ def test_an_experiment_that_exists_is_kept_unless_it_is_to_be_replaced(place: Pl
     file = place.project.defs / "mine" / "defs.yaml"
     file.write_text(file.read_text() + "# mine\n")
     refused = place.run(*arguments)
-    assert refused.exit_code == 3
+    assert refused.exit_code == 2
     assert "cooperbench_assets/defs/mine exists; pick another name, or write it anew with --replace" in refused.stderr
     assert file.read_text().endswith("# mine\n")
     place.add_run("s_2")
@@ -184,7 +184,7 @@ def test_a_folder_that_is_no_imported_experiment_is_never_replaced(place: Place,
     file.write_text(content)
     arguments = ("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", *SOLO, "--replace")
     refused = place.run(*arguments)
-    assert refused.exit_code == 3
+    assert refused.exit_code == 2
     assert what in refused.stderr
     assert file.read_text() == content
 
@@ -195,7 +195,7 @@ def test_an_experiment_that_runs_pairs_is_never_replaced(place: Place) -> None:
     file.parent.mkdir()
     file.write_text(yaml.safe_dump(EXECUTES, sort_keys=False))
     refused = place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", *SOLO, "--replace")
-    assert refused.exit_code == 3
+    assert refused.exit_code == 2
     assert "is an experiment with execution: docker, which is not replaced" in refused.stderr
 
 
@@ -233,8 +233,18 @@ def test_options_that_do_not_go_together_are_a_mistake_of_usage(place: Place, mo
 def test_a_name_that_cannot_be_a_folder_is_refused(place: Place, name: str) -> None:
     place.add_run("s_1")
     done = place.run("import-logs", "logs", "--experiment", name, "--subset", "three.json", *SOLO)
-    assert done.exit_code == 3
+    assert done.exit_code == 2
     assert "is no name for an experiment" in done.stderr
+
+
+def test_a_name_that_dagster_would_take_for_another_experiments_is_refused(place: Place) -> None:
+    place.add_run("s_1")
+    arguments = ("--subset", "three.json", *SOLO)
+    assert place.run("import-logs", "logs", "--experiment", "a_b", *arguments).exit_code == 0
+    done = place.run("import-logs", "logs", "--experiment", "a-b", *arguments)
+    assert done.exit_code == 2
+    assert "a_b exists, and Dagster would call both a_b; pick another name" in done.stderr
+    assert not (place.project.defs / "a-b").exists()
 
 
 def test_names_that_yaml_would_read_as_something_else_come_back_as_they_were(place: Place) -> None:

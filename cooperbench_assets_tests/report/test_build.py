@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from cooperbench_assets.analysis.comparability import NotComparable
+from cooperbench_assets.assets.keys import asset_key
 from cooperbench_assets.assets.report import MOST_BYTES, build_report_asset
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
 from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.cli import cli
+from cooperbench_assets.launch import open_instance
 from cooperbench_assets.report.build import build_reports, build_side_by_side
 from cooperbench_assets.report.sources import ReportError
 from cooperbench_assets.spec import load_experiments
@@ -157,10 +159,21 @@ def test_the_command_makes_the_report_and_says_where(place: Place) -> None:
     assert place.run("report").stdout == done.stdout
 
 
+def test_a_report_that_the_command_made_is_materialised_in_the_ui(place: Place) -> None:
+    assert place.run("report", "mine").exit_code == 0
+    with open_instance(place.project) as instance:
+        event = instance.get_latest_materialization_event(asset_key("mine", "report"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    assert metadata["open_it"] == "data/report/mine/report.html"
+    assert "data:image/png;base64," in str(metadata["success_by_setting"])
+
+
 def test_the_command_says_which_experiment_is_not_there(place: Place) -> None:
     done = place.run("report", "nobody")
-    assert done.exit_code == 3
-    assert "nobody is not in the results store" in done.stderr
+    assert done.exit_code == 2
+    assert "no experiment 'nobody' (there are: mine)" in done.stderr
 
 
 @pytest.mark.browser

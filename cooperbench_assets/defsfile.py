@@ -1,0 +1,61 @@
+"""The file defs.yaml: which component it holds, before anybody looks at its attributes.
+
+What belongs here: reading the file, and one sentence where that is not possible. What does not: what the attributes of
+an experiment mean (``spec``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMPONENT: Final = "cooperbench_assets.experiment.Experiment"
+"""The `type:` of a defs.yaml that holds an experiment."""
+
+
+class ExperimentError(ValueError):
+    """A defs.yaml that cannot be used; the message names the file, the key and the remedy."""
+
+
+def read_component(file: Path) -> dict[str, Any] | None:
+    """The experiment in a defs.yaml as it stands there; None if the file holds other components.
+
+    Raises:
+        ExperimentError: if it cannot be read, does not say what it holds, or holds more than one experiment.
+    """
+    try:
+        documents = list(yaml.safe_load_all(file.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ExperimentError(f"{file}: {_why_unreadable(error)}") from error
+    types = [_type_of(file, entry) for entry in documents or [None]]
+    if COMPONENT not in types:
+        return None
+    if len(types) > 1:
+        raise ExperimentError(f"{file}: holds {len(types)} components; give each a folder of its own")
+    entry: dict[str, Any] = documents[0]
+    if unknown := [str(key) for key in entry if key not in ("type", "attributes")]:
+        raise ExperimentError(f"{file}: {', '.join(unknown)}: unknown key beside type and attributes")
+    return entry
+
+
+def _type_of(file: Path, entry: object) -> str:
+    """The component's type; one of this package must be the one there is."""
+    found = entry.get("type") if isinstance(entry, dict) else None
+    if isinstance(found, str) and (found == COMPONENT or found.split(".")[0] != COMPONENT.split(".")[0]):
+        return found
+    said = "missing" if found is None else f"{found!r} is not known"
+    raise ExperimentError(f"{file}: type: {said}; an experiment begins with: type: {COMPONENT}")
+
+
+def _why_unreadable(error: OSError | UnicodeDecodeError | yaml.YAMLError) -> str:
+    """In one line, with the place in the file where there is one."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        return f"invalid YAML, line {error.problem_mark.line + 1}: {what}"
+    return f"invalid YAML: {' '.join(str(error).split())}"
