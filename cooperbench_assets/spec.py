@@ -402,18 +402,21 @@ def load_experiments(defs: Path) -> dict[str, ExperimentSpec]:
 
 
 def check_run_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> None:
-    """Refuse two experiments whose runs would lie in one folder.
+    """Refuse two cells, of experiments or of gold_baseline, whose runs would lie in one folder.
 
     Raises:
-        ExperimentError: naming both cells.
+        ExperimentError: naming both.
     """
     owner: dict[Path, str] = {}
     for name, spec in experiments.items():
         if spec.execution == "none":
             continue  # Reading the same logs twice, under two names, harms nothing.
-        for cell in spec.cells(name):
-            folder = project.resolve(spec.logs) / cell.run_name
-            label = f"{name} {cell.cell.setting} seed {cell.cell.seed}"
+        logs = project.resolve(spec.logs)
+        runs = [(cell.run_name, f"{name} {cell.cell.setting} seed {cell.cell.seed}") for cell in spec.cells(name)]
+        runs += [(f"{name}-{label}", f"{name} {label}") for label in GOLD_SETTINGS]
+        for run_name, label in runs:
+            # The same folder may be written in two ways.
+            folder = (logs / run_name).resolve()
             if folder in owner:
                 raise ExperimentError(
                     f"{folder}: {owner[folder]} and {label} would both write there; change run_name or logs"

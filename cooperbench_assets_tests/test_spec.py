@@ -128,6 +128,27 @@ def test_two_experiments_must_not_write_into_one_run_folder(tmp_path: Path) -> N
         check_run_names(load_experiments(project.defs), project)
 
 
+@pytest.mark.parametrize(
+    ("other", "changes"),
+    [
+        ("one-gold", {}),
+        ("two", {"run_name": "one-gold-{setting}"}),
+        ("two", {"run_name": "one-gold-solo", "logs": "data/../data/logs"}),
+        ("one", {"run_name": "one-gold-solo"}),
+    ],
+)
+def test_no_cell_writes_where_the_gold_baseline_of_an_experiment_does(
+    other: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    project = Project(tmp_path)
+    runs = {"execution": "process", "agent": "a", "model_name": "m", "subset": "lite"}
+    for name, more in {"one": {}, other: changes}.items():
+        add_experiment(project, name, {**runs, **more, "settings": {"solo": {"mode": "solo", "seeds": [0]}}})
+    with pytest.raises(ExperimentError, match=r"one-gold-solo: .*one gold-solo.* would both write there") as error:
+        check_run_names(load_experiments(project.defs), project)
+    assert f"{other} solo seed 0" in str(error.value)
+
+
 def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     file = add_experiment(Project(tmp_path), "flash", READ_ONLY)
     file.write_text("type: [")
