@@ -20,6 +20,8 @@ from typing import Self
 
 from cooperbench_assets.execution import wire
 from cooperbench_assets.execution.docker import reach
+from cooperbench_assets.execution.docker.contexts import resolved
+from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.processes import kill_recorded
 from cooperbench_assets.execution.protocol import ChildEnd, ChildRequest, HarnessInfo
 
@@ -382,5 +384,11 @@ class HarnessServer:
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What every harness gets of a process's variables, and what is set for all: no keys and no tokens."""
-    return {name: environ[name] for name in sorted(_PASSED_ON & set(environ))} | _SET
+    """What every harness gets of a process's variables, and what is set for all: no keys and no tokens.
+
+    The engine is named in the one way that both its command line and its SDK understand.
+    """
+    passed_on = {name: environ[name] for name in sorted(_PASSED_ON & set(environ))}
+    with contextlib.suppress(InfrastructureError):  # Who needs an engine is told by preflight.
+        passed_on = resolved(passed_on)
+    return passed_on | _SET

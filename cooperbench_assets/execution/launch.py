@@ -17,6 +17,7 @@ from cooperbench_assets.execution import provenance, summary
 from cooperbench_assets.execution.attempts import write_atomically
 from cooperbench_assets.execution.breaker import Breaker
 from cooperbench_assets.execution.budget import Budget
+from cooperbench_assets.execution.docker.ownership import cell_of
 from cooperbench_assets.execution.history import History, LateHistory
 from cooperbench_assets.execution.loop import Loop
 from cooperbench_assets.execution.options import LaunchOptions
@@ -349,5 +350,5 @@ def _containers(job: CellJob) -> Iterator[Callable[[], None]]:
         return
     from cooperbench_assets.execution.docker.keeper import Keeper
 
-    with Keeper() as keeper:
+    with Keeper(cell=cell_of(job.run_dir)) as keeper:
         yield keeper.look

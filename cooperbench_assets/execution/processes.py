@@ -60,7 +60,12 @@ def namespace() -> str:
 
 
 def is_alive(pid: int, identity: str | None = None) -> bool:
-    """Whether the process runs, and is the one of that identity. One that only waits to be reaped does not."""
+    """Whether the process runs, and is the one of that identity. One that only waits to be reaped does not.
+
+    One that cannot be looked at may run: another user's, where /proc hides these.
+    """
+    if _is_hidden(pid):
+        return True
     if identity is not None and process_identity(pid) != identity:
         return False
     if _HAS_PROC:
@@ -72,6 +77,19 @@ def is_alive(pid: int, identity: str | None = None) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether a process is there and /proc does not show it."""
+    if not _HAS_PROC or (_PROC / str(pid)).exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
 
 
 def mark_of(pid: int, identity: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cooperbench_assets.execution.docker.ownership import cell_of
 from cooperbench_assets.execution.docker.wrapper import LABELS, label_lines
 from cooperbench_assets.execution.protocol import ChildRequest
 from cooperbench_assets.execution.secrecy import told
@@ -76,6 +77,7 @@ def _sandbox(made: Try) -> dict[str, Any]:
 def _labels(made: Try) -> dict[str, str]:
     """What a container is for."""
     return {
+        "cell": cell_of(made.job.run_dir),
         "experiment": made.job.experiment,
         "setting": made.job.setting,
         "seed": str(made.job.seed),

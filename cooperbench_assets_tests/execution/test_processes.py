@@ -23,6 +23,7 @@ from cooperbench_assets.execution.processes import (
     process_identity,
     session_members,
 )
+from cooperbench_assets_tests.services import missing
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 STUBBORN = [
@@ -212,3 +213,23 @@ def look():
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_process_that_is_closed_to_others_shows_them_no_variable() -> None:
     assert readable_by_kin("look(); close_to_others(); look()") == [True, False]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_process_that_proc_hides_is_not_taken_for_dead() -> None:
+    if os.geteuid() != 0:
+        missing("hidden /proc", "only root can mount one")
+    # A /proc of its own in a mount namespace of its own: nobody else's is changed.
+    script = f"""
+import os
+from cooperbench_assets.execution.processes import is_alive, process_identity
+identity = process_identity({os.getpid()})
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+print(os.path.exists("/proc/{os.getpid()}"), is_alive({os.getpid()}, identity), is_alive(2**22 - 1, identity))
+"""
+    shell = 'mount -t proc -o hidepid=2 proc /proc && exec "$0" -c "$1"'
+    command = ["unshare", "--mount", "sh", "-c", shell, sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "mount:" in done.stderr:
+        missing("hidden /proc", done.stderr.strip())
+    assert done.stdout.split() == ["False", "True", "False"], done.stderr

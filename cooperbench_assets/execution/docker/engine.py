@@ -25,6 +25,7 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import RequestException, Timeout
 from urllib3.exceptions import HTTPError
 
+from cooperbench_assets.execution.docker.contexts import resolved
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 
 ANSWER_SECONDS = 20
@@ -63,12 +64,12 @@ class Engine:
 
     @classmethod
     def connect(cls, environment: Mapping[str, str] | None = None) -> Engine:
-        """The engine that the environment names (`DOCKER_HOST`, …), else the local one.
+        """The engine that the docker command line means (`DOCKER_HOST`, a context), else the local one.
 
         Raises:
             InfrastructureError: family ``engine``, if none answers.
         """
-        given = dict(os.environ if environment is None else environment)
+        given = resolved(os.environ if environment is None else environment)
         try:
             _knock(given.get("DOCKER_HOST") or _LOCAL)
             client = docker.from_env(timeout=ANSWER_SECONDS, environment=given)

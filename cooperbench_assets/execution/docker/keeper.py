@@ -25,9 +25,15 @@ _END_SECONDS: Final = 60.0
 class Keeper:
     """Sweeps in a thread of its own, so that no launch waits for it but at its two ends. A context manager."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """Remember the engine: the one that `environment` names, this process's own if not given."""
+    def __init__(self, environment: Mapping[str, str] | None = None, *, cell: str | None = None) -> None:
+        """Remember the engine: the one that `environment` names, this process's own if not given.
+
+        Args:
+            environment: Names the engine.
+            cell: The cell (`ownership.cell_of`) whose lock is held meanwhile.
+        """
         self._environment = environment
+        self._cell = cell
         self._due = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="containers", daemon=True)
@@ -38,7 +44,7 @@ class Keeper:
         """Why the last sweep did not do all that it should; None if it did."""
 
     def __enter__(self) -> Self:
-        self.sweep()
+        self.sweep(self._cell)
         self._thread.start()
         return self
 
@@ -46,17 +52,21 @@ class Keeper:
         self._over.set()
         self._due.set()
         self._thread.join(_END_SECONDS)
-        self.sweep()
+        self.sweep(self._cell)
 
     def look(self) -> None:
         """A child has ended: what it left may go."""
         self._due.set()
 
-    def sweep(self) -> None:
-        """Sweep now. An engine that does not answer is no error of the launch: what it holds is left to the next."""
+    def sweep(self, cell: str | None = None) -> None:
+        """Sweep now. An engine that does not answer is no error of the launch: what it holds is left to the next.
+
+        Args:
+            cell: A cell whose lock is held and none of whose children runs: all that was made for it goes.
+        """
         try:
             with Engine.connect(self._environment) as engine:
-                swept = sweep(engine)
+                swept = sweep(engine, cell=cell)
         except InfrastructureError as error:
             self.problem = error.text
             return

@@ -5,6 +5,7 @@ What belongs here: label names and owners. What does not: removing anything (``s
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -21,6 +22,9 @@ OWNER = f"{PREFIX}.owner"
 
 HOST = f"{PREFIX}.host"
 """Where that pid means something: machine and pid namespace."""
+
+CELL = f"{PREFIX}.cell"
+"""The run folder that it works for, as `cell_of` says it: whoever holds that cell's lock may remove it."""
 
 PURPOSE = f"{PREFIX}.purpose"
 
@@ -59,9 +63,27 @@ def host() -> str:
     return "/".join((socket.gethostname(), machine, namespace))
 
 
-def fate(found: Mapping[str, str]) -> Fate:
-    """What became of the owner that these labels name; one that cannot be looked for from here is elsewhere."""
+def cell_of(run_dir: Path) -> str:
+    """What tells a run folder from every other one, wherever it is mounted: its inode and its file system.
+
+    A copy of a project has other inodes, so that nobody takes another project's containers for his own.
+    """
+    place = f"{run_dir.stat().st_ino}:{os.statvfs(run_dir).f_fsid}"
+    return hashlib.sha256(place.encode()).hexdigest()[:24]
+
+
+def fate(found: Mapping[str, str], *, is_local: bool = True) -> Fate:
+    """What became of the owner that these labels name; one that cannot be looked for from here is elsewhere.
+
+    Args:
+        found: The labels.
+        is_local: Whether the engine is this machine's. On another one, an owner of another boot of "this" machine may
+            live on a copy of it.
+    """
     named = _OWNER.fullmatch(found.get(OWNER, ""))
     if named is None or found.get(HOST) != host():
+        return "elsewhere"
+    of_this_boot = named[2].partition(":")[0] == (process_identity(os.getpid()) or "").partition(":")[0]
+    if not (is_local or of_this_boot):
         return "elsewhere"
     return "alive" if is_alive(int(named[1]), named[2]) else "dead"

@@ -7,18 +7,28 @@ What belongs here: finding what carries our labels, and removing what has no own
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from docker.errors import APIError, NotFound
 
-from cooperbench_assets.execution.docker.engine import TROUBLE, innermost
+from cooperbench_assets.execution.docker.engine import TRIES, TROUBLE, innermost
 from cooperbench_assets.execution.docker.ownership import OWNER, PREFIX, Fate, fate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cooperbench_assets.execution.docker.engine import Engine
+
+SWEEP_SECONDS: Final = 30.0
+"""After this time a sweep begins no further removal: it holds up a launch."""
+
+CALL_SECONDS: Final = 20
+"""How long one call of a sweep may take."""
+
+AT_ONCE: Final = 8
+"""Removals at once: a container that runs takes the engine a second."""
 
 PATIENCE_SECONDS: Final = 1.0
 """How long a sweep tries again to remove what the engine would not give up at once."""
@@ -36,7 +46,7 @@ class Belonging:
     fate: Fate
     """What became of its owner."""
 
-    described: Mapping[str, str]
+    described: Mapping[str, str] = field(hash=False)
     """What it was made for: experiment, setting, seed, pair, attempt, purpose, owner."""
 
 
@@ -54,43 +64,49 @@ class Swept:
     """Of dead owners, and why the engine did not remove it."""
 
 
-def belongings(engine: Engine) -> list[Belonging]:
+def belongings(engine: Engine, *, tries: int = TRIES) -> list[Belonging]:
     """Everything on the engine that carries our labels: containers first, then what they may hold on to.
+
+    Args:
+        engine: Where to look.
+        tries: How often it is asked at most.
 
     Raises:
         InfrastructureError: family ``engine``, if it cannot be asked.
     """
     wanted = {"label": OWNER}
-    containers = engine.call("list containers", engine.api.containers, all=True, filters=wanted)
-    networks = engine.call("list networks", engine.api.networks, filters=wanted)
-    volumes: Any = engine.call("list volumes", engine.api.volumes, filters=wanted)
-    found = [_belonging("container", one["Id"], _first_name(one), one) for one in containers]
-    found += [_belonging("network", one["Id"], one["Name"], one) for one in networks]
-    found += [_belonging("volume", one["Name"], one["Name"], one) for one in volumes.get("Volumes") or []]
+    containers = engine.call("list containers", engine.api.containers, all=True, filters=wanted, tries=tries)
+    networks = engine.call("list networks", engine.api.networks, filters=wanted, tries=tries)
+    volumes: Any = engine.call("list volumes", engine.api.volumes, filters=wanted, tries=tries)
+    local = engine.is_local
+    found = [_belonging("container", one["Id"], _first_name(one), one, local) for one in containers]
+    found += [_belonging("network", one["Id"], one["Name"], one, local) for one in networks]
+    found += [_belonging("volume", one["Name"], one["Name"], one, local) for one in volumes.get("Volumes") or []]
     return found
 
 
-def sweep(engine: Engine, *, dry_run: bool = False) -> Swept:
-    """Remove what dead owners have left.
+def sweep(engine: Engine, *, dry_run: bool = False, cell: str | None = None) -> Swept:
+    """Remove what dead owners have left, within `SWEEP_SECONDS` and one call.
 
     Args:
         engine: Where to look.
         dry_run: Only say what would be removed.
+        cell: A cell (`ownership.cell_of`) whose lock the caller holds: what was made for it goes, too, if its owner
+            cannot be looked for from here, such as a container that was killed and in which a run was.
 
     Raises:
         InfrastructureError: family ``engine``, if it cannot be asked what is there.
     """
-    found = belongings(engine)
-    orphans = [one for one in found if one.fate == "dead"]
-    kept = tuple(one for one in found if one.fate != "dead")
-    if dry_run:
-        return Swept(tuple(orphans), kept)
-    tried = [(one, _remove(engine, one)) for one in orphans]
-    end = time.monotonic() + PATIENCE_SECONDS
-    # A container that is still going holds on to its network and its volume.
-    while any(problem for _, problem in tried) and time.monotonic() < end:
-        time.sleep(PATIENCE_SECONDS / 10)
-        tried = [(one, problem and _remove(engine, one)) for one, problem in tried]
+    patience, engine.api.timeout = engine.api.timeout, CALL_SECONDS
+    try:
+        found = belongings(engine, tries=1)
+        orphans = [one for one in found if one.fate == "dead" or _is_of(one, cell)]
+        kept = tuple(one for one in found if one not in orphans)
+        if dry_run:
+            return Swept(tuple(orphans), kept)
+        tried = _remove_all(engine, orphans)
+    finally:
+        engine.api.timeout = patience
     return Swept(
         tuple(one for one, problem in tried if not problem),
         kept,
@@ -98,10 +114,33 @@ def sweep(engine: Engine, *, dry_run: bool = False) -> Swept:
     )
 
 
-def _belonging(kind: Kind, identifier: str, name: str, content: Mapping[str, Any]) -> Belonging:
+def _is_of(one: Belonging, cell: str | None) -> bool:
+    return cell is not None and one.fate == "elsewhere" and one.described.get("cell") == cell
+
+
+def _remove_all(engine: Engine, orphans: Sequence[Belonging]) -> list[tuple[Belonging, str]]:
+    """Remove several at once; each with why it could not be, or an empty text."""
+    end = time.monotonic() + SWEEP_SECONDS
+
+    def remove(one: Belonging) -> str:
+        return _remove(engine, one) if time.monotonic() < end else "the engine is too slow; the next sweep tries again"
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sweep") as threads:
+        tried = list(zip(orphans, threads.map(remove, orphans), strict=True))
+        soon = min(end, time.monotonic() + PATIENCE_SECONDS)
+        # A container that is still going holds on to its network and its volume.
+        while any(problem for _, problem in tried) and time.monotonic() < soon:
+            time.sleep(PATIENCE_SECONDS / 10)
+            again = [one for one, problem in tried if problem]
+            said = dict(zip(again, threads.map(remove, again), strict=True))
+            tried = [(one, said.get(one, "") if problem else "") for one, problem in tried]
+    return tried
+
+
+def _belonging(kind: Kind, identifier: str, name: str, content: Mapping[str, Any], is_local: bool) -> Belonging:
     labels: dict[str, str] = content.get("Labels") or {}
     described = {key.removeprefix(f"{PREFIX}."): value for key, value in labels.items() if key.startswith(f"{PREFIX}.")}
-    return Belonging(kind, identifier, name, fate(labels), described)
+    return Belonging(kind, identifier, name, fate(labels, is_local=is_local), described)
 
 
 def _first_name(container: Mapping[str, Any]) -> str:

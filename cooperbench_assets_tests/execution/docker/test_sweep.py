@@ -3,15 +3,18 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from docker.errors import APIError
 
 from cooperbench_assets.execution.docker.engine import Engine
-from cooperbench_assets.execution.docker.ownership import HOST, OWNER, PREFIX, fate, host, labels
+from cooperbench_assets.execution.docker.keeper import Keeper
+from cooperbench_assets.execution.docker.ownership import CELL, HOST, OWNER, PREFIX, cell_of, fate, host, labels
 from cooperbench_assets.execution.docker.sweep import Belonging, Swept, sweep
 from cooperbench_assets.execution.processes import mark_of, process_identity
 
@@ -98,6 +101,60 @@ def test_a_sweep_removes_what_dead_owners_left_and_only_that(engine: Engine, lit
     assert {(one, fate) for _, one, fate in mine(swept.kept, litter)} == {(alive, "alive"), (elsewhere, "elsewhere")}
     assert [is_there(engine, one) for one in (running, created)] == [False, False]
     assert [is_there(engine, one) for one in (alive, elsewhere, unlabelled)] == [True, True, True]
+
+
+def test_whoever_holds_a_cell_removes_what_a_killed_run_container_left_for_it(
+    engine: Engine, litter: Litter, dead_owner: str, tmp_path: Path
+) -> None:
+    cells = {}
+    for name in ("mine", "of_a_copy"):
+        (tmp_path / name).mkdir()
+        cells[name] = cell_of(tmp_path / name)
+    elsewhere = {"where": "run-container/machine/pid:[4026532999]"}
+    left = litter.container({**litter.labels("7/boot:1", **elsewhere), CELL: cells["mine"]}, start=True)
+    network = engine.api.create_network(
+        f"net-{litter.mark}", labels={**litter.labels("7/boot:1", **elsewhere), CELL: cells["mine"]}
+    )["Id"]
+    copied = litter.container({**litter.labels("7/boot:1", **elsewhere), CELL: cells["of_a_copy"]})
+    alive = litter.container({**litter.labels(None), CELL: cells["mine"]})
+
+    assert mine(sweep(engine).removed, litter) == [], "without the lock nobody can tell"
+    with Keeper(cell=cells["mine"]):
+        assert not is_there(engine, left)
+        late = litter.container({**litter.labels("7/boot:1", **elsewhere), CELL: cells["mine"]})
+    assert [is_there(engine, one) for one in (left, late, copied, alive)] == [False, False, True, True]
+    assert not engine.api.networks(ids=[network])
+
+
+def test_many_things_go_at_once_and_all_are_reported(engine: Engine, litter: Litter, dead_owner: str) -> None:
+    made = {litter.container(litter.labels(dead_owner)) for _ in range(12)}
+    assert {one for _, one, _ in mine(sweep(engine).removed, litter)} == made
+
+
+def test_a_sweep_ends_although_the_engine_is_slow(
+    engine: Engine, litter: Litter, dead_owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cooperbench_assets.execution.docker.sweep.SWEEP_SECONDS", 0.0)
+    left = litter.container(litter.labels(dead_owner))
+    failed = {one.id: why for one, why in sweep(engine).failed}
+    assert "too slow; the next sweep tries again" in failed[left]
+    assert is_there(engine, left)
+
+
+def test_a_cell_is_known_by_its_folder_and_a_copy_is_another(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    before = cell_of(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert cell_of(tmp_path / "moved") == before
+    assert cell_of(tmp_path / "copy") != before
+
+
+def test_an_owner_of_another_boot_is_dead_on_an_engine_of_this_machine_only() -> None:
+    labels = {OWNER: "4711/00000000-another-boot:1", HOST: host()}
+    assert fate(labels, is_local=True) == "dead"
+    assert fate(labels, is_local=False) == "elsewhere", "it may live on a copy of this machine"
 
 
 def test_what_the_engine_does_not_give_up_is_reported(engine: Engine, litter: Litter, dead_owner: str) -> None:
