@@ -47,6 +47,9 @@ CELLS_AT_ONCE: Final = 4
 """Cells that run side by side unless told otherwise: as many as dagster.yaml lets the UI run. They share the machine's
 slots, so this sets no number of agents or tests; it keeps slots busy that wait for the last pair of one cell."""
 
+SAMPLE_SHOWN: Final = 3
+"""Affected pairs that a failed check names on the command line; the UI and the store have more."""
+
 NO_OUTPUT: Final = {
     # Dagster's own manager points this process's stdout elsewhere while a step runs: two steps at once would get into
     # each other's way, and the terminal would lose what the command prints.
@@ -245,6 +248,8 @@ class Launcher:
                 run_id=run_id,
                 tags={"cooperbench-assets/launched-by": "command line", HOST_TAG: namespace()},
             )
+        except dg.DagsterExecutionInterruptedError as error:
+            raise KeyboardInterrupt from error  # Dagster's own name for SIGINT in the main thread.
         finally:
             self._run_ids.discard(run_id)
         return _summarise(result)
@@ -273,7 +278,7 @@ def _summarise(result: dg.ExecuteInProcessResult) -> Ran:
         tuple(found.asset_key.path[-1] for found in materializations),
         error=None if result.success else "; ".join(_errors(result)),
         failed_checks=tuple(
-            (f"{check.asset_key.path[-1]}.{check.check_name}", check.description or "")
+            (f"{check.asset_key.path[-1]}.{check.check_name}", _found(check))
             for check in evaluations
             if not check.passed
         ),
@@ -282,6 +287,15 @@ def _summarise(result: dg.ExecuteInProcessResult) -> Ran:
             for found in materializations
         },
     )
+
+
+def _found(check: dg.AssetCheckEvaluation) -> str:
+    """What a failed check found: its sentence, the first pairs, how to fix it."""
+    said = {name: str(value.value) for name, value in check.metadata.items() if name in ("sample", "remedy")}
+    lines = [check.description or "", *said.get("sample", "").splitlines()[:SAMPLE_SHOWN]]
+    if "remedy" in said:
+        lines.append(f"how to fix: {said['remedy']}")
+    return "\n    ".join(line for line in lines if line)
 
 
 def _errors(result: dg.ExecuteInProcessResult) -> Iterator[str]:

@@ -90,7 +90,8 @@ def materialize(
     with Launcher(project, experiment, spec) as launcher:
         failures = run_gold(launcher, out) if gold else run_cells(launcher, cells, out, config, at_once=at_once)
         store = launcher.run_store()
-    report(out, "results_store", store)
+    if store.error or not gold:  # Cells that are not in the store are none of the gold baseline's business.
+        report(out, "results_store", store)
     if failures or store.error:
         raise click.exceptions.Exit(3)
 
@@ -248,8 +249,8 @@ def report(out: Console, what: str, ran: Ran) -> None:
     """One line a run: what came out, then its failed checks."""
     if ran.error:
         out.print(f"{what}: {ran.error}", style="red")
-        return
-    out.print(f"{what}: {_figures(ran)}")
+    else:
+        out.print(f"{what}: {_figures(ran)}")
     for name, found in ran.failed_checks:
         out.print(f"  check {name}: {found}", style="yellow")
 
