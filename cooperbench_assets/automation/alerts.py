@@ -23,7 +23,7 @@ from dotenv import dotenv_values
 from filelock import FileLock
 
 from cooperbench_assets.bound import redactor_of
-from cooperbench_assets.execution.attempts import write_atomically
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

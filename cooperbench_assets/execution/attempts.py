@@ -13,6 +13,7 @@ import msgspec
 
 from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE, parse_folder
 from cooperbench_assets.execution.walk import folders, pair_folders
+from cooperbench_assets.files import write_atomically
 from cooperbench_assets.redaction import redact
 
 if TYPE_CHECKING:
@@ -76,14 +77,8 @@ def folder_name(stage: Stage, n: int) -> str:
 def write_attempt(folder: Path, attempt: Attempt) -> None:
     """Write `attempt.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / FILE, msgspec.json.encode(attempt))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` in place of a file, so that a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    # One that a power cut empties counts as interrupted, which is what became of a try that was running.
+    write_atomically(folder / FILE, msgspec.json.encode(attempt), durable=attempt.outcome != "running")
 
 
 def read_attempt(folder: Path) -> Attempt | None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import judge
-from cooperbench_assets.execution.attempts import now, write_atomically
+from cooperbench_assets.execution.attempts import now
 from cooperbench_assets.execution.provenance import read_provenance, write_provenance
 from cooperbench_assets.execution.verdicts import FIRST_ROUND, read_verdicts
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -129,9 +130,9 @@ def _seed_pair(job: CellJob, pair: Pair, patches: Mapping[str, bytes]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in patches.items():
-        write_atomically(folder / f"{name}.patch", content)
+        write_atomically(folder / f"{name}.patch", content, durable=False)
     if job.mode == "coop":
-        write_atomically(folder / "conversation.json", b"[]")
+        write_atomically(folder / "conversation.json", b"[]", durable=False)
     write_atomically(folder / "result.json", json.dumps(_result(job, pair, patches), indent=2).encode())
 
 

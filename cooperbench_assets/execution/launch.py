@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution import provenance, summary
-from cooperbench_assets.execution.attempts import write_atomically
 from cooperbench_assets.execution.breaker import Breaker
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.docker.ownership import cell_of
@@ -31,6 +30,7 @@ from cooperbench_assets.execution.secrecy import public_config
 from cooperbench_assets.execution.slots import SlotPool, SlotUser, read_sizes, state_folder
 from cooperbench_assets.execution.state import read_states
 from cooperbench_assets.execution.verdicts import begin_verdict, plan_round, settle_verdict
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cooperbench_assets.execution.attempts import Attempt, write_atomically, write_attempt
+from cooperbench_assets.execution.attempts import Attempt, write_attempt
+from cooperbench_assets.files import write_atomically
 from cooperbench_assets.stops import reach
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ def finish(run_dir: Path, folder: Path) -> Attempt | None:
     try:
         journal = msgspec.json.decode((folder / JOURNAL).read_bytes(), type=Journal)
     except FileNotFoundError:
+        return None
+    except msgspec.DecodeError:
+        # The disk holds a journal before the first rename: one that is torn was cut before anything was moved.
+        (folder / JOURNAL).unlink(missing_ok=True)
         return None
     _renames(run_dir, folder, journal)
     return journal.attempt

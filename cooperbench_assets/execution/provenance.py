@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from cooperbench_assets.execution.attempts import now, write_atomically
-from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.attempts import now
+from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
 from cooperbench_assets.execution.guard import KEY, hash_folders, made_with, refuse_a_mixture
 from cooperbench_assets.execution.secrecy import public_config
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -231,6 +232,11 @@ def begin(
         RefusedLaunch: if the cell's results or verdicts were made otherwise, so that one cell would hold two kinds.
     """
     old = read_provenance(job.run_dir)
+    if has_results and not old and (job.run_dir / PROVENANCE_FILE).exists():
+        raise RefusedLaunch(
+            f"{job.label}: {job.run_dir / PROVENANCE_FILE} cannot be read, so that nothing says how the results beside "
+            "it were made: restore it, or, if they were made as defs.yaml says now, delete it and launch again"
+        )
     there = has_results if stage == "agent" else has_verdicts
     if there and old:
         refuse_a_mixture(job, stage, old, present)

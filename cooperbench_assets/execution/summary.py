@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cooperbench_assets.execution.attempts import of_stage, write_atomically
+from cooperbench_assets.execution.attempts import of_stage
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

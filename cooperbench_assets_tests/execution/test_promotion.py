@@ -152,3 +152,12 @@ def test_a_journal_lies_there_only_while_files_are_on_their_way(tmp_path: Path) 
     made = lay(tmp_path)
     promote_agents(made)
     assert not list(made.run_dir.rglob(JOURNAL))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0\0\0"], ids=["empty", "cut", "zeros"])
+def test_a_journal_that_a_power_cut_tore_is_none_because_nothing_was_moved(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "attempts" / "agent-1"
+    folder.mkdir(parents=True)
+    (folder / JOURNAL).write_bytes(content)
+    assert finish(tmp_path, folder) is None
+    assert list(folder.iterdir()) == []

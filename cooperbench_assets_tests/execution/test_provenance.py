@@ -248,3 +248,16 @@ def test_the_id_by_which_the_model_answered_is_found_in_a_trajectory(tmp_path: P
     file.write_text(json.dumps({"model": "asked", "messages": []}))
     assert provenance.answered_model(file) is None
     assert provenance.answered_model(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"], ids=["empty", "cut", "list"])
+def test_a_record_that_cannot_be_read_is_no_empty_one_where_results_lie_beside_it(
+    made: CellJob, content: bytes
+) -> None:
+    begin(made)
+    file = made.run_dir / "provenance.json"
+    file.write_bytes(content)
+    with pytest.raises(RefusedLaunch, match=r"provenance\.json cannot be read.*restore it, or.*delete it"):
+        begin(made, has_results=True)
+    begin(made, has_results=False)
+    assert provenance.read_provenance(made.run_dir)["origin"] == "executed"
