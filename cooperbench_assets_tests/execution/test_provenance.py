@@ -258,6 +258,6 @@ def test_a_record_that_cannot_be_read_is_no_empty_one_where_results_lie_beside_i
     file = made.run_dir / "provenance.json"
     file.write_bytes(content)
     with pytest.raises(RefusedLaunch, match=r"provenance\.json cannot be read.*restore it, or.*delete it"):
-        begin(made, has_results=True)
-    begin(made, has_results=False)
+        begin(made, results=True)
+    begin(made, results=False)
     assert provenance.read_provenance(made.run_dir)["origin"] == "executed"
