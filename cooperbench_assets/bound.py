@@ -145,7 +145,8 @@ class BoundExperiment:
             planned=cell.cell in self.planned,
             run_name=cell.run_name,
             messaging=cell.messaging,
-            git=cell.git,
+            # Of runs that were made elsewhere, only a person's word that they shared a git server is known.
+            git=cell.git or None if self.spec.execution == "none" else cell.git,
             gold=cell.gold,
             execution=self.spec.execution,
             read_at=datetime.now(UTC).replace(tzinfo=None),

@@ -168,3 +168,11 @@ def test_what_a_publish_cannot_read_is_said_in_the_runs_log(tmp_path: Path) -> N
     assert materialize(bound, said).success
     assert any(text.startswith("made/cells/solo/1 cannot be read, and its last rows are kept: ") for text in said)
     assert published(bound) == BOTH
+
+
+def test_whether_imported_agents_shared_git_is_not_known_unless_it_is_said(tmp_path: Path) -> None:
+    bound = bind(tmp_path)
+    fill(bound, "coop-comm")
+    assert view(bound, "coop-comm").frames["provenance"]["git"].to_list() == [None]
+    said = bind(tmp_path, settings={"coop-comm": {"mode": "coop", "git": True, "seeds": [0]}})
+    assert view(said, "coop-comm").frames["provenance"]["git"].to_list() == [True]
