@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
 
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.automation.runs import FINGERPRINT_TAG
@@ -151,6 +153,8 @@ def test_nothing_is_asked_for_while_a_run_is_not_over_or_the_lock_is_held(
         status=dg.DagsterRunStatus.STARTED,
         asset_selection=frozenset([dg.AssetKey(["drill", "pair_results"])]),
     )
+    # The clock here is an hour ahead: a run that names no living process would have been silent for too long.
+    instance.report_engine_event("Started.", begun, EngineEventData.in_process(os.getpid()))
     assert f"run {begun.run_id[:8]} of it is not over" in reason(driver.tick())
     instance.delete_run(begun.run_id)
     assert len(driver.tick().run_requests or ()) == 1
