@@ -19,7 +19,7 @@ from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.defsfile import COMPONENT as COMPONENT
 from cooperbench_assets.defsfile import ExperimentError as ExperimentError
 from cooperbench_assets.defsfile import read_component
-from cooperbench_assets.execution.job import NEEDS_ENGINE
+from cooperbench_assets.execution.job import FREE_GB, NEEDS_ENGINE
 from cooperbench_assets.execution.redis import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
 
@@ -160,7 +160,7 @@ class Preflight(_Strict):
     ask_model: bool = True
     """Ask the model for one token before agents are run, where the harness calls it from this machine."""
 
-    free_gb: float = Field(default=2, ge=0)
+    free_gb: float = Field(default=FREE_GB, ge=0)
     """Free disk in GB that must be left where logs are written, and where Docker keeps its data."""
 
 

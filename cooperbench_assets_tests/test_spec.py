@@ -10,8 +10,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cooperbench_assets.execution import job
 from cooperbench_assets.project import Project
-from cooperbench_assets.spec import ExperimentError, ExperimentSpec, check_run_names, load_experiments, parse_experiment
+from cooperbench_assets.spec import (
+    ExperimentError,
+    ExperimentSpec,
+    Preflight,
+    check_run_names,
+    load_experiments,
+    parse_experiment,
+)
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests.projects import CHECKOUT, add_experiment
 
@@ -177,3 +185,7 @@ def test_any_attributes_give_an_experiment_or_one_error_that_names_the_file(attr
     except ExperimentError as error:
         outcome = error
     assert str(outcome).startswith(str(FILE)) if isinstance(outcome, ExperimentError) else outcome.cells("flash")
+
+
+def test_a_cell_made_by_hand_looks_before_a_launch_as_one_of_a_defs_yaml_does() -> None:
+    assert job.Preflight(**Preflight().model_dump()) == job.Preflight()

@@ -89,7 +89,7 @@ def assess(
         exhausted=dict(_blocked((agents, evaluations), EXHAUSTED)),
         waiting=_families(states, dict(_blocked((agents, evaluations), WAITS))),
         rounds=rounds_of(max(used), _streak(tries), job.limits.breaker),
-        newest_end=max((_when(one) for one in tries if one.counted), default=None),
+        newest_end=max((_when(one) for one in tries if one.failed), default=None),
         not_before=_not_before((states[pair] for pair in owed | again), now),
         tries={stage: len(of_stage(tries, stage)) for stage in ("agent", "eval")},
     )
@@ -142,7 +142,7 @@ def _streak(tries: Iterable[Attempt]) -> int:
     """How many of the cell's last tries failed in a row."""
     streak = 0
     for one in sorted((one for one in tries if one.campaign), key=_when, reverse=True):
-        if not one.counted:
+        if not one.failed:
             break
         streak += 1
     return streak
@@ -157,7 +157,7 @@ def _not_before(states: Iterable[PairState], now: datetime) -> datetime | None:
     """When the last of the usage limits that struck these pairs is expected to be lifted."""
     resets = []
     for state in states:
-        last = max((one for one in state.attempts if one.counted), key=_when, default=None)
+        last = max((one for one in state.attempts if one.failed), key=_when, default=None)
         if last is not None and last.family in ("quota", "rate_limit"):
             lifted = lifted_at(last.evidence or "", _when(last))
             if lifted is None and last.family == "quota":

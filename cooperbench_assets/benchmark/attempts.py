@@ -8,44 +8,87 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cooperbench_assets.benchmark.records import Int32, Int64
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cooperbench_assets.benchmark.failures import Stage
-    from cooperbench_assets.benchmark.records import AttemptRecord
+    from cooperbench_assets.benchmark.pairs import Pair
 
 ATTEMPTS = "attempts"
 """Folder in the run folder that holds every recorded try."""
 
 FILE = "attempt.json"
-_FOLDER = re.compile(r"(agent|eval)-(\d{1,9})")
+_FOLDER = re.compile(r"(agent|eval)-([1-9]\d{0,8})")
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try of one pair at one stage."""
+class Attempt(msgspec.Struct, kw_only=True, frozen=True):
+    """One try of one pair at one stage, as ``attempt.json`` holds it."""
 
-    stage: Stage
-    n: int
+    n: Int32
     """Number of the try at this stage, from 1."""
 
-    record: AttemptRecord
-    path: str
-    """The try's folder, relative to the run folder."""
+    campaign: Int32
+    """Campaign that the try counts in, from 1; 0 for files that were there before tries were recorded."""
 
-    outcome: str
-    """completed, infra_error, interrupted, or running (its process is alive)."""
+    stage: Literal["agent", "eval"]
+    outcome: Literal["running", "completed", "infra_error", "interrupted"] = "running"
+    family: str | None = None
+    evidence: str | None = None
+    retryable: bool | None = None
+    started_at: str
+    """UTC, ISO 8601 with offset."""
+
+    ended_at: str | None = None
+    cost_usd: float | None = None
+    cost_estimated: bool = False
+    patch_sha256: str | None = None
+    """Hash of the patch that the try made (agent) or judges (eval)."""
+
+    isolation: str | None = None
+    pid: Int64 | None = None
+    identity: str | None = None
+    """What tells the process from a later one of the same number."""
+
+    promoted: bool = False
+    """The try's files went to the pair's folder; they lie there until a later try's files push them out."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended as infrastructure, or without an end."""
+        return self.outcome in ("infra_error", "interrupted")
 
     @property
     def counted(self) -> bool:
-        """Whether it counts towards the limit of tries: it ended as infrastructure, or without an end.
+        """Whether it counts towards the limit of tries: it failed, and this project launched it."""
+        return self.failed and self.campaign != 0
 
-        Campaign 0 is what was there before this project ran anything, and counts for no limit.
-        """
-        return self.outcome in ("infra_error", "interrupted") and self.record.campaign != 0
+
+ATTEMPT = msgspec.json.Decoder(Attempt)
+
+
+def unreadable(stage: Stage, n: int, started_at: str = "") -> Attempt:
+    """What a try whose record cannot be read counts as: interrupted, in the first campaign."""
+    return Attempt(
+        n=n,
+        campaign=1,
+        stage=stage,
+        outcome="interrupted",
+        started_at=started_at,
+        family="interrupted",
+        evidence=f"{FILE} is missing or cannot be read",
+        retryable=True,
+    )
+
+
+def place_of(pair: Pair, mode: str | None, attempt: Attempt) -> str:
+    """A try's folder, relative to the run folder."""
+    return f"{ATTEMPTS}/{mode}/{pair.name}/{attempt.stage}-{attempt.n}"
 
 
 def parse_folder(name: str) -> tuple[Stage, int] | None:
@@ -56,7 +99,7 @@ def parse_folder(name: str) -> tuple[Stage, int] | None:
     return ("agent" if match[1] == "agent" else "eval"), int(match[2])
 
 
-def process_alive(record: AttemptRecord) -> bool:
+def process_alive(record: Attempt) -> bool:
     """Whether a process with the number that a try recorded is alive on this machine."""
     if record.pid is None or not 0 < record.pid < 2**31:
         return False
@@ -69,11 +112,11 @@ def process_alive(record: AttemptRecord) -> bool:
     return True
 
 
-def ended_as(record: AttemptRecord, alive: bool) -> str:
-    """How a try ended: one that was never completed, and whose process is gone, was interrupted."""
-    if record.outcome in ("completed", "infra_error", "interrupted"):
-        return record.outcome
-    return "running" if alive else "interrupted"
+def ended(attempt: Attempt, *, alive: bool) -> Attempt:
+    """A try as it stands: one that was never completed, and whose process is gone, was interrupted."""
+    if attempt.outcome != "running" or alive:
+        return attempt
+    return msgspec.structs.replace(attempt, outcome="interrupted")
 
 
 def last(attempts: Sequence[Attempt], stage: Stage) -> Attempt | None:

@@ -22,7 +22,7 @@ Source = Literal["recorded", "fingerprinted", "unknown"]
 
 UNION_UNTIL = (0, 0, 14)
 AGENT1_ALONE_FROM = (0, 0, 19)
-_RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
+_RELEASE = re.compile(r"v?(\d{1,9})(?:\.(\d{1,9})(?:\.(\d{1,9}))?(?!\d)|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def harness_of(reading: RunReading) -> HarnessVersion:
     if recorded is None or (recorded.harness_version is None and recorded.merge_policy is None):
         return found
     version = recorded.harness_version
-    policy = "none" if reading.mode == "solo" else recorded.merge_policy or policy_of(version)
+    policy = "none" if reading.mode == "solo" else recorded.merge_policy or merge_policy(version, reading.mode)
     return HarnessVersion(
         version or found.version,
         "recorded" if version is not None else found.source,
@@ -78,12 +78,16 @@ def _shown(evaluation: Evaluation) -> MergePolicy | None:
     return "agent1_alone" if left_at_naive and evaluation.apply_a is not None else None
 
 
-def policy_of(version: str | None) -> MergePolicy:
-    """How a version of the harness merges; unknown between the two that were looked at."""
+def merge_policy(version: str | None, mode: str | None) -> MergePolicy:
+    """How a version of the harness merges: none (solo); unknown between the two that were looked at."""
+    if mode == "solo":
+        return "none"
     match = _RELEASE.match(version or "")
     if match is None:
         return "unknown"
-    release = (int(match[1]), int(match[2]), int(match[3] or 0))
+    release = tuple(int(part or 0) for part in match.groups())
+    if release == (0, 0, 0):  # What builds call themselves that do not know their version.
+        return "unknown"
     if release <= UNION_UNTIL:
         return "union"
     return "agent1_alone" if release >= AGENT1_ALONE_FROM else "unknown"

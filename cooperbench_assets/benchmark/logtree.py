@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace as replace_fields
+
 from cooperbench_assets.benchmark import attempts as tries
 from cooperbench_assets.benchmark.jsonfiles import Quarantined, printable
 from cooperbench_assets.benchmark.pairfolder import (
@@ -29,11 +31,9 @@ from cooperbench_assets.benchmark.pairfolder import (
 )
 from cooperbench_assets.benchmark.pairs import Pair, parse_folder
 from cooperbench_assets.benchmark.records import (
-    ATTEMPT,
     CONFIG,
     EVAL_SUMMARY,
     PROVENANCE,
-    AttemptRecord,
     ConfigRecord,
     EvalSummaryRecord,
     ProvenanceRecord,
@@ -95,7 +95,7 @@ class RunReading:
 
 
 def read_run(
-    run_dir: Path, mode: str | None = None, *, alive: Callable[[AttemptRecord], bool] = tries.process_alive
+    run_dir: Path, mode: str | None = None, *, alive: Callable[[tries.Attempt], bool] = tries.process_alive
 ) -> RunReading:
     """Read one run folder. A bad file is set aside by itself, and the rest is read.
 
@@ -131,7 +131,7 @@ def _plain_first(places: list[str], name: str) -> list[str]:
 class _Walk:
     """One reading of one run folder."""
 
-    def __init__(self, run_dir: Path, mode: str | None, alive: Callable[[AttemptRecord], bool]) -> None:
+    def __init__(self, run_dir: Path, mode: str | None, alive: Callable[[tries.Attempt], bool]) -> None:
         self.sink = Sink(run_dir)
         self.run_dir = run_dir
         self.mode = mode
@@ -339,11 +339,13 @@ class _Walk:
                 continue
             if not any(file == tries.FILE for file, _ in self._list(f"{base}/{name}")):
                 continue
-            path = f"{base}/{name}"
-            record = self.sink.load(f"{path}/{tries.FILE}", pair, ATTEMPT) or AttemptRecord()
-            outcome = tries.ended_as(record, self.alive(record))
+            stage, n = parsed
+            record = self.sink.load(f"{base}/{name}/{tries.FILE}", pair, tries.ATTEMPT)
+            # The folder says which try it is: a copied record does not make two of one number.
+            attempt = tries.unreadable(stage, n) if record is None else replace_fields(record, stage=stage, n=n)
             reading = self.pairs.get(pair)
             if reading is None:
                 reading = PairReading(pair, self.run_dir, f"{self.mode}/{pair.name}", self.mode)
                 self.pairs[pair] = reading
-            reading.attempts.append(tries.Attempt(parsed[0], parsed[1], record, path, outcome))
+            reading.mode = reading.mode or self.mode
+            reading.attempts.append(tries.ended(attempt, alive=self.alive(attempt)))

@@ -111,10 +111,9 @@ def _source(reading: PairReading, path: str) -> str:
 
 def _broken_by(reading: PairReading, attempt: Attempt) -> Outcome:
     """What the record of a try says, where the tree has no trace of it."""
-    record = attempt.record
-    failure = infra(record.family or "unknown", record.retryable)
-    source = _source(reading, f"{attempt.path}/{tries.FILE}")
-    return _broken(attempt.stage, failure, record.evidence, source)
+    failure = infra(attempt.family or "unknown", attempt.retryable)
+    source = _source(reading, f"{tries.place_of(reading.pair, reading.mode, attempt)}/{tries.FILE}")
+    return _broken(attempt.stage, failure, attempt.evidence, source)
 
 
 def _without_result(reading: PairReading) -> Outcome:
@@ -152,7 +151,7 @@ def is_stale(reading: PairReading) -> bool:
     if attempt is not None:
         if not _of_present_patch(reading, attempt):
             return True
-        if attempt.record.patch_sha256 and reading.patch_sha256 and _left_by(attempt, evaluation):
+        if attempt.patch_sha256 and reading.patch_sha256 and _left_by(attempt, evaluation):
             return False
     if evaluation.evaluated_at is None or reading.ended_at is None:
         return False
@@ -163,7 +162,7 @@ def _left_by(attempt: Attempt, evaluation: Evaluation) -> bool:
     """Whether a verdict is the one that a try wrote: a completed one did, a broken one if the times say so."""
     if attempt.outcome == "completed":
         return True
-    start, end = parse_time(attempt.record.started_at), parse_time(attempt.record.ended_at)
+    start, end = parse_time(attempt.started_at), parse_time(attempt.ended_at)
     if start is None or end is None or evaluation.evaluated_at is None:
         return False
     return start - _SLACK <= evaluation.evaluated_at <= end + _SLACK
@@ -182,7 +181,7 @@ def _without_evaluation(reading: PairReading) -> Outcome:
 
 def _of_present_patch(reading: PairReading, attempt: Attempt) -> bool:
     """Whether a try may have been of the present patch: where a hash is not known, nothing says otherwise."""
-    judged = attempt.record.patch_sha256
+    judged = attempt.patch_sha256
     return judged is None or reading.patch_sha256 is None or judged == reading.patch_sha256
 
 
@@ -277,9 +276,7 @@ def _ended_so_before(reading: PairReading) -> bool:
         return False
     evals = [attempt for attempt in reading.attempts if attempt.stage == "eval"]
     repeats = [
-        attempt
-        for attempt in evals
-        if attempt.record.family in REPEAT_FAILS and attempt.record.patch_sha256 == reading.patch_sha256
+        attempt for attempt in evals if attempt.family in REPEAT_FAILS and attempt.patch_sha256 == reading.patch_sha256
     ]
     latest = tries.last(evals, "eval")
     return len(repeats) > (1 if latest in repeats else 0)

@@ -45,7 +45,7 @@ def facts_of(reading: RunReading) -> RunFacts:
     pairs = reading.pairs.values()
     results = [pair.result for pair in pairs if pair.result is not None]
     config = reading.config
-    isolations = (attempt.record.isolation for pair in pairs for attempt in pair.attempts if attempt.stage == "eval")
+    isolations = (attempt.isolation for pair in pairs for attempt in pair.attempts if attempt.stage == "eval")
     ends = [pair.ended_at for pair in pairs]
     ends += [pair.evaluation.evaluated_at for pair in pairs if pair.evaluation is not None]
     return RunFacts(

@@ -146,27 +146,6 @@ class EvalSummaryRecord(Struct, frozen=True):
     results: list[SummaryEntry] = field(default_factory=list)
 
 
-class AttemptRecord(Struct, frozen=True):
-    """attempt.json: one recorded try of a pair at a stage."""
-
-    n: Int32 | None = None
-    campaign: Int32 | None = None
-    stage: str | None = None
-    outcome: str | None = None
-    """running (at launch), completed, infra_error or interrupted."""
-
-    family: str | None = None
-    evidence: str | None = None
-    retryable: bool | None = None
-    started_at: When = None
-    ended_at: When = None
-    cost_usd: float | None = None
-    cost_estimated: bool | None = None
-    patch_sha256: str | None = None
-    isolation: str | None = None
-    pid: Int64 | None = None
-
-
 class ProvenanceRecord(Struct, frozen=True):
     """provenance.json of a run: what made it. Only what the store's columns need."""
 
@@ -223,7 +202,6 @@ EVAL = msgspec.json.Decoder(EvalRecord)
 CONVERSATION = msgspec.json.Decoder(list[MessageRecord])
 CONFIG = msgspec.json.Decoder(ConfigRecord)
 EVAL_SUMMARY = msgspec.json.Decoder(EvalSummaryRecord)
-ATTEMPT = msgspec.json.Decoder(AttemptRecord)
 PROVENANCE = msgspec.json.Decoder(ProvenanceRecord)
 STREAM_EVENT = msgspec.json.Decoder(StreamEvent)
 TRAJECTORY = msgspec.json.Decoder(TrajectoryRecord)

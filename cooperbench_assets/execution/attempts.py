@@ -1,17 +1,19 @@
 """The record of each try of a pair at a stage: written before a launch, completed after it.
 
-What belongs here: the file `attempt.json`, where it lies, and how tries are counted. What does not: what a try's
-files say (``benchmark.outcomes``), and moving them (``promotion``).
+What belongs here: writing the file `attempt.json`, where it lies, and counting tries. What does not: what the record
+holds (``benchmark.attempts``), what a try's files say (``benchmark.outcomes``), and moving them (``promotion``).
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE, parse_folder
+from cooperbench_assets.benchmark.attempts import ATTEMPT, ATTEMPTS, FILE, parse_folder, unreadable
+from cooperbench_assets.benchmark.attempts import Attempt as Attempt
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
 from cooperbench_assets.execution.walk import folders, pair_folders
 from cooperbench_assets.files import write_atomically
 from cooperbench_assets.redaction import redact
@@ -25,43 +27,6 @@ if TYPE_CHECKING:
 
 EVIDENCE_LENGTH: Final = 2000
 """Characters of a failure's text that are kept."""
-
-
-class Attempt(msgspec.Struct, kw_only=True):
-    """One try of one pair at one stage, as `attempt.json` holds it."""
-
-    n: int
-    """Number of the try at this stage, from 1."""
-
-    campaign: int
-    """Campaign that the try counts in, from 1; 0 for files that were there before tries were recorded."""
-
-    stage: Literal["agent", "eval"]
-    outcome: Literal["running", "completed", "infra_error", "interrupted"] = "running"
-    family: str | None = None
-    evidence: str | None = None
-    retryable: bool | None = None
-    started_at: str
-    """UTC, ISO 8601 with offset."""
-
-    ended_at: str | None = None
-    cost_usd: float | None = None
-    cost_estimated: bool = False
-    patch_sha256: str | None = None
-    """Hash of the patch that the try made (agent) or judges (eval)."""
-
-    isolation: str | None = None
-    pid: int | None = None
-    identity: str | None = None
-    """What tells the process from a later one of the same number."""
-
-    promoted: bool = False
-    """The try's files went to the pair's folder; they lie there until a later try's files push them out."""
-
-    @property
-    def counted(self) -> bool:
-        """Whether the try counts towards the limit: it ended as infrastructure, or never ended."""
-        return self.outcome != "completed"
 
 
 def now() -> str:
@@ -89,19 +54,13 @@ def read_attempt(folder: Path) -> Attempt | None:
     named = parse_folder(folder.name)
     if named is None:
         return None
+    stage, n = named
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Attempt)
-    except (OSError, msgspec.DecodeError):
-        return Attempt(
-            n=named[1],
-            campaign=1,
-            stage=named[0],
-            outcome="interrupted",
-            started_at=datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds"),
-            family="interrupted",
-            evidence=f"{FILE} is missing or cannot be read",
-            retryable=True,
-        )
+        attempt = decode(read_bytes(str(folder / FILE)), ATTEMPT)
+    except BadFileError:
+        at = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
+        return unreadable(stage, n, at)
+    return msgspec.structs.replace(attempt, stage=stage, n=n)
 
 
 def scan_attempts(run_dir: Path, mode: str) -> dict[Pair, list[Attempt]]:

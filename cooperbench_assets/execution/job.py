@@ -65,6 +65,10 @@ class Limits:
     """Tries in a row without one successful model reply that stop the cell."""
 
 
+FREE_GB = 2.0
+"""Free disk in GB that a launch asks for where nothing else is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preflight:
     """What is looked at before the first pair of a stage."""
@@ -72,7 +76,7 @@ class Preflight:
     ask_model: bool = True
     """Ask the model for one token before agents are run, where the harness calls it from this machine."""
 
-    free_gb: float = 0
+    free_gb: float = FREE_GB
     """Free disk in GB that must be left where logs are written, and where Docker keeps its data."""
 
 

@@ -260,7 +260,7 @@ def _failure(state: PairState, stage: Stage) -> tuple[str | None, bool | None]:
     if _failed_at(state, stage):
         return state.family, state.retryable
     last = _last(state, stage)
-    return (last.family, last.retryable) if last is not None and last.counted else (None, None)
+    return (last.family, last.retryable) if last is not None and last.failed else (None, None)
 
 
 def _last(state: PairState, stage: Stage) -> Attempt | None:
@@ -277,7 +277,7 @@ def _why_agents(state: PairState) -> str:
         return f"its agents failed ({state.family or 'unknown'})"
     if state.torn and not state.has_result:
         return f"its result cannot be read ({state.torn})"
-    if last is not None and last.counted:
+    if last is not None and last.failed:
         ended = "was interrupted" if last.outcome == "interrupted" else f"failed ({last.family or 'unknown'})"
         return f"no result: its last try {ended}"
     return "no result yet"
@@ -291,7 +291,7 @@ def _why_eval(state: PairState) -> str:
         return "its verdict is of an older patch"
     if state.torn:
         return f"its verdict cannot be read ({state.torn})"
-    if last is not None and last.counted:
+    if last is not None and last.failed:
         ended = "was interrupted" if last.outcome == "interrupted" else f"failed ({last.family or 'unknown'})"
         return f"no verdict: its last evaluation {ended}"
     if state.settled:

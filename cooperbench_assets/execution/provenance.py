@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from cooperbench_assets.benchmark.harness_version import merge_policy
 from cooperbench_assets.execution.attempts import now
 from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
 from cooperbench_assets.execution.guard import KEY, hash_folders, made_with, refuse_a_mixture
@@ -67,18 +68,6 @@ def write_provenance(run_dir: Path, record: Mapping[str, Any]) -> None:
     """Put the record in place of the old one."""
     encoded = msgspec.json.format(msgspec.json.encode(record), indent=2)
     write_atomically(run_dir / PROVENANCE_FILE, encoded)
-
-
-def merge_policy(version: str | None, mode: str) -> str:
-    """How a harness of this version merges: none (solo), union, agent1_alone or unknown."""
-    if mode == "solo":
-        return "none"
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version or "")[:3])
-    if not numbers:
-        return "unknown"
-    if numbers >= (0, 0, 19):
-        return "agent1_alone"
-    return "union" if numbers <= (0, 0, 14) else "unknown"
 
 
 def describe(

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cooperbench_assets.benchmark import attempts as recorded
+from cooperbench_assets.benchmark.attempts import ended
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import Outcome, judge
 from cooperbench_assets.benchmark.pairfolder import PairReading, Sink, read_pair
-from cooperbench_assets.benchmark.records import AttemptRecord
-from cooperbench_assets.execution.attempts import folder_name, scan_attempts
+from cooperbench_assets.execution.attempts import scan_attempts
 from cooperbench_assets.execution.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ class PairState:
     """An agent ended with status Error."""
 
     attempts: tuple[Attempt, ...] = ()
+    """Its recorded tries; one without an end is told as interrupted."""
 
     @property
     def settled(self) -> bool:
@@ -124,7 +124,7 @@ def read_state(job: CellJob, pair: Pair, tries: Sequence[Attempt]) -> PairState:
     reading = read_pair(sink, pair, relative, job.mode) if (job.run_dir / relative).is_dir() else None
     if reading is None:
         reading = PairReading(pair, job.run_dir, relative, job.mode)
-    reading.attempts = recorded_tries(pair, job.mode, tries)
+    reading.attempts = [ended(one, alive=False) for one in tries]
     return make_state(pair, reading, tries, _torn(sink.quarantine).get(pair, {}))
 
 
@@ -136,32 +136,8 @@ def read_staged(staged_run: Path, pair: Pair, mode: str, tries: Sequence[Attempt
         reading = PairReading(pair, staged_run, relative, mode)
         return reading, judge(reading), ""
     reading = read_pair(sink, pair, relative, mode)
-    reading.attempts = recorded_tries(pair, mode, tries)
+    reading.attempts = [ended(one, alive=False) for one in tries]
     return reading, judge(reading), "; ".join(entry.message for entry in sink.quarantine)
-
-
-def recorded_tries(pair: Pair, mode: str, tries: Iterable[Attempt]) -> list[recorded.Attempt]:
-    """Tries as the benchmark's room knows them."""
-    base = f"{recorded.ATTEMPTS}/{mode}/{pair.name}"
-    return [
-        recorded.Attempt(
-            one.stage,
-            one.n,
-            AttemptRecord(
-                n=one.n,
-                campaign=one.campaign,
-                stage=one.stage,
-                outcome=one.outcome,
-                family=one.family,
-                evidence=one.evidence,
-                retryable=one.retryable,
-                patch_sha256=one.patch_sha256,
-            ),
-            f"{base}/{folder_name(one.stage, one.n)}",
-            "interrupted" if one.outcome == "running" else one.outcome,
-        )
-        for one in tries
-    ]
 
 
 def make_state(pair: Pair, reading: PairReading | None, tries: Sequence[Attempt], torn: Mapping[str, str]) -> PairState:
@@ -177,7 +153,7 @@ def make_state(pair: Pair, reading: PairReading | None, tries: Sequence[Attempt]
         retryable=outcome.retryable,
         stale=outcome.stale,
         torn=torn.get("result.json") or torn.get("eval.json"),
-        attempts=tuple(tries),
+        attempts=tuple(ended(one, alive=False) for one in tries),
     )
     return state if reading is None else _with_files(state, reading)
 

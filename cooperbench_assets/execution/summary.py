@@ -103,7 +103,7 @@ def _verdict(state: PairState) -> dict[str, Any]:
 def _last_evidence(state: PairState, stage: str) -> str | None:
     """The text of the last recorded try, if infrastructure ended it."""
     tries = of_stage(state.attempts, "agent" if stage == "agent" else "eval")
-    return tries[-1].evidence if tries and tries[-1].counted else None
+    return tries[-1].evidence if tries and tries[-1].failed else None
 
 
 def _name(pair: Pair) -> str:

@@ -43,7 +43,7 @@ _FOLDER = re.compile(r"verdict-(\d{1,9})")
 _NOT_TESTED = ("agent_error", "agent_timeout")
 
 
-class Verdict(Attempt, kw_only=True):
+class Verdict(Attempt, kw_only=True, frozen=True):
     """One evaluation of one pair in a round; `n` counts its tries in the round, `campaign` is the round."""
 
     verdict: str | None = None

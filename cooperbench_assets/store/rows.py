@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from cooperbench_assets.benchmark.attempts import place_of
 from cooperbench_assets.benchmark.evidence import EVIDENCE_LIMIT
 from cooperbench_assets.benchmark.jsonfiles import printable
 from cooperbench_assets.benchmark.outcomes import judge
@@ -304,25 +305,25 @@ def _message_rows(reading: PairReading) -> list[Row]:
 def _attempt_rows(reading: PairReading, base: str) -> list[Row]:
     rows: list[Row] = []
     for attempt in sorted(reading.attempts, key=lambda a: (a.stage, a.n)):
-        record = attempt.record
-        evidence = record.evidence
+        evidence = attempt.evidence
+        path = place_of(reading.pair, reading.mode, attempt)
         rows.append(
             {
                 "stage": attempt.stage,
                 "n": attempt.n,
-                "campaign": record.campaign,
+                "campaign": attempt.campaign,
                 "outcome": attempt.outcome,
                 "counted": attempt.counted,
-                "family": record.family or ("interrupted" if attempt.outcome == "interrupted" else None),
+                "family": attempt.family or ("interrupted" if attempt.outcome == "interrupted" else None),
                 "evidence": None if evidence is None else evidence[:EVIDENCE_LIMIT],
-                "retryable": record.retryable,
-                "started_at": parse_time(record.started_at),
-                "ended_at": parse_time(record.ended_at),
-                "cost_usd": _finite(record.cost_usd),
-                "cost_estimated": record.cost_estimated,
-                "patch_sha256": record.patch_sha256,
-                "isolation": record.isolation,
-                "path": f"{base}/{printable(attempt.path)}",
+                "retryable": attempt.retryable,
+                "started_at": parse_time(attempt.started_at),
+                "ended_at": parse_time(attempt.ended_at),
+                "cost_usd": _finite(attempt.cost_usd),
+                "cost_estimated": attempt.cost_estimated,
+                "patch_sha256": attempt.patch_sha256,
+                "isolation": attempt.isolation,
+                "path": f"{base}/{printable(path)}",
             }
         )
     return rows

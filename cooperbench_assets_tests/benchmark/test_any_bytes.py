@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cooperbench_assets.benchmark import records
+from cooperbench_assets.benchmark import attempts, records
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.pairs import Subset
@@ -35,7 +35,7 @@ DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "result.json": records.RESULT,
     "eval.json": records.EVAL,
     "conversation.json": records.CONVERSATION,
-    "attempt.json": records.ATTEMPT,
+    "attempt.json": attempts.ATTEMPT,
     "config.json": records.CONFIG,
     "eval_summary.json": records.EVAL_SUMMARY,
     "provenance.json": records.PROVENANCE,

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cooperbench_assets.benchmark.harness_version import HarnessVersion, harness_of, policy_of
+from cooperbench_assets.benchmark.harness_version import HarnessVersion, harness_of, merge_policy
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets_tests.trees import Tree, pairs
 
@@ -83,9 +85,34 @@ def test_a_recorded_version_tells_its_policy(coop: Tree) -> None:
         ("0.0.19", "agent1_alone"),
         ("0.1", "agent1_alone"),
         ("1.0.0", "agent1_alone"),
+        ("v0.0.14", "union"),
+        ("v0.0.20", "agent1_alone"),
+        ("0.0.29.dev3+g1a2b3c", "agent1_alone"),
+        ("1", "agent1_alone"),
+        ("0", "unknown"),
+        ("0.0.0", "unknown"),
+        ("0+unknown", "unknown"),
+        ("1a2b3c", "unknown"),
         ("dev", "unknown"),
         (None, "unknown"),
     ],
 )
 def test_versions_are_of_a_policy(version: str | None, policy: str) -> None:
-    assert policy_of(version) == policy
+    assert merge_policy(version, "coop") == merge_policy(version, "team") == policy
+    assert merge_policy(version, "solo") == "none"
+
+
+@given(
+    st.tuples(*[st.integers(0, 40)] * 3), st.sampled_from(["", "v"]), st.sampled_from(["", ".post1", "+local", "rc1"])
+)
+def test_a_later_version_never_merges_in_an_older_way(release: tuple[int, int, int], before: str, after: str) -> None:
+    order = ["unknown", "union", "unknown", "agent1_alone"]
+    at = (release > (0, 0, 0)) + (release > (0, 0, 14)) + (release >= (0, 0, 19))
+    version = before + ".".join(map(str, release)) + after
+    assert merge_policy(version, "coop") == order[at]
+
+
+@given(st.text(max_size=12))
+def test_what_is_no_version_is_of_no_known_policy(text: str) -> None:
+    known = merge_policy(text, "coop") != "unknown"
+    assert not known or text.removeprefix("v")[0].isdecimal()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from cooperbench_assets.execution.attempts import (
     tries_used,
     write_attempt,
 )
+from cooperbench_assets.execution.state import read_states
 from cooperbench_assets_tests.execution.making import attempt, job, pair
 
 ONE = pair(1)
@@ -30,11 +32,7 @@ def test_a_record_is_read_as_it_was_written_by_us_and_by_the_reader_of_the_tree(
         write_attempt(made.attempts_dir(ONE) / f"{one.stage}-{one.n}", one)
     assert scan_attempts(made.run_dir, "solo") == {ONE: [first, second]}
     read = read_run(made.run_dir, "solo").pairs[ONE].attempts
-    assert [(one.stage, one.n, one.outcome) for one in read] == [
-        ("agent", 1, "infra_error"),
-        ("eval", 1, "completed"),
-    ]
-    assert read[0].record.cost_usd == 0.25
+    assert read == [first, second]
 
 
 def test_a_folder_without_a_readable_record_counts_as_an_interrupted_try(tmp_path: Path) -> None:
@@ -50,6 +48,25 @@ def test_a_folder_without_a_readable_record_counts_as_an_interrupted_try(tmp_pat
         (2, "interrupted", True),
     ]
     assert next_number(tries, "agent") == 3
+    of_the_tree = read_run(made.run_dir, "solo").pairs[ONE].attempts
+    assert [(one.n, one.outcome, one.counted, one.campaign) for one in of_the_tree] == [(1, "interrupted", True, 1)]
+
+
+@pytest.mark.parametrize("outcome", ["running", "completed", "infra_error", "interrupted"])
+@pytest.mark.parametrize("campaign", [0, 1, 2])
+def test_a_try_counts_alike_for_the_limit_and_in_the_store(tmp_path: Path, outcome: str, campaign: int) -> None:
+    made = job(tmp_path, (ONE,))
+    write_attempt(made.attempts_dir(ONE) / "agent-1", attempt(1, outcome=outcome, campaign=campaign))
+    (planned,) = read_states(made)[ONE].attempts
+    (stored,) = read_run(made.run_dir, "solo").pairs[ONE].attempts
+    assert planned == stored
+    assert planned.counted is (outcome != "completed" and campaign > 0)
+
+
+def test_the_folder_says_which_try_it_is_where_its_record_was_copied(tmp_path: Path) -> None:
+    made = job(tmp_path, (ONE,))
+    write_attempt(made.attempts_dir(ONE) / "agent-2", attempt(1))
+    assert [one.n for one in scan_attempts(made.run_dir, "solo")[ONE]] == [2]
 
 
 def test_a_folder_that_is_no_try_is_nobodys(tmp_path: Path) -> None:

@@ -209,21 +209,6 @@ def test_an_agent_config_that_the_harness_would_only_warn_about_is_an_error(made
         begin(made)
 
 
-@pytest.mark.parametrize(
-    ("version", "mode", "policy"),
-    [
-        ("0.0.29", "solo", "none"),
-        ("0.0.14", "coop", "union"),
-        ("0.0.19", "coop", "agent1_alone"),
-        ("0.1.0", "team", "agent1_alone"),
-        ("0.0.16", "coop", "unknown"),
-        (None, "coop", "unknown"),
-    ],
-)
-def test_the_merge_policy_follows_from_the_version(version: str | None, mode: str, policy: str) -> None:
-    assert provenance.merge_policy(version, mode) == policy
-
-
 def test_the_datasets_hash_follows_the_planned_features_and_nothing_else(made: CellJob) -> None:
     before = provenance.hash_tasks(made.dataset, made.subset.pairs)
     task = made.dataset / "alpha_task/task1"
