@@ -110,10 +110,12 @@ def read_run(
     return _Walk(run_dir, mode, alive).reading()
 
 
-def _entries(path: str) -> list[tuple[str, bool]]:
-    """Names in a folder, sorted, and whether each is a folder; hidden ones are nobody's."""
+def _entries(path: str) -> list[tuple[str, bool, bool]]:
+    """Names in a folder, sorted, whether each is a folder, and whether it is a link; hidden ones are nobody's."""
     with os.scandir(path) as found:
-        return sorted((entry.name, _is_dir(entry)) for entry in found if not entry.name.startswith("."))
+        return sorted(
+            (entry.name, _is_dir(entry), entry.is_symlink()) for entry in found if not entry.name.startswith(".")
+        )
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -137,10 +139,12 @@ class _Walk:
         self.mode = mode
         self.alive = alive
         self.pairs: dict[Pair, PairReading] = {}
+        self._outside: set[str] = set()
+        """Links to folders out of the run folder, as far as they were met."""
 
     def reading(self) -> RunReading:
         try:
-            top = _entries(self.sink.root)
+            top = self._inside("", _entries(self.sink.root))
         except FileNotFoundError:
             return RunReading(self.run_dir, False, self.mode)
         except OSError as error:
@@ -166,11 +170,29 @@ class _Walk:
     def _list(self, relative: str) -> list[tuple[str, bool]]:
         """Entries of a folder; an unreadable one goes into quarantine and has none."""
         try:
-            return _entries(f"{self.sink.root}/{relative}")
+            return self._inside(f"{relative}/", _entries(f"{self.sink.root}/{relative}"))
         except OSError as error:
             message = f"it cannot be listed: {error.strerror}"
             self.sink.set_aside(relative, None, "unreadable", message, "mend its permissions")
             return []
+
+    def _inside(self, base: str, entries: list[tuple[str, bool, bool]]) -> list[tuple[str, bool]]:
+        """Entries without folders that are links out of the run folder, which may lead to any folder of the machine."""
+        return [
+            (name, is_dir)
+            for name, is_dir, is_link in entries
+            if not (is_link and is_dir and self._leads_out(f"{base}{name}"))
+        ]
+
+    def _leads_out(self, relative: str) -> bool:
+        root = os.path.realpath(self.sink.root)
+        if os.path.realpath(f"{root}/{relative}").startswith(f"{root}/"):
+            return False
+        if relative not in self._outside:
+            self._outside.add(relative)
+            message = "it is a link to a folder outside of the run folder, which is not followed"
+            self.sink.set_aside(relative, None, "unreadable", message, "put the folder itself there")
+        return True
 
     def _bases(self, folders: list[str]) -> list[str]:
         """Folders of repositories, relative to the run folder: ``<mode>/<repo>``, or ``<repo>`` in older trees."""

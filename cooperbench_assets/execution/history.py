@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from cooperbench_assets.benchmark.attempts import ATTEMPTS
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
 from cooperbench_assets.execution.attempts import of_stage, scan_attempts
 from cooperbench_assets.execution.lock import LOCK_FILE, holder
 from cooperbench_assets.execution.walk import pair_folders
@@ -45,6 +46,9 @@ class Usage(msgspec.Struct):
     total_cost: float | None = None
     total_steps: int | None = None
     duration_seconds: float | None = None
+
+
+_USAGE: Final = msgspec.json.Decoder(Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +186,8 @@ def scan_results(run_dir: Path, mode: str) -> list[tuple[Pair, Usage]]:
     found = []
     for pair, folder in pair_folders(run_dir / mode):
         try:
-            usage = msgspec.json.decode((folder / "result.json").read_bytes(), type=Usage)
-        except (OSError, msgspec.DecodeError):
+            usage = decode(read_bytes(f"{folder}/result.json"), _USAGE)
+        except BadFileError:
             continue
         found.append((pair, usage))
     return found

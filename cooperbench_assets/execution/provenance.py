@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from cooperbench_assets.benchmark.harness_version import merge_policy
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, open_regular, read_bytes
 from cooperbench_assets.execution.attempts import now
 from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
 from cooperbench_assets.execution.guard import KEY, hash_folders, made_with, refuse_a_mixture
@@ -58,8 +59,8 @@ _NOT_OF_THE_RUN = ("task_prompts", "task_files", "images")
 def read_provenance(run_dir: Path) -> dict[str, Any]:
     """The record as it stands; empty if there is none, or none that can be read."""
     try:
-        content = msgspec.json.decode((run_dir / PROVENANCE_FILE).read_bytes())
-    except (OSError, msgspec.DecodeError):
+        content = msgspec.json.decode(read_bytes(str(run_dir / PROVENANCE_FILE)))
+    except (BadFileError, msgspec.DecodeError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -278,7 +279,8 @@ def _differing(old: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, 
 def answered_model(trajectory: Path) -> str | None:
     """The id by which the model's endpoint called itself, from the first replies of a trajectory."""
     try:
-        with trajectory.open("rb") as file:
+        descriptor, _ = open_regular(str(trajectory))
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - the descriptor is open already
             head = file.read(1 << 20)
     except OSError:
         return None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE
+from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
 from cooperbench_assets.execution import staging
 from cooperbench_assets.execution.attempts import Attempt, now, write_attempt
 from cooperbench_assets.execution.errors import RefusedLaunch
@@ -57,6 +58,9 @@ class Verdict(Attempt, kw_only=True, frozen=True):
         return self.verdict is not None
 
 
+_VERDICT: Final = msgspec.json.Decoder(Verdict)
+
+
 def read_verdicts(run_dir: Path, mode: str) -> dict[Pair, dict[int, Verdict]]:
     """Every recorded further verdict of a run, by pair and round. What cannot be read counts as not there."""
     found: dict[Pair, dict[int, Verdict]] = {}
@@ -65,9 +69,10 @@ def read_verdicts(run_dir: Path, mode: str) -> dict[Pair, dict[int, Verdict]]:
             if (match := _FOLDER.fullmatch(one.name)) is None:
                 continue
             try:
-                found.setdefault(pair, {})[int(match[1])] = msgspec.json.decode((one / FILE).read_bytes(), type=Verdict)
-            except (OSError, msgspec.DecodeError):
+                verdict = decode(read_bytes(f"{one}/{FILE}"), _VERDICT)
+            except BadFileError:
                 continue
+            found.setdefault(pair, {})[int(match[1])] = verdict
     return found
 
 

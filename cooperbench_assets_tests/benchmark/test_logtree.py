@@ -125,17 +125,35 @@ def test_unknown_keys_of_forks_are_no_error(coop: Tree) -> None:
     assert reading.provenance.record.harness_version == "0.0.29"
 
 
-def test_linked_pair_folders_are_read_like_any_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["solo", "solo/sprout_task", "solo/sprout_task/7", ONE.name])
+def test_a_folder_that_is_a_link_out_of_the_run_is_not_followed(tmp_path: Path, place: str) -> None:
     source = Tree(tmp_path / "elsewhere" / "a-run")
     source.pair(ONE)
-    source.pair(TWO)
-    adopted = Tree(tmp_path / "logs" / "run-solo")
-    adopted.folder(ONE).parent.mkdir(parents=True)
-    adopted.folder(ONE).symlink_to(source.folder(ONE))
-    shutil.copytree(source.folder(TWO), adopted.folder(TWO), copy_function=os.link)
-    reading = read_run(adopted.run_dir)
+    run = Tree(tmp_path / "logs" / "run-solo")
+    run.pair(TWO)
+    place = f"solo/{place}" if place == ONE.name else place
+    if (linked := run.run_dir / place).exists():
+        shutil.rmtree(linked)
+    linked.parent.mkdir(parents=True, exist_ok=True)
+    linked.symlink_to(source.run_dir / place)
+    reading = read_run(run.run_dir, "solo")
+    assert ONE not in reading.pairs
+    assert (only(reading).kind, only(reading).path, only(reading).remedy) == (
+        "unreadable",
+        place,
+        "put the folder itself there",
+    )
+
+
+def test_a_run_folder_that_is_a_link_and_files_linked_hard_are_read_like_any_other(tmp_path: Path) -> None:
+    source = Tree(tmp_path / "elsewhere" / "a-run")
+    source.pair(ONE)
+    shutil.copytree(source.run_dir, tmp_path / "elsewhere" / "copy", copy_function=os.link)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "run-solo").symlink_to(tmp_path / "elsewhere" / "copy")
+    reading = read_run(tmp_path / "logs" / "run-solo")
     assert reading.quarantine == []
-    assert all(reading.pairs[pair].result is not None for pair in (ONE, TWO))
+    assert reading.pairs[ONE].result is not None
 
 
 def test_nothing_below_a_pairs_folder_is_followed(solo: Tree) -> None:
