@@ -21,10 +21,12 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
-from cooperbench_assets.assets.execution import owes
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key
 from cooperbench_assets.automation.dead import report_dead_runs
+from cooperbench_assets.automation.decide import wait_for_round
+from cooperbench_assets.automation.look import look
 from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.experiment import experiment_definitions
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from cooperbench_assets.automation.look import Look
     from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
@@ -90,8 +93,13 @@ class CellRan:
     round: int
     """Which run of this cell it was, from 1."""
 
-    again: bool
-    """Infrastructure struck, a retry can help, and one follows."""
+    pause_seconds: float | None
+    """After which a further round follows; None if none does."""
+
+    @property
+    def again(self) -> bool:
+        """There was an infrastructure error, a retry can help, and one follows."""
+        return self.pause_seconds is not None
 
 
 @contextlib.contextmanager
@@ -164,8 +172,9 @@ class Launcher:
         return self._run(["subset_pairs", *images])
 
     def run_gold(self) -> Ran:
-        """Materialise gold_baseline."""
-        return self._run(["gold_baseline"])
+        """Materialise gold_baseline; who listens hears of its two cells, gold-solo and gold-coop."""
+        with _terminable():
+            return self._run(["gold_baseline"])
 
     def run_cell(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Ran:
         """Materialise run_logs, eval_outputs and pair_results of a cell.
@@ -189,33 +198,57 @@ class Launcher:
 
         Args:
             cells: The cells.
-            config: Run config of each launch.
+            config: Run config of the first launch of each cell. Further ones leave alone what a person must fix first.
             at_once: How many run at the same time, instead of `CELLS_AT_ONCE`. Agents and tests have slots besides.
-            rounds: How often a cell is materialised at most: again if infrastructure struck and a retry can help.
+            rounds: How often a cell is materialised at most: again after an infrastructure error, if a retry can help.
 
         Raises:
             KeyboardInterrupt: after SIGINT or SIGTERM, when the runs have ended and their tries are recorded.
         """
 
-        def work(cell: CellSpec, number: int) -> CellRan:
-            ran = self.run_cell(cell.cell, config)
-            again = ran.error is None and number < rounds and owes(self.bound, cell)
-            return CellRan(cell, ran, number, again)
+        def work(cell: CellSpec, number: int, pause: float) -> CellRan:
+            if self._cancelled.wait(pause):
+                raise Cancelled
+            ran = self.run_cell(cell.cell, config if number == 1 else _of_further_round(config))
+            further = ran.error is None and number < rounds
+            return CellRan(cell, ran, number, self._pause_before_retry(cell) if further else None)
 
         with _terminable(), ThreadPoolExecutor(at_once or CELLS_AT_ONCE, thread_name_prefix="cell") as threads:
-            running: set[Future[CellRan]] = {threads.submit(work, cell, 1) for cell in cells}
+            running: set[Future[CellRan]] = {threads.submit(work, cell, 1, 0.0) for cell in cells}
             try:
                 while running:
                     ended, running = wait(running, return_when=FIRST_COMPLETED)
                     for one in (future.result() for future in ended):
-                        if one.again:
-                            running.add(threads.submit(work, one.cell, one.round + 1))
+                        if one.pause_seconds is not None:
+                            running.add(threads.submit(work, one.cell, one.round + 1, one.pause_seconds))
                         yield one
             except BaseException:
                 self._cancel()
                 threads.shutdown(cancel_futures=True)
                 self._cancelled.clear()
                 raise
+
+    def look_at(self, cells: Sequence[CellSpec]) -> list[Look]:
+        """Cells as they stand: what a retry can help, and what keeps the rest from one.
+
+        Raises:
+            MissingInputError: if there is no subset.
+        """
+        assert self._instance is not None
+        return list(look(self.bound, self._instance, datetime.now(UTC).replace(tzinfo=None), cells=cells))
+
+    def _pause_before_retry(self, cell: CellSpec) -> float | None:
+        """Seconds after which a further round can help; None where none can, or where it would burn tries."""
+        if self.bound.spec.execution == "none":
+            return None
+        (seen,) = self.look_at([cell])
+        wait = wait_for_round(seen.state)
+        if seen.stops:
+            return None
+        if self.bound.spec.agent == DEMO_AGENT:
+            # Its limits are scripted: nobody lifts them, and they strike no try that comes at once.
+            return 0.0 if seen.state.agents or seen.state.evaluations else None
+        return None if wait is None else wait.total_seconds()
 
     def _cancel(self) -> None:
         """Have every run end soon, as cancelled; one that nobody had cancelled would be recorded as failed."""
@@ -253,6 +286,12 @@ class Launcher:
         finally:
             self._run_ids.discard(run_id)
         return _summarise(result)
+
+
+def _of_further_round(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Run config of a launch that nobody asked for by itself; counters are reset once."""
+    kept = {name: value for name, value in (config or {}).items() if name != "new_campaign"}
+    return {**kept, "automatic": True}
 
 
 @contextlib.contextmanager

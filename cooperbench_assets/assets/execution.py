@@ -163,12 +163,6 @@ def plan_of(bound: BoundExperiment, cell: CellSpec, asset: str, config: LaunchCo
     return plan_stage(STAGES[asset], job_of(bound, cell, bound.subset()), config.options())
 
 
-def owes(bound: BoundExperiment, cell: CellSpec) -> bool:
-    """Whether a launch that nobody asked for would run anything of a cell: a retry that can help."""
-    config = LaunchConfig(automatic=True)
-    return bound.spec.execution != "none" and any(plan_of(bound, cell, asset, config).runs for asset in STAGES)
-
-
 def run_stage(
     context: dg.AssetExecutionContext,
     bound: BoundExperiment,

@@ -21,6 +21,9 @@ LONGEST_PAUSE: Final = timedelta(hours=6)
 LONGEST_LIMIT: Final = timedelta(days=7)
 """No usage limit is believed to last longer."""
 
+LONGEST_WAIT: Final = timedelta(minutes=2)
+"""A command that runs a cell again by itself waits this long at most for a usage limit to be lifted."""
+
 FRUITLESS_RUNS: Final = 3
 """Runs asked for of one and the same state of a cell that may fail before a person is needed."""
 
@@ -206,6 +209,18 @@ def ready_at(state: CellState, *, tries_owed: bool) -> datetime | None:
         times.append((state.newest_failure, pause(state.backoff, state.fruitless), LONGEST_PAUSE))
     # A time that lies further ahead is one of a clock that was wrong, and would be waited for until that came true.
     return max((begin + length for begin, length, ahead in times if begin <= state.now + ahead), default=None)
+
+
+def wait_for_round(state: CellState) -> timedelta | None:
+    """How long a command that somebody watches waits before it runs a cell again; None where it had better not.
+
+    It makes none of the pauses that grow: whoever watches can stop it. What a provider asks for is waited for.
+    """
+    agents = state.agents if state.money is None else ()
+    if state.problem is not None or not (agents or state.evaluations):
+        return None
+    wait = max((state.not_before or state.now) - state.now, timedelta())
+    return wait if wait <= LONGEST_WAIT else None
 
 
 def pause(backoff: timedelta, rounds: int) -> timedelta:

@@ -18,7 +18,9 @@ from rich.progress import (
 )
 
 from cooperbench_assets.assets.progress import News, describe_wait
+from cooperbench_assets.cli import NOT_DONE, NOT_IN_ORDER
 from cooperbench_assets.commands.context import choose, find_project, read_experiments
+from cooperbench_assets.commands.errors_left import described, errors_left
 from cooperbench_assets.commands.output import console
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 @click.option("--pairs", "at_most", type=click.IntRange(1), help="A smoke run of at most N pairs a cell.")
 @click.option("--concurrency", type=click.IntRange(1), help="Pairs at once, instead of the experiment's limit.")
 @click.option("--cells", "at_once", type=click.IntRange(1), help="Cells side by side (4); they share the slots.")
-@click.option("--new-campaign", is_flag=True, help="Count tries anew: what broke them is mended.")
+@click.option("--new-campaign", is_flag=True, help="Reset the retry counters: the cause of the errors is fixed.")
+@click.option("--no-retry", is_flag=True, help="One round: do not run again what a retry can help.")
 @click.option("--gold", is_flag=True, help="The gold baseline instead of cells: no model and no cost.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and why; run nothing.")
 def materialize(
@@ -57,14 +60,20 @@ def materialize(
     concurrency: int | None,
     at_once: int | None,
     new_campaign: bool,
+    no_retry: bool,
     gold: bool,
     dry_run: bool,
 ) -> None:
     """Bring an experiment's cells and its results store up to date.
 
-    Runs what is missing or what infrastructure broke, reads every chosen cell, evaluates the checks and publishes.
-    Nothing that has its verdict is run again. Failed checks are reported and are no error: they say something about
-    the data. Exit code 3 if an asset could not be materialised.
+    Runs what is missing or ended by an infrastructure error, reads every chosen cell, evaluates the checks and
+    publishes. Nothing that has its verdict is run again. What a retry can help is run again at once, in rounds, up to
+    limits.agent_attempts and limits.eval_attempts; with --only, --pairs or --no-retry there is one round. No further
+    round follows where a person must fix the cause, the budget or the circuit breaker stopped launches, or a usage
+    limit lasts for more than two minutes.
+
+    Failed checks are reported and are no error: they say something about the data. Exit code 1 if infrastructure errors
+    are left (listed by family, with what to do), 3 if an asset could not be materialised.
 
     --gold evaluates the dataset's own solutions twice, in the same sandbox: the best first run on a new machine.
     """
@@ -87,13 +96,21 @@ def materialize(
     if dry_run:
         print_plans(BoundExperiment(experiment, spec, project), cells, config, out)
         return
+    limits = spec.limits
+    rounds = 1 if no_retry or only or at_most else limits.agent_attempts + limits.eval_attempts
     with Launcher(project, experiment, spec) as launcher:
-        failures = run_gold(launcher, out) if gold else run_cells(launcher, cells, out, config, at_once=at_once)
+        if gold:
+            failures = run_gold(launcher, out)
+        else:
+            failures = run_cells(launcher, cells, out, config, at_once=at_once, rounds=rounds)
         store = launcher.run_store()
-    if store.error or not gold:  # Cells that are not in the store are none of the gold baseline's business.
-        report(out, "results_store", store)
+        if store.error or not gold:  # Cells that are not in the store are none of the gold baseline's business.
+            report(out, "results_store", store)
+        left = 0 if gold or spec.execution == "none" else report_errors_left(launcher, cells, only, out)
     if failures or store.error:
-        raise click.exceptions.Exit(3)
+        raise click.exceptions.Exit(NOT_DONE)
+    if left:
+        raise click.exceptions.Exit(NOT_IN_ORDER)
 
 
 def chosen_cells(
@@ -230,7 +247,7 @@ def run_cells(
         out: Gets one line a run, and the bars.
         config: Run config of each launch.
         at_once: Cells side by side, instead of the usual number.
-        rounds: How often a cell is run at most where infrastructure strikes and a retry can help.
+        rounds: How often a cell is run at most where there are infrastructure errors and a retry can help.
     """
     if not run_first(launcher, out):
         return 1
@@ -240,9 +257,22 @@ def run_cells(
             name = f"{one.cell.cell.setting} seed {one.cell.cell.seed}"
             report(progress.console, name, one.ran)
             if one.again:
-                progress.console.print(f"  infrastructure struck; what a retry can help in {name} is tried again")
+                after = f" after {one.pause_seconds:.0f} seconds" if one.pause_seconds else ""
+                progress.console.print(f"  infrastructure errors in {name}: what a retry can help is run again{after}")
             failures += one.ran.error is not None
     return failures
+
+
+def report_errors_left(launcher: Launcher, cells: Sequence[CellSpec], only: Sequence[str], out: Console) -> int:
+    """Say which pairs have an infrastructure error in place of a verdict, and what to do; how many there are."""
+    from cooperbench_assets.automation.runs import job_name
+
+    bound = launcher.bound
+    looks = launcher.look_at(cells)
+    left = errors_left(bound, looks, only)
+    for line in described(bound.name, job_name(bound.name, "retry"), looks, left):
+        out.print(line, style="yellow")
+    return len(left)
 
 
 def report(out: Console, what: str, ran: Ran) -> None:

@@ -1,11 +1,28 @@
-"""What materialize says of a cell that is blocked."""
+"""What materialize says of a cell that is blocked or has infrastructure errors, and how long it goes on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cooperbench_assets.demo import build_dataset
+from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets_tests.automation.driving import STRUCK, demo_attributes
+from cooperbench_assets_tests.projects import add_experiment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from cooperbench_assets_tests.commands.place import Place
+
+
+@pytest.fixture(autouse=True)
+def servers_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    yield
+    close_servers()
 
 
 def test_a_blocked_cell_is_told_with_the_check_the_pair_and_the_fix(place: Place) -> None:
@@ -16,3 +33,78 @@ def test_a_blocked_cell_is_told_with_the_check_the_pair_and_the_fix(place: Place
     assert "check run_logs.only_planned_pairs: " in done.stdout
     assert "click_task/7/f8_f9" in done.stdout
     assert "how to fix: " in done.stdout
+
+
+def toy(place: Place, says: str, **changes: Any) -> None:
+    """An experiment `mine` on the built-in tasks, whose agents end with this error."""
+    build_dataset(place.project.root / "data/demo/dataset")
+    attributes = demo_attributes(
+        agent="toy", external_agents=["cooperbench_assets_tests.execution.toy_agents"], model_name=f"raise:{says}"
+    )
+    del attributes["agent_config"]
+    limits = {**attributes["limits"], "breaker": 10}
+    add_experiment(place.project, "mine", {**attributes, "limits": limits, **changes})
+
+
+def tried(place: Place) -> list[str]:
+    """The pair of each try of agents on record."""
+    files = (place.project.data / "logs").rglob("agent-*/attempt.json")
+    return ["/".join(file.parts[-5:-2]) for file in sorted(files)]
+
+
+@pytest.mark.slow
+def test_what_a_retry_can_help_is_run_again_until_it_has_its_verdict(place: Place) -> None:
+    add_experiment(place.project, "mine", demo_attributes(strikes={"rate": 0.4, "eval_rate": 0.0}))
+    done = place.run("materialize", "mine")
+    assert done.exit_code == 0, done.output
+    assert "infrastructure errors in solo seed 0: what a retry can help is run again" in done.stdout
+    assert "infra_error" not in done.stdout.splitlines()[-1]
+    assert len(tried(place)) > len(set(tried(place))) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [["--no-retry"], ["--only", STRUCK]])
+def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, option: list[str]) -> None:
+    strikes = {"rate": 0.0, "always": [STRUCK]}
+    add_experiment(place.project, "mine", demo_attributes(strikes=strikes))
+    done = place.run("materialize", "mine", *option)
+    assert done.exit_code == 1, done.output
+    assert len(tried(place)) == len(set(tried(place))) == (1 if "--only" in option else 6)
+    assert "1 pair without a verdict because of infrastructure errors:" in done.stdout
+    assert f"solo seed 0 {STRUCK}: " in done.stdout
+    assert "a retry can help: cooperbench-assets materialize mine; or switch on the sensor mine_retry" in done.stdout
+
+
+@pytest.mark.slow
+def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place: Place) -> None:
+    add_experiment(place.project, "mine", demo_attributes(strikes={"rate": 0.0, "always": [STRUCK]}))
+    done = place.run("materialize", "mine")
+    assert done.exit_code == 1, done.output
+    assert tried(place).count(STRUCK) == 3
+    assert "retries are used up (1)" in done.stdout
+    assert "reset the retry counters with cooperbench-assets materialize mine --new-campaign" in done.stdout
+    again = place.run("materialize", "mine", "--new-campaign")
+    assert again.exit_code == 1
+    assert tried(place).count(STRUCK) == 6, "the counters are reset once, not in each round"
+
+
+@pytest.mark.slow
+def test_what_needs_a_fix_first_is_tried_once_and_told_with_its_text(place: Place) -> None:
+    toy(place, "AuthenticationError: Error code: 401 - invalid api key")
+    done = place.run("materialize", "mine")
+    assert done.exit_code == 1, done.output
+    assert len(tried(place)) == len(set(tried(place)))
+    assert "auth, " in done.stdout
+    assert "needs a fix first" in done.stdout
+    assert "Error code: 401 - invalid api key" in done.stdout
+    assert "how to fix: Renew or set the key, then run again" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_usage_limit_that_lasts_is_not_run_against(place: Place) -> None:
+    toy(place, "You have hit your usage limit. Try again in 3 hours")
+    done = place.run("materialize", "mine")
+    assert done.exit_code == 1, done.output
+    assert len(tried(place)) == len(set(tried(place))) == 6
+    assert "quota, 6 pairs: a retry can help (6)" in done.stdout
+    assert "cooperbench-assets materialize mine, after 20" in done.stdout
