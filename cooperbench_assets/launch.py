@@ -172,9 +172,18 @@ class Launcher:
         return self._run(["subset_pairs", *images])
 
     def run_gold(self) -> Ran:
-        """Materialise gold_baseline; who listens hears of its two cells, gold-solo and gold-coop."""
-        with _terminable():
-            return self._run(["gold_baseline"])
+        """Materialise gold_baseline; who listens hears of its two cells, gold-solo and gold-coop.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT or SIGTERM, when the run has ended.
+        """
+        with _terminable(), ThreadPoolExecutor(1, thread_name_prefix="gold") as threads:
+            future = threads.submit(self._run, ["gold_baseline"])
+            try:
+                return future.result()
+            except BaseException:
+                self._end(threads)
+                raise
 
     def run_cell(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Ran:
         """Materialise run_logs, eval_outputs and pair_results of a cell.
@@ -223,9 +232,7 @@ class Launcher:
                             running.add(threads.submit(work, one.cell, one.round + 1, one.pause_seconds))
                         yield one
             except BaseException:
-                self._cancel()
-                threads.shutdown(cancel_futures=True)
-                self._cancelled.clear()
+                self._end(threads)
                 raise
 
     def look_at(self, cells: Sequence[CellSpec]) -> list[Look]:
@@ -249,6 +256,12 @@ class Launcher:
             # Its limits are scripted: nobody lifts them, and they strike no try that comes at once.
             return 0.0 if seen.state.agents or seen.state.evaluations else None
         return None if wait is None else wait.total_seconds()
+
+    def _end(self, threads: ThreadPoolExecutor) -> None:
+        """Have the runs of these threads end as cancelled, and wait for that."""
+        self._cancel()
+        threads.shutdown(cancel_futures=True)
+        self._cancelled.clear()
 
     def _cancel(self) -> None:
         """Have every run end soon, as cancelled; one that nobody had cancelled would be recorded as failed."""
@@ -285,6 +298,8 @@ class Launcher:
             raise KeyboardInterrupt from error  # Dagster's own name for SIGINT in the main thread.
         finally:
             self._run_ids.discard(run_id)
+        if any(_is_interrupt(event) for event in result.all_events):
+            raise KeyboardInterrupt
         return _summarise(result)
 
 
@@ -306,6 +321,12 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _is_interrupt(event: dg.DagsterEvent) -> bool:
+    """Whether SIGINT in the main thread ended a step: Dagster tells of it as of a failure."""
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def _summarise(result: dg.ExecuteInProcessResult) -> Ran:

@@ -6,7 +6,7 @@ new machine.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +21,14 @@ from cooperbench_assets.assets.secrecy import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.assets.whole import asset_spec, look, write_table
 from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD
 from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
 from cooperbench_assets.checks.reporting import check_results, check_specs
-from cooperbench_assets.execution.cell import run_evaluations, run_second_verdict
-from cooperbench_assets.execution.gold import MODES, GoldRow, gold_job, read_gold, second_is_owed, seed
+from cooperbench_assets.execution.cell import plan_stage, run_evaluations, run_second_verdict
+from cooperbench_assets.execution.gold import MODES, GoldRow, gold_job, read_gold, seed, to_judge
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets.execution.progress import Progress
 from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.gold import GOLD_BASELINE
@@ -81,7 +83,7 @@ def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, opt
         job = _job(bound, mode)
         for pair, problem in seed(job).items():
             context.log.warning(f"{pair.name}: {problem}")
-        _evaluate(job, options, context)
+        _evaluate(bound, job, options, context)
         rows += read_gold(job)
         _write_cell(bound, job)
     frame = without_secrets(GOLD_BASELINE.frame([_row(bound, row) for row in rows]), bound.redactor)
@@ -95,10 +97,36 @@ def _job(bound: BoundExperiment, mode: Any) -> CellJob:
     return replace(gold_job(first, mode), sandbox=container_limits(bound))
 
 
-def _evaluate(job: CellJob, options: LaunchOptions, context: dg.AssetExecutionContext) -> None:
+def gold_plan(bound: BoundExperiment) -> Iterator[tuple[str, int, int, dict[str, str]]]:
+    """What a materialisation would do in each mode; nothing is written.
+
+    Yields:
+        The setting, how many first and how many second evaluations are missing (each first one is followed by a
+        second), and pairs that have used up their tries, by name, with the reason.
+
+    Raises:
+        MissingInputError, LaunchError: if there is no subset, or a run folder cannot be read.
+    """
+    for mode in MODES:
+        job = _job(bound, mode)
+        first, second = to_judge(job)
+        steps = plan_stage("eval", job, LaunchOptions()).having("blocked") if job.run_dir.is_dir() else ()
+        blocked = {step.pair.name: step.reason for step in steps if step.reason.startswith(BLOCKED_FOR_GOOD)}
+        missing = len([pair for pair in first if pair.name not in blocked])
+        yield job.setting, missing, missing + len(second), blocked
+
+
+def _hears(bound: BoundExperiment, job: CellJob) -> Callable[[Progress], None] | None:
+    """Tells whoever listens to the experiment's cells of gold's too."""
+    listener = bound.listener
+    return None if listener is None else lambda progress: listener(Cell(bound.name, job.setting, job.seed), progress)
+
+
+def _evaluate(bound: BoundExperiment, job: CellJob, options: LaunchOptions, context: dg.AssetExecutionContext) -> None:
     """First verdicts, with the tries that infrastructure needs; then second ones, where the first are clean."""
+    hears = _hears(bound, job)
     for _ in range(job.limits.eval_attempts):
-        report = run_evaluations(job, options, what=f"Dagster run {context.run.run_id[:8]}")
+        report = run_evaluations(job, options, hears, what=f"Dagster run {context.run.run_id[:8]}")
         for note in report.notes:
             context.log.warning(note)
         context.log.info(f"{job.label}: {report.done} evaluated, {sum(report.failed.values())} struck")
@@ -108,10 +136,13 @@ def _evaluate(job: CellJob, options: LaunchOptions, context: dg.AssetExecutionCo
     open_ = [row.pair.name for row in read_gold(job) if row.first not in ("pass", "fail")]
     if open_:
         context.log.warning(f"{job.label}: {len(open_)} pairs have no verdict yet ({', '.join(open_[:3])})")
-    if second_is_owed(job):
+    if to_judge(job)[1]:
         # Pairs without a first verdict keep no other from its second one.
         second = run_second_verdict(
-            replace(job, accepted=frozenset(open_)), LaunchOptions(), what=f"Dagster run {context.run.run_id[:8]}"
+            replace(job, accepted=frozenset(open_)),
+            LaunchOptions(),
+            hears,
+            what=f"Dagster run {context.run.run_id[:8]}",
         )
         context.log.info(f"{job.label}: {second.done} evaluated again, {sum(second.failed.values())} struck")
 

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from cooperbench_assets.assets.progress import News, describe_wait
+from cooperbench_assets.assets.progress import News, describe, describe_wait
 from cooperbench_assets.cli import NOT_DONE, NOT_IN_ORDER
 from cooperbench_assets.commands.context import choose, find_project, read_experiments
 from cooperbench_assets.commands.errors_left import described, errors_left
@@ -93,6 +93,9 @@ def materialize(
     out = console()
     if gold and spec.execution not in ("docker", "process"):
         raise click.BadParameter(f"--gold needs execution: docker or process; {experiment} has {spec.execution}")
+    if dry_run and gold:
+        print_gold_plan(BoundExperiment(experiment, spec, project), out)
+        return
     if dry_run:
         print_plans(BoundExperiment(experiment, spec, project), cells, config, out)
         return
@@ -156,6 +159,16 @@ def print_plans(bound: BoundExperiment, cells: Sequence[CellSpec], config: dict[
                     out.print(f"  {action} {count}: {reason}")
 
 
+def print_gold_plan(bound: BoundExperiment, out: Console) -> None:
+    """How many evaluations a gold baseline would make in each mode."""
+    from cooperbench_assets.assets.gold_baseline import gold_plan
+
+    for setting, first, second, blocked in gold_plan(bound):
+        out.print(f"{setting}: {first} first and {second} second evaluations of the dataset's own solutions to run")
+        for reason, count in Counter(blocked.values()).most_common():
+            out.print(f"  blocked {count}: {reason}")
+
+
 def _expected(plan: Any) -> str:
     """Cost and time from earlier tries, where they are known."""
     parts = []
@@ -203,6 +216,25 @@ def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
         yield progress
 
 
+@contextlib.contextmanager
+def gold_progress(out: Console, launcher: Launcher) -> Iterator[None]:
+    """Bars on a terminal; elsewhere a line at the start and after each tenth of the pairs."""
+    if out.is_terminal:
+        with progress_bars(out, launcher):
+            yield
+        return
+    told: dict[Cell, tuple[int, int]] = {}
+
+    def follow(cell: Cell, stage: StageProgress) -> None:
+        now = (stage.total, 10 * stage.ended // stage.total if stage.total else 10)
+        if told.get(cell) != now:
+            told[cell] = now
+            out.print(f"{cell.setting}: {describe(stage)}")
+
+    launcher.listen(follow)
+    yield
+
+
 def run_first(launcher: Launcher, out: Console) -> bool:
     """Materialise what cells wait for: the subset and, on Docker, its images. Whether that went well."""
     first = launcher.run_subset()
@@ -218,7 +250,8 @@ def run_gold(launcher: Launcher, out: Console) -> int:
     """Materialise the gold baseline; 1 if it could not be."""
     if not run_first(launcher, out):
         return 1
-    ran = launcher.run_gold()
+    with gold_progress(out, launcher):
+        ran = launcher.run_gold()
     said = ran.metadata.get("gold_baseline") or {}
     figures = ", ".join(f"{said[name]} {name.replace('_', ' ')}" for name in GOLD_FIGURES if said.get(name))
     if ran.error:

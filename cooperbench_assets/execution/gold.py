@@ -210,11 +210,14 @@ def read_gold(job: CellJob) -> list[GoldRow]:
     return rows
 
 
-def second_is_owed(job: CellJob) -> bool:
-    """Whether a pair with a clean first verdict has no second one."""
-    given: Mapping[Pair, Mapping[int, Verdict]] = read_verdicts(job.run_dir, job.mode)
-    first = [row.pair for row in read_gold(job) if row.first in ("pass", "fail")]
-    return any(FIRST_ROUND not in given.get(pair, {}) or not given[pair][FIRST_ROUND].done for pair in first)
+def to_judge(job: CellJob) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Pairs whose solution has no clean first verdict, and those with one that have no second. Nothing is changed."""
+    rows = read_gold(job) if job.run_dir.is_dir() else []
+    given: Mapping[Pair, Mapping[int, Verdict]] = read_verdicts(job.run_dir, job.mode) if rows else {}
+    first = {row.pair for row in rows if row.first in ("pass", "fail")}
+    done = {pair for pair in first if FIRST_ROUND in given.get(pair, {}) and given[pair][FIRST_ROUND].done}
+    pairs = job.subset.pairs
+    return tuple(pair for pair in pairs if pair not in first), tuple(pair for pair in pairs if pair in first - done)
 
 
 def unsound(job: CellJob) -> dict[str, str] | None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cooperbench_assets.automation.decide import (
     LONGEST_PAUSE,
+    LONGEST_WAIT,
     CellState,
     Decision,
     Launch,
@@ -21,6 +22,7 @@ from cooperbench_assets.automation.decide import (
     decide,
     pause,
     rounds_of,
+    wait_for_round,
 )
 from cooperbench_assets.store.cells import Cell
 
@@ -155,3 +157,20 @@ def test_a_launch_is_asked_for_only_where_nothing_speaks_against_it(any_state: C
     assert not any_state.done_already
     assert any_state.fruitless < 3
     assert "run_logs" not in decision.assets or any_state.money is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "wait"),
+    [
+        ({}, None),
+        (OWED, timedelta()),
+        ({"evaluations": ("a/1/f1_f2",), "money": "the budget is reached"}, timedelta()),
+        ({**OWED, "money": "the budget is reached"}, None),
+        ({**OWED, "problem": "no dataset"}, None),
+        ({**OWED, "not_before": NOON + timedelta(seconds=20)}, timedelta(seconds=20)),
+        ({**OWED, "not_before": NOON + LONGEST_WAIT + timedelta(seconds=1)}, None),
+        ({"waiting": {"a/1/f1_f2": "auth"}}, None),
+    ],
+)
+def test_a_command_goes_on_where_a_retry_can_help_soon(changes: dict[str, Any], wait: timedelta | None) -> None:
+    assert wait_for_round(state(**changes)) == wait

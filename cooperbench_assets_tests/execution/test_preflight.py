@@ -14,7 +14,7 @@ import pytest
 from cooperbench_assets.execution import preflight
 from cooperbench_assets.execution.cell import run_agents, run_evaluations
 from cooperbench_assets.execution.errors import LaunchError
-from cooperbench_assets.execution.gold import gold_job, read_gold, second_is_owed, seed, unsound
+from cooperbench_assets.execution.gold import gold_job, read_gold, seed, to_judge, unsound
 from cooperbench_assets.execution.job import CellJob, Preflight
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.servers import close_servers
@@ -127,7 +127,7 @@ def test_agents_are_not_bought_for_pairs_whose_own_solution_fails_until_that_is_
     rows = read_gold(gold)
     assert {row.first for row in rows} == {"fail"}
     assert all(row.sound is False and row.second is None for row in rows)
-    assert second_is_owed(gold)
+    assert to_judge(gold)[1]
 
     said = refusal(job)
     assert "the own solution of 6 pairs fails or flakes in gold_baseline" in said

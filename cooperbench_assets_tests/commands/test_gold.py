@@ -1,0 +1,92 @@
+"""The gold baseline from the command line: its plan, its progress, what it names, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import chdir
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+from dagster._core.instance.ref import InstanceRef
+
+from cooperbench_assets.demo import build_dataset
+from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.projects import add_experiment, environment, make_project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cooperbench_assets.project import Project
+    from cooperbench_assets_tests.commands.place import Place
+
+CODE = "from cooperbench_assets.cli import main; main()"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def servers_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    yield
+    close_servers()
+
+
+def files(project: Project) -> set[Path]:
+    return {file for file in project.data.rglob("*") if "dataset" not in file.parts}
+
+
+def test_a_dry_run_shows_the_plan_and_a_run_its_progress_and_each_solution_that_fails(place: Place) -> None:
+    dataset = place.project.root / "data/demo/dataset"
+    build_dataset(dataset)
+    (dataset / "inkline_task" / "task3" / "combined.patch").write_text("")
+    add_experiment(place.project, "mine", demo_attributes(agent="toy", external_agents=["tests_need_none"]))
+    before = files(place.project)
+    planned = place.run("materialize", "mine", "--gold", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert planned.stdout.splitlines() == [
+        f"gold-{mode}: 6 first and 6 second evaluations of the dataset's own solutions to run"
+        for mode in ("solo", "coop")
+    ]
+    assert files(place.project) == before, "nothing was written"
+
+    done = place.run("materialize", "mine", "--gold")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    for mode in ("solo", "coop"):
+        assert any(line.startswith(f"gold-{mode}: 6 of 6 pairs done") for line in lines)
+    assert any("inkline_task/3/" in line and " solo: fail" in line for line in lines)
+
+    again = place.run("materialize", "mine", "--gold", "--dry-run")
+    assert again.stdout.splitlines()[0].startswith("gold-solo: 0 first and 0 second evaluations")
+
+
+def test_ctrl_c_ends_a_gold_baseline_as_interrupted_and_its_run_as_cancelled(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", {"mine": demo_attributes()})
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, "materialize", "mine", "--gold"],
+        cwd=project.root,
+        env=environment(project),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("gold-solo: ") for line in process.stdout), process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.strip().endswith("Interrupted")
+    assert "Traceback" not in errors
+    assert run_statuses(project, "gold_baseline") == ["CANCELED"]
+
+
+def run_statuses(project: Project, asset: str) -> list[str]:
+    """How the runs of an asset ended."""
+    with chdir(project.root), dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(project.root))) as instance:
+        runs = instance.get_runs()
+    chosen = [run for run in runs if dg.AssetKey(["mine", asset]) in (run.asset_selection or ())]
+    return [run.status.value for run in chosen]
