@@ -278,8 +278,9 @@ def _ended_so_before(reading: PairReading) -> bool:
     repeats = [
         attempt for attempt in evals if attempt.family in REPEAT_FAILS and attempt.patch_sha256 == reading.patch_sha256
     ]
-    latest = tries.last(evals, "eval")
-    return len(repeats) > (1 if latest in repeats else 0)
+    # The present verdict is no repeat of itself: a later try that runs, or that ended otherwise, has replaced none.
+    wrote = [attempt for attempt in evals if attempt.outcome == "completed" or attempt.family in REPEAT_FAILS]
+    return len(repeats) > (1 if tries.last(wrote, "eval") in repeats else 0)
 
 
 def _hollow(evaluation: Evaluation) -> bool:

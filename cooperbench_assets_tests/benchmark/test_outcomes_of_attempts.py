@@ -46,12 +46,29 @@ def test_the_same_patch_timing_out_again_is_a_fail(solo: Tree) -> None:
     assert found.retryable is None
 
 
-@pytest.mark.parametrize("present", [{"outcome": "running"}, {"outcome": "completed", "family": None}])
-def test_the_try_that_is_being_judged_need_not_be_recorded_as_timed_out(solo: Tree, present: dict[str, Any]) -> None:
+def test_the_try_that_is_being_judged_need_not_be_recorded_as_timed_out(solo: Tree) -> None:
     sha = struck_by_a_timeout(solo)
     record(solo, 1, sha)
-    record(solo, 2, sha, **({"family": None} | present))
+    record(solo, 2, sha, outcome="completed", family=None)
     assert outcome(solo).reason == "test_timeout"
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"outcome": "running", "family": None},
+        {"outcome": "interrupted", "family": "interrupted"},
+        {"outcome": "infra_error", "family": "engine"},
+    ],
+)
+def test_a_later_try_that_wrote_no_verdict_makes_no_repeat_of_the_first_timeout(
+    solo: Tree, later: dict[str, Any]
+) -> None:
+    sha = struck_by_a_timeout(solo)
+    record(solo, 1, sha)
+    record(solo, 2, sha, **later)
+    found = outcome(solo)
+    assert (found.outcome, found.retryable) == ("infra_error", True)
 
 
 def test_a_timeout_of_another_patch_is_no_repeat(solo: Tree) -> None:
