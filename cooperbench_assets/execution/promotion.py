@@ -11,6 +11,8 @@ whether it has happened, so an interrupted promotion is finished by doing it aga
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,11 +20,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from cooperbench_assets.execution.attempts import Attempt, write_attempt
-from cooperbench_assets.files import write_atomically
+from cooperbench_assets.files import sync, sync_all, write_atomically
 from cooperbench_assets.stops import reach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 JOURNAL: Final = "promotion.json"
 """Lies in the try's folder while its files are on their way."""
@@ -115,6 +117,8 @@ def _run(promotion: Promotion, out: Iterable[tuple[str, Path]], into: Sequence[s
         out=[_move(run_dir, pair_dir / name, _free(target / _safe(name))) for name, target in out],
         into=[_move(run_dir, promotion.staged / name, pair_dir / name) for name in into],
     )
+    # Else a power cut leaves them empty in their new place.
+    sync_all([file for name in into for file in _regular_files(promotion.staged / name)])
     write_atomically(promotion.folder / JOURNAL, msgspec.json.encode(journal))
     reach("promote:journal")
     _renames(run_dir, promotion.folder, journal)
@@ -133,10 +137,21 @@ def _renames(run_dir: Path, folder: Path, journal: Journal) -> None:
         with contextlib.suppress(FileNotFoundError):  # It went in before the interruption.
             source.rename(target)
         reach(f"promote:{source.name if source.name in (RESULT, VERDICT) else 'file'}-in")
+    for touched in {(run_dir / move.target).parent for move in journal.into}:
+        sync(touched)
     write_attempt(folder, journal.attempt)
     reach("promote:attempt")
     (folder / JOURNAL).unlink(missing_ok=True)
     reach("promote:done")
+
+
+def _regular_files(place: Path) -> Iterator[Path]:
+    """A file, or all that lie in a folder; what is a link, a pipe or a device holds no bytes of ours."""
+    inside = (Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+    for file in (place, *inside):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISREG(file.lstat().st_mode):
+                yield file
 
 
 def _move(run_dir: Path, source: Path, target: Path) -> Move:

@@ -84,6 +84,27 @@ def assert_promoted(root: Path) -> None:
     assert (record.outcome, record.promoted) == ("completed", True)
 
 
+def test_the_disk_holds_the_new_files_before_the_journal_and_their_names_before_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lay(tmp_path)
+    (made.staged / "git").mkdir()
+    (made.staged / "git" / "new.txt").write_text("new")
+    synced: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    promote_agents(made)
+    journal = next(n for n, place in enumerate(synced) if place.name.startswith(f".{JOURNAL}"))
+    record = next(n for n, place in enumerate(synced) if place.name.startswith(".attempt.json"))
+    assert set(synced[:journal]) == {made.staged / name for name in (*NEW, "git/new.txt")}
+    assert made.pair_dir in synced[journal:record]
+
+
 def test_new_files_take_the_place_of_the_old_ones_which_go_to_their_try(tmp_path: Path) -> None:
     promote_agents(lay(tmp_path))
     assert_promoted(tmp_path)

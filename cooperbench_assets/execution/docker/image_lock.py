@@ -6,11 +6,11 @@ What belongs here: writing it, reading it, and comparing images with it. What do
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -86,9 +86,7 @@ def update_lock(path: Path, records: Iterable[ImageRecord], *, accept: bool = Fa
 def _write(path: Path, lock: Mapping[str, str]) -> None:
     content = {"version": VERSION, "images": {image: {"identity": lock[image]} for image in sorted(lock)}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}")
-    new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    new.replace(path)
+    write_atomically(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def image_rows(
