@@ -145,8 +145,8 @@ class BoundExperiment:
             planned=cell.cell in self.planned,
             run_name=cell.run_name,
             messaging=cell.messaging,
-            # Of runs that were made elsewhere, only a person's word that they shared a git server is known.
-            git=cell.git or None if self.spec.execution == "none" else cell.git,
+            # A run that was made here says it in its record; of others only a person's word that they did is known.
+            git=cell.git or None,
             gold=cell.gold,
             execution=self.spec.execution,
             read_at=datetime.now(UTC).replace(tzinfo=None),

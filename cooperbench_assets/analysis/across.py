@@ -100,12 +100,27 @@ def _reasons(frames: Frames, cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl
         found = found.join(differing, on=_KEY, how="left")
     several = pl.col("model").is_not_null() & pl.col("others").is_not_null()
     caution = pl.format("besides the model, {}: a difference has more than one possible cause", "others")
+    found = found.join(_unknown_git(used, contrasts), on=_KEY, how="left")
     found = found.join(_plans(frames, used, contrasts), on=_KEY, how="left").with_columns(
         refused=joined_reasons(pl.col("refused"), pl.col("plans")),
         differs=joined_reasons(pl.col("model"), pl.col("others")),
-        caution=pl.when(several).then(caution),
+        caution=joined_reasons(pl.when(several).then(caution), pl.col("git_unknown")),
     )
-    return with_sides(found, refused_settings(compared_cells(cells)).rename(_SWAPPED)).drop("model", "others", "plans")
+    return with_sides(found, refused_settings(compared_cells(cells)).rename(_SWAPPED)).drop(
+        "model", "others", "plans", "git_unknown"
+    )
+
+
+def _unknown_git(used: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
+    """Per contrast ``git_unknown``: a sentence where it is not on record whether agents of a side shared a server."""
+    lacking = used.filter(pl.col("git").is_null() & (pl.col("mode") != "solo")).select("experiment", "setting").unique()
+    sides = [
+        contrasts.select(*_KEY, pl.col(side).alias("setting")).join(lacking, on=["experiment", "setting"])
+        for side in ("setting_a", "setting_b")
+    ]
+    names = pl.col("setting").sort().str.join(" and ")
+    text = pl.format("whether agents shared a git server is not known of {}, so that it cannot be said to agree", names)
+    return pl.concat(sides).group_by(_KEY).agg(git_unknown=text)
 
 
 def _plans(frames: Frames, used: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:

@@ -258,6 +258,9 @@ def _made(
     made = {key: value for key, value in present.items() if key not in _NOT_OF_THE_RUN}
     if stage == "eval" and has_results:
         made.update({key: old[key] for key in _AGENTS_OWN if key in old})
+    if has_results and old.get("origin", "adopted") == "adopted" and old.get("git") is None and not present.get("git"):
+        # defs.yaml is silent, and so is the run: that its agents shared no git server is no fact.
+        made["git"] = None
     return {**made, KEY: made_with(stage, old, present, there=there)}
 
 

@@ -25,7 +25,9 @@ def _frames(tables: dict[tuple[str, str], dict[tuple[int, int], str]], **of_b: A
     cells = [dict(zip(("experiment", "setting", "seed"), key, strict=True)) for key in keys]
     return {
         "pairs": pairs_frame(*rows),
-        "provenance": provenance(*(cell | (of_b if cell["experiment"] == "b" else {}) for cell in cells)),
+        "provenance": provenance(
+            *(cell | {"git": False} | (of_b if cell["experiment"] == "b" else {}) for cell in cells)
+        ),
     }
 
 
@@ -100,6 +102,25 @@ def test_settings_of_one_name_that_work_in_other_ways_are_refused() -> None:
     assert row["refused"] == "messaging differs: false / true"
     assert row["statement"] == "coop: a and b are not compared: messaging differs: false / true"
     assert [row[name] for name in ("difference", "low", "p", "robust")] == [None] * 4
+
+
+@pytest.mark.parametrize("git_a", [None, False, True])
+def test_a_git_server_that_is_not_on_record_is_said_to_be_unknown(git_a: bool | None) -> None:
+    frames = _frames({("a", "coop"): FIRST, ("b", "coop"): SECOND})
+    of_b = pl.col("experiment") == "b"
+    git = pl.when(~of_b).then(pl.lit(git_a, pl.Boolean)).alias("git")
+    frames["provenance"] = frames["provenance"].with_columns(git)
+    (row,) = _headline(frames)
+    names = "a and b" if git_a is None else "b"
+    said = f"whether agents shared a git server is not known of {names}, so that it cannot be said to agree"
+    assert row["caution"] == said
+    assert (row["refused"], row["headline"]) == (None, True)
+
+
+def test_agents_alone_share_no_git_server_whose_record_could_be_missed() -> None:
+    frames = _frames({("a", "solo"): FIRST, ("b", "solo"): SECOND})
+    frames["provenance"] = frames["provenance"].with_columns(pl.lit(None, pl.Boolean).alias("git"))
+    assert _headline(frames)[0]["caution"] is None
 
 
 def test_experiments_that_plan_other_pairs_are_refused_where_no_hash_says_so() -> None:

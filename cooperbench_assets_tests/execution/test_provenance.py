@@ -199,6 +199,25 @@ def test_a_run_whose_first_results_came_from_elsewhere_is_called_adopted(made: C
     assert provenance.read_provenance(made.run_dir)["origin"] == "adopted"
 
 
+@pytest.mark.parametrize("stage", ["agent", "eval"])
+@pytest.mark.parametrize("old", [{}, {"origin": "adopted"}])
+def test_a_launch_of_an_adopted_run_claims_no_git_server_nor_its_absence(
+    made: CellJob, stage: Stage, old: dict[str, Any]
+) -> None:
+    if old:
+        made.run_dir.mkdir(parents=True)
+        provenance.write_provenance(made.run_dir, old)
+    for _ in range(2):
+        begin(made, stage, results=True)
+        assert provenance.read_provenance(made.run_dir)["git"] is None
+
+
+def test_a_run_that_was_made_here_says_whether_its_agents_shared_a_git_server(made: CellJob) -> None:
+    begin(made)
+    begin(made, "eval", results=True)
+    assert provenance.read_provenance(made.run_dir)["git"] is False
+
+
 @pytest.mark.parametrize("content", [None, "config: [unclosed"])
 def test_an_agent_config_that_the_harness_would_only_warn_about_is_an_error(made: CellJob, content: str | None) -> None:
     assert made.agent_config is not None

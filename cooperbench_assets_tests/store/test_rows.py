@@ -353,6 +353,7 @@ def test_real_runs_read_as_they_should(real_logs: Path, flash_subset: Path, run:
     assert counts["cost_usd"] == pytest.approx(REAL[run][-1], abs=0.005)
     assert (counts["missing"], counts["stale"], made["quarantine"].height) == (0, 0, 0)
     assert sum(REAL[run][2:7]) == 50
+    assert made["provenance"]["git"].to_list() == [None]
     assert table.filter((pl.col("outcome") == "fail") & (pl.col("agents_failed") > 0)).height == 0
     assert table.filter((pl.col("outcome") == "infra_error") & pl.col("evidence").is_null()).height == 0
 
