@@ -115,7 +115,6 @@ def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_ow
 
     monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(tmp_path))
     (tmp_path / "dagster.yaml").touch()
-    bound.project.defs.mkdir(parents=True)
     done = CliRunner().invoke(cli, ["report", "made", "other"])
     assert done.exit_code == 1
     assert "cannot be set side by side, subset differs" in done.stderr
