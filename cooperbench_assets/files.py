@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+UNFINISHED: Final = ".tmp"
+"""How the name of a file ends that is not yet in its place; it begins with a dot."""
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -23,7 +26,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         content: What it holds.
         durable: Whether the disk must hold it before this returns. Otherwise a power cut may leave the file empty.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("xb") as file:
             file.write(content)

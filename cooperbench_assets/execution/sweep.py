@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cooperbench_assets.benchmark.attempts import FILE
+from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE
 from cooperbench_assets.execution import promotion, staging
 from cooperbench_assets.execution.attempts import folder_name, of_stage, scan_attempts
 from cooperbench_assets.execution.job import STAGING
 from cooperbench_assets.execution.processes import kill_recorded, process_identity
 from cooperbench_assets.execution.tries import left_behind, settle
+from cooperbench_assets.files import UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,6 +47,7 @@ def sweep(job: CellJob) -> Swept:
     """Put a cell right; called under its lock, so whatever runs there has lost its launch."""
     attempts = scan_attempts(job.run_dir, job.mode)
     swept = Swept(attempts)
+    _remove_unfinished_writes(job.run_dir.glob(f".*{UNFINISHED}"))
     # A launch removes its staging folder last: without one, and with an end in every record, nothing is amiss.
     staged = (job.run_dir / STAGING).is_dir()
     if not staged and all(one.ended_at is not None for tries in attempts.values() for one in tries):
@@ -62,7 +64,14 @@ def sweep(job: CellJob) -> Swept:
             tries[tries.index(attempt)] = settled.attempt
             swept.repaired["interrupted" if settled.attempt.outcome == "interrupted" else "completed"] += 1
     staging.clear(job.run_dir)
+    _remove_unfinished_writes((job.run_dir / ATTEMPTS).rglob(f".*{UNFINISHED}"))
     return swept
+
+
+def _remove_unfinished_writes(files: Iterable[Path]) -> None:
+    """Remove what a process that was killed in the middle of `write_atomically` left beside the file."""
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _reap(job: CellJob, attempts: Mapping[Pair, Iterable[Attempt]]) -> int:

@@ -151,6 +151,17 @@ def test_a_run_killed_at_a_named_step_is_gone_on_with(
     assert not living(tmp_path)
 
 
+def test_what_a_kill_in_the_middle_of_a_write_left_is_removed_by_the_next_run(core_toy: Toy, tmp_path: Path) -> None:
+    process = start(core_toy, tmp_path, "launch:agent-running#3")
+    process.communicate(timeout=120)
+    job = make(core_toy, tmp_path)
+    folder = next((job.run_dir / "attempts").rglob("attempt.json")).parent
+    for place in (job.run_dir / ".provenance.json.0123abcd.tmp", folder / ".attempt.json.0123abcd.tmp"):
+        place.write_text("{")
+    finish(job)
+    nothing_left(job)
+
+
 def test_a_run_killed_at_random_moments_is_gone_on_with(core_toy: Toy, tmp_path: Path, undisturbed: CellJob) -> None:
     chance = random.Random(4)
     for _ in range(3):
