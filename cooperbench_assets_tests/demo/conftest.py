@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import warnings
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ def harness() -> ModuleType:
         import cooperbench.runner.coop
         import cooperbench.runner.solo
 
+        # Another test of this process may have imported the package before, and it looks for agents only once.
+        importlib.import_module(DEMO_MODULE)
     return cooperbench
 
 
