@@ -1,11 +1,13 @@
 # Every target sets up .venv by itself if it is missing or older than the lock files.
 .DELETE_ON_ERROR:
-.PHONY: .venv demo test test-fast lint format ui perf screenshots figures lock clean
+.PHONY: .venv demo test test-fast lint format ui perf soak screenshots figures lock clean
 
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 WORKERS ?= auto
 PORT ?= 3000
+MINUTES ?= 30
+SEED ?= 1
 
 demo: .venv/.ready  ## run the built-in experiment, from agents to the results store
 	$(BIN)/cooperbench-assets demo
@@ -32,6 +34,9 @@ ui: .venv/.ready  ## the Dagster web UI on http://127.0.0.1:3000, or at another 
 
 perf: .venv/.ready  ## measurements, with floors and peers in the same run
 	$(BIN)/python -m perf
+
+soak: .venv/.ready  ## random faults against real runs: make soak MINUTES=30 SEED=1 SOAK="--execution docker"
+	$(BIN)/python -m perf.soak --minutes $(MINUTES) --seed $(SEED) $(SOAK)
 
 screenshots: .venv/.ready  ## the pictures in docs/, from the real UI in Chromium
 	$(BIN)/python -m cooperbench_assets_tests.screenshots docs
