@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -37,8 +38,8 @@ def main() -> int:
                 soak.run()
             finally:
                 driver.stop()
-            if soak.broken and arguments.keep_output:
-                arguments.keep_output.write_bytes((root / "output.log").read_bytes())
+            if soak.broken and arguments.keep:
+                shutil.copytree(root, arguments.keep, symlinks=True, ignore_dangling_symlinks=True)
     run = SoakRun(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         seed=arguments.seed,
@@ -72,7 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=40, help="pairs a cell, at most 100 (40)")
     parser.add_argument("--longest-stop", type=float, default=150, metavar="SECONDS", help="of a stopped process (150)")
     parser.add_argument("--scratch", type=Path, help="folder for what is made; the system's temporary one if not given")
-    parser.add_argument("--keep-output", type=Path, metavar="FILE", help="what commands printed, if something failed")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy everything here if something did not hold")
     parser.add_argument("--dry", action="store_true", help="print only: keep no run, write no page")
     return parser.parse_args()
 

@@ -53,6 +53,9 @@ class Ledger:
     verdicts: dict[Path, str] = field(default_factory=dict)
     """Hash of each accepted verdict's files, by the pair's folder."""
 
+    seen: dict[Path, tuple[Any, ...]] = field(default_factory=dict)
+    """What the pair came to when its verdict was accepted."""
+
     attempts: dict[Path, tuple[Any, ...]] = field(default_factory=dict)
     """How each try that has ended was recorded, by its file."""
 
@@ -61,7 +64,8 @@ class Ledger:
         broken = Broken()
         for folder, known in self.verdicts.items():
             if (now := _verdict_hash(folder)) != known:
-                broken.lost.append(f"the verdict in {folder} {'is gone' if now is None else 'changed'}")
+                what = "is gone" if now is None else "changed"
+                broken.lost.append(f"the verdict in {folder} {what}; it was {self.seen[folder]}")
         for file, record in self.attempts.items():
             if (present := _ended(file)) != record:
                 broken.lost.append(f"{file}: was recorded as {record}, is now {present}")
@@ -76,7 +80,7 @@ class Ledger:
         for (setting, pair), row in self.place.verdicts().items():
             folder = self.place.pair_dir(setting, pair)
             if row[0] in ("pass", "fail") and folder not in self.verdicts and (made := _verdict_hash(folder)):
-                self.verdicts[folder] = made
+                self.verdicts[folder], self.seen[folder] = made, row
 
 
 def _verdict_hash(folder: Path) -> str | None:

@@ -9,7 +9,6 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -115,9 +114,10 @@ class Soak:
         time.sleep(self.chance.uniform(0.05, 1.2))
         kinds = kinds_for(self.driver, self.place)
         (kind,) = self.chance.choices(kinds, [one.weight for one in kinds])
-        if kind.inject(scene) is None:
+        if (done := kind.inject(scene)) is None:
             return
         hits.append(Hit(kind.name, time.time()))
+        log(self.place, f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {kind.name}: {done}")
         self.faults.setdefault(kind.name, Injected(kind.name)).count += 1
         self.broken.add(after_fault(ledger, self.driver))
 
@@ -165,4 +165,7 @@ def say(text: str) -> None:
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
-Said = Callable[[str], None]
+def log(place: Place, text: str) -> None:
+    """One line among what the commands print, for whoever looks for a cause."""
+    with (place.root / "output.log").open("a") as file:
+        file.write(f"=== {text}\n")
