@@ -101,8 +101,8 @@ class Driver(ABC):
         return [one for one in self.tree() if _is_server(one) and STAGING not in _cwd(one)]
 
     def children(self) -> list[psutil.Process]:
-        """Processes that work on one pair each: their working folder is a staging folder itself."""
-        return [one for one in self.tree() if _is_server(one) and STAGING in _cwd(one)]
+        """Processes that work on one pair each: leaders of a session whose working folder is a staging folder."""
+        return [one for one in self.tree() if _is_server(one) and STAGING in _cwd(one) and _leads(one)]
 
     def working(self) -> bool:
         """Whether a pair is being worked on."""
@@ -196,6 +196,14 @@ def wait_until(what: object, seconds: float, nap: float = 0.05) -> bool:
 
 def _is_server(process: psutil.Process) -> bool:
     return any("server.py" in word or word.endswith("execution.server") for word in _words(process))
+
+
+def _leads(process: psutil.Process) -> bool:
+    """Whether a process leads its session. What a child forks has its command line until it becomes a program."""
+    try:
+        return os.getsid(process.pid) == process.pid
+    except OSError:
+        return False
 
 
 def _words(process: psutil.Process) -> list[str]:
