@@ -6,10 +6,10 @@ readings are judged, checked or stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS, overlaps_of
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, read_bytes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.benchmark.logtree import RunReading
+    from cooperbench_assets.checks.finding import Finding
     from cooperbench_assets.execution.progress import Progress
     from cooperbench_assets.project import Project
     from cooperbench_assets.redaction import Redactor
@@ -37,6 +38,21 @@ if TYPE_CHECKING:
 
 class MissingInputError(RuntimeError):
     """Something that an asset needs is not on disk; the message names it and the remedy."""
+
+
+@dataclass(slots=True)
+class CellSaid:
+    """What the assets of one cell said of it when it was read."""
+
+    spec: CellSpec
+    metadata: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By asset that was materialised."""
+
+    failed_checks: list[tuple[str, Finding]] = field(default_factory=list)
+    """Asset and check, with what was found."""
+
+    problem: str | None = None
+    """Why it was not read to its end, and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,9 @@ class BoundExperiment:
     listener: Callable[[Cell, Progress], None] | None = None
     """Called with the progress of a stage of a cell that runs in this process. An `Exception` that it raises is logged,
     anything else ends the stage."""
+
+    on_read: Callable[[CellSaid], None] | None = None
+    """Called with each cell that is read in this process; what it raises ends the reading."""
 
     @property
     def logs(self) -> Path:

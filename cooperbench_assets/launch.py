@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
-from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key
+from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key, partitions_of
 from cooperbench_assets.automation.dead import report_dead_runs
 from cooperbench_assets.automation.decide import wait_for_round
 from cooperbench_assets.automation.look import look
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.automation.runs import PARTITION_TAG, RANGE_TAGS, READ_AGAIN, job_name, said_by
+from cooperbench_assets.bound import BoundExperiment, CellSaid
+from cooperbench_assets.checks.reporting import sample_lines
 from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.experiment import experiment_definitions
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
+
+T = TypeVar("T")
 
 CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
 """What a run of a cell materialises."""
@@ -136,10 +140,12 @@ class Launcher:
         self._listener: Callable[[Cell, Progress], None] | None = None
         self._cancelled = threading.Event()
         self._run_ids: set[str] = set()
-        self.bound = BoundExperiment(name, spec, project, listener=self._tell)
+        self._heard: Callable[[CellSaid], None] | None = None
+        self.bound = BoundExperiment(name, spec, project, listener=self._tell, on_read=self._hear)
         self._stack = contextlib.ExitStack()
         self._instance: dg.DagsterInstance | None = None
         self._definitions = experiment_definitions(self.bound)
+        self._everything = self._definitions.resolve_implicit_global_asset_job_def()
 
     def __enter__(self) -> Self:
         os.environ.setdefault("DAGSTER_HOME", str(self.bound.project.root))
@@ -166,6 +172,12 @@ class Launcher:
         if self._listener is not None:
             self._listener(cell, progress)
 
+    def _hear(self, said: CellSaid) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled
+        if self._heard is not None:
+            self._heard(said)
+
     def run_subset(self) -> Ran:
         """Materialise subset_pairs, and task_images where the experiment runs on Docker: cells wait for both."""
         images = ["task_images"] if self.bound.spec.execution == "docker" else []
@@ -177,13 +189,7 @@ class Launcher:
         Raises:
             KeyboardInterrupt: after SIGINT or SIGTERM, when the run has ended.
         """
-        with _terminable(), ThreadPoolExecutor(1, thread_name_prefix="gold") as threads:
-            future = threads.submit(self._run, ["gold_baseline"])
-            try:
-                return future.result()
-            except BaseException:
-                self._end(threads)
-                raise
+        return self._in_thread(lambda: self._run(["gold_baseline"]))
 
     def run_cell(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Ran:
         """Materialise run_logs, eval_outputs and pair_results of a cell.
@@ -226,7 +232,7 @@ class Launcher:
             running: set[Future[CellRan]] = {threads.submit(work, cell, 1, 0.0) for cell in cells}
             try:
                 while running:
-                    ended, running = wait(running, return_when=FIRST_COMPLETED)
+                    ended, running = _wait(running)
                     for one in (future.result() for future in ended):
                         if one.pause_seconds is not None:
                             running.add(threads.submit(work, one.cell, one.round + 1, one.pause_seconds))
@@ -263,6 +269,68 @@ class Launcher:
         threads.shutdown(cancel_futures=True)
         self._cancelled.clear()
 
+    def read_cells(self, cells: Sequence[CellSpec], tell: Callable[[CellRan], None]) -> list[Ran]:
+        """Materialise the subset and read cells of an experiment that runs none.
+
+        There are as few runs as stretches of neighbouring partitions.
+
+        Args:
+            cells: The cells.
+            tell: Called with each cell as it is read.
+
+        Returns:
+            The runs. One that failed before it came to its cells has told of none.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT or SIGTERM, when the run has ended as cancelled.
+        """
+        return self._in_thread(lambda: list(self._read_all(stretches(self.bound, cells), tell)))
+
+    def _read_all(self, all_keys: Sequence[Sequence[str]], tell: Callable[[CellRan], None]) -> Iterator[Ran]:
+        first = ["subset_pairs"]  # In the first run alone: a run of its own for it costs as much as six cells.
+        for keys in all_keys:
+            yield self._read([*first, *CELL_ASSETS], keys, tell)
+            first = []
+
+    def _read(self, assets: Sequence[str], keys: Sequence[str], tell: Callable[[CellRan], None]) -> Ran:
+        ends = {PARTITION_TAG: keys[0]} if len(keys) == 1 else dict(zip(RANGE_TAGS, (keys[0], keys[-1]), strict=True))
+        with self._hearing(tell):
+            return self._run(assets, tags=ends)
+
+    def read_again(self, tell: Callable[[CellRan], None]) -> Ran:
+        """Read every cell of an experiment that runs pairs, and run none; `tell` is called as by `read_cells`."""
+        with self._hearing(tell):
+            return self._in_thread(lambda: self._run((), job=job_name(self.bound.name, READ_AGAIN)))
+
+    def _in_thread(self, work: Callable[[], T]) -> T:
+        """Work in a thread of its own: of the main thread's interrupt, Dagster would make a run that failed."""
+        with _terminable(), ThreadPoolExecutor(1, thread_name_prefix="run") as threads:
+            future = threads.submit(work)
+            try:
+                _wait({future})
+                return future.result()
+            except BaseException:
+                self._end(threads)
+                raise
+
+    @contextlib.contextmanager
+    def _hearing(self, tell: Callable[[CellRan], None]) -> Iterator[None]:
+        """Have `tell` called with each cell that is read meanwhile."""
+
+        def hear(said: CellSaid) -> None:
+            failed = tuple(
+                (name, _text(finding.description, sample_lines(finding), finding.remedy))
+                for name, finding in said.failed_checks
+            )
+            ran = Ran("", tuple(said.metadata), said.problem, failed, said.metadata)
+            tell(CellRan(said.spec, ran, round=1, pause_seconds=None))
+
+        self._heard = hear
+        try:
+            yield
+        finally:
+            self._heard = None
+
     def _cancel(self) -> None:
         """Have every run end soon, as cancelled; one that nobody had cancelled would be recorded as failed."""
         assert self._instance is not None
@@ -280,19 +348,27 @@ class Launcher:
         """Materialise the report."""
         return self._run(["report"])
 
-    def _run(self, assets: Sequence[str], cell: Cell | None = None, ops: Mapping[str, Any] | None = None) -> Ran:
-        job = self._definitions.resolve_implicit_global_asset_job_def()
+    def _run(
+        self,
+        assets: Sequence[str],
+        cell: Cell | None = None,
+        ops: Mapping[str, Any] | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        job: str | None = None,
+    ) -> Ran:
+        chosen = self._definitions.resolve_job_def(job) if job else self._everything
         run_id = make_new_run_id()
         self._run_ids.add(run_id)
         try:
-            result = job.execute_in_process(
+            result = chosen.execute_in_process(
                 run_config={"ops": dict(ops or {}), "loggers": QUIET},
                 instance=self._instance,
                 partition_key=None if cell is None else partition_key(cell),
-                asset_selection=[asset_key(self.bound.name, asset) for asset in assets],
+                asset_selection=[asset_key(self.bound.name, asset) for asset in assets] or None,
                 raise_on_error=False,
                 run_id=run_id,
-                tags={"cooperbench-assets/launched-by": "command line", HOST_TAG: namespace()},
+                tags={"cooperbench-assets/launched-by": "command line", HOST_TAG: namespace(), **(tags or {})},
             )
         except dg.DagsterExecutionInterruptedError as error:
             raise KeyboardInterrupt from error  # Dagster's own name for SIGINT in the main thread.
@@ -307,6 +383,25 @@ def _of_further_round(config: Mapping[str, Any] | None) -> dict[str, Any]:
     """Run config of a launch that nobody asked for by itself; counters are reset once."""
     kept = {name: value for name, value in (config or {}).items() if name != "new_campaign"}
     return {**kept, "automatic": True}
+
+
+def stretches(bound: BoundExperiment, cells: Sequence[CellSpec]) -> list[list[str]]:
+    """The partitions of some cells, those that lie side by side together: what one run can be about."""
+    chosen = {partition_key(cell.cell) for cell in cells}
+    together = groupby(partitions_of(bound.spec).get_partition_keys(), key=chosen.__contains__)
+    return [list(keys) for wanted, keys in together if wanted]
+
+
+def _wait(running: set[Future[T]]) -> tuple[set[Future[T]], set[Future[T]]]:
+    """Wait until one of them ends; those that have, and the others.
+
+    Every second this thread looks up for itself: once Polars has run a query, it handles SIGINT in a way that
+    interrupts no waiting for a lock, and Ctrl-C would be heard when a cell ends, hours later.
+    """
+    while True:
+        ended, others = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+        if ended:
+            return ended, others
 
 
 @contextlib.contextmanager
@@ -326,7 +421,7 @@ def _terminable() -> Iterator[None]:
 def _is_interrupt(event: dg.DagsterEvent) -> bool:
     """Whether SIGINT in the main thread ended a step: Dagster tells of it as of a failure."""
     error = event.step_failure_data.error if event.is_step_failure else None
-    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+    return error is not None and error.cls_name in (dg.DagsterExecutionInterruptedError.__name__, "KeyboardInterrupt")
 
 
 def _summarise(result: dg.ExecuteInProcessResult) -> Ran:
@@ -352,21 +447,17 @@ def _summarise(result: dg.ExecuteInProcessResult) -> Ran:
 def _found(check: dg.AssetCheckEvaluation) -> str:
     """What a failed check found: its sentence, the first pairs, how to fix it."""
     said = {name: str(value.value) for name, value in check.metadata.items() if name in ("sample", "remedy")}
-    lines = [check.description or "", *said.get("sample", "").splitlines()[:SAMPLE_SHOWN]]
-    if "remedy" in said:
-        lines.append(f"how to fix: {said['remedy']}")
+    return _text(check.description or "", said.get("sample", "").splitlines(), said.get("remedy", ""))
+
+
+def _text(description: str, sample: Sequence[str], fix: str) -> str:
+    lines = [description, *sample[:SAMPLE_SHOWN], f"how to fix: {fix}" if fix else ""]
     return "\n    ".join(line for line in lines if line)
 
 
 def _errors(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """What each failed step raised: Dagster's wrapping says nothing to a person, and neither do the causes below."""
+    """What each failed step raised."""
     for event in result.all_events:
         if not event.is_step_failure:
             continue
-        error = event.step_failure_data.error
-        while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-            error = error.cause
-        if error is None:
-            yield "unknown error"
-        else:
-            yield re.sub(rf"^[\w.]*\b{re.escape(error.cls_name or '')}: ", "", error.message.strip())
+        yield said_by(event.step_failure_data.error) or "unknown error"

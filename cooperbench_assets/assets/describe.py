@@ -5,15 +5,15 @@ What belongs here: metadata made from frames. What does not: what the figures me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 import polars as pl
 
-from cooperbench_assets.store.rows import cell_counts
+from cooperbench_assets.store.rows import TOKENS, cell_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from cooperbench_assets.benchmark.pairs import Subset
     from cooperbench_assets.checks.finding import CellView
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 ATTENTION = 25
 """Rows of the table of pairs that need attention; the rest are counted."""
+
+AGENT_FIGURES: Final = frozenset(
+    {"planned", "results", "missing", "infra_agent", "suspect", "cost_usd", "hours", *TOKENS}
+)
+VERDICT_FIGURES: Final = frozenset({"planned", "evals", "pass", "fail", "unevaluated", "infra_eval", "stale"})
+STANDING: Final = ("outcome", "stage", "family", "retryable")
 
 _TYPES = {pl.String: "string", pl.Boolean: "bool", pl.Int32: "int", pl.Int64: "int", pl.Float64: "float"}
 
@@ -39,24 +45,67 @@ def column_schema(table: Table) -> dg.TableSchema:
     )
 
 
-def cell_metadata(view: CellView) -> dict[str, Any]:
+def run_logs_metadata(view: CellView) -> dict[str, Any]:
+    """What agents left: results, cost, tokens and time. Nothing of verdicts, which come later."""
+    struck = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent")
+    rows = view.pairs.filter(~pl.col("has_result") | struck | pl.col("suspect"))
+    return {
+        **_figures(view, AGENT_FIGURES, ("model", "agent", "harness_version", "origin")),
+        **_quarantine(view),
+        **_attention(rows, "has_result", "family", "retryable", "suspect"),
+    }
+
+
+def eval_outputs_metadata(view: CellView) -> dict[str, Any]:
+    """What the evaluations said. Nothing of what agents cost."""
+    struck = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "eval")
+    rows = view.pairs.filter(struck | (pl.col("outcome") == "unevaluated") | pl.col("stale"))
+    return {
+        **_figures(view, VERDICT_FIGURES, ("harness_version", "merge_policy", "origin")),
+        **_attention(rows, *STANDING),
+    }
+
+
+def pair_results_metadata(view: CellView) -> dict[str, Any]:
     """Figures of one cell, its provenance in short, and the pairs that need attention."""
+    rows = view.pairs.filter(~pl.col("outcome").is_in(["pass", "fail"]) | pl.col("suspect") | pl.col("stale"))
+    return {
+        **_figures(view, None, ("model", "agent", "harness_version", "merge_policy", "origin")),
+        **_quarantine(view),
+        **_attention(rows, *STANDING, "suspect"),
+    }
+
+
+CELL_METADATA: Final = {
+    "run_logs": run_logs_metadata,
+    "eval_outputs": eval_outputs_metadata,
+    "pair_results": pair_results_metadata,
+}
+"""What each asset of a cell says of it: what that asset knows."""
+
+
+def _figures(view: CellView, names: Collection[str] | None, provenance: Sequence[str]) -> dict[str, Any]:
+    """The named counts of a cell (all if none is named) as far as they are known, and some of its provenance."""
     counts = cell_counts(view.pairs)
-    provenance = view.frames["provenance"].row(0, named=True)
-    metadata: dict[str, Any] = {name: _settled(value) for name, value in counts.items() if value is not None}
-    for name in ("model", "agent", "harness_version", "merge_policy", "origin"):
-        if provenance[name] is not None:
-            metadata[name] = provenance[name]
-    metadata["run_folder"] = dg.MetadataValue.path(str(view.reading.run_dir))
-    metadata["quarantined"] = view.frames["quarantine"].height
-    if (rows := _attention(view)).height:
-        metadata["pairs_that_need_attention"] = table_value(rows.head(ATTENTION))
-        metadata["need_attention"] = rows.height
-    if view.frames["quarantine"].height:
-        metadata["quarantine"] = table_value(
-            view.frames["quarantine"].select("path", "kind", "message", "remedy").head(ATTENTION)
-        )
-    return metadata
+    made = view.frames["provenance"].row(0, named=True)
+    return {
+        **{
+            name: _settled(value)
+            for name, value in counts.items()
+            if value is not None and (names is None or name in names)
+        },
+        **{name: made[name] for name in provenance if made[name] is not None},
+        "run_folder": dg.MetadataValue.path(str(view.reading.run_dir)),
+    }
+
+
+def _quarantine(view: CellView) -> dict[str, Any]:
+    """What could not be taken in."""
+    found = view.frames["quarantine"]
+    if not found.height:
+        return {"quarantined": 0}
+    rows = found.select("path", "kind", "message", "remedy").head(ATTENTION)
+    return {"quarantined": found.height, "quarantine": table_value(rows)}
 
 
 def _settled(value: float) -> float:
@@ -64,20 +113,18 @@ def _settled(value: float) -> float:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _attention(view: CellView) -> pl.DataFrame:
-    """Pairs without a verdict, or with one that should not be trusted; the worst first."""
+def _attention(rows: pl.DataFrame, *columns: str) -> dict[str, Any]:
+    """Pairs that need attention, the worst first, with some columns of theirs and what shows why."""
+    if not rows.height:
+        return {}
     order = {"missing": 0, "unevaluated": 1, "infra_error": 2}
-    rows = view.pairs.filter(~pl.col("outcome").is_in(["pass", "fail"]) | pl.col("suspect") | pl.col("stale"))
-    return rows.sort(pl.col("outcome").replace_strict(order, default=3), "pair").select(
+    shown = rows.sort(pl.col("outcome").replace_strict(order, default=3), "pair").select(
         "pair",
-        "outcome",
-        "stage",
-        "family",
-        "retryable",
-        "suspect",
+        *columns,
         pl.col("evidence").str.slice(0, 200),
         "path",
     )
+    return {"pairs_that_need_attention": table_value(shown.head(ATTENTION)), "need_attention": rows.height}
 
 
 def subset_metadata(subset: Subset) -> dict[str, Any]:

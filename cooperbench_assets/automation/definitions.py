@@ -9,6 +9,7 @@ import dagster as dg
 from cooperbench_assets.automation.downstream import build_downstream_sensor
 from cooperbench_assets.automation.jobs import build_jobs
 from cooperbench_assets.automation.nightly import build_fill_job, build_nightly_schedule
+from cooperbench_assets.automation.read_again import build_read_again_job
 from cooperbench_assets.automation.retry import build_retry_sensor
 from cooperbench_assets.automation.second_verdict import build_second_verdict_job
 from cooperbench_assets.automation.watch import build_watch_sensor
@@ -24,9 +25,11 @@ def automation_definitions(bound: BoundExperiment, partitions: dg.StaticPartitio
         sensors.append(build_retry_sensor(bound))
     fill = build_fill_job(bound, partitions)
     nightly = build_nightly_schedule(bound, partitions, fill)
-    second = [build_second_verdict_job(bound, partitions)] if bound.spec.execution != "none" else []
+    executing = []
+    if bound.spec.execution != "none":
+        executing = [build_read_again_job(bound), build_second_verdict_job(bound, partitions)]
     return dg.Definitions(
         sensors=sensors,
         schedules=[nightly] if nightly is not None else [],
-        jobs=[*build_jobs(bound), fill, *second],
+        jobs=[*build_jobs(bound), fill, *executing],
     )

@@ -146,7 +146,7 @@ def launch_backfill(
             WHY_TAG: title.removeprefix("Nightly: "),
             "dagster/schedule_name": job_name(bound.name, "nightly"),
         },
-        run_config=run_config(bound.name, CELL_ASSETS),
+        run_config=run_config(bound.name, CELL_ASSETS) if bound.spec.execution != "none" else {},
         now=now.replace(tzinfo=UTC),
     )
     return f"backfill {backfill}: {title}"

@@ -7,9 +7,10 @@ is kept there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 CELL_ASSETS: Final = ("run_logs", "eval_outputs", "pair_results")
 """What a run of a cell materialises."""
 
-CELL_JOBS: Final = ("smoke", "run_cell", "second_verdict")
-"""Jobs that work on one cell; their names follow the experiment's."""
+READ_AGAIN: Final = "read_again"
+"""The job that reads every cell and runs none; its name follows the experiment's."""
+
+CELL_JOBS: Final = ("smoke", "run_cell", "second_verdict", READ_AGAIN)
+"""Jobs that work on cells, alike."""
 
 FINGERPRINT_TAG: Final = "cooperbench-assets/state"
 """On runs that automation asked for: the fingerprint of the cell as it was then."""
@@ -130,7 +134,7 @@ def active_runs(instance: dg.DagsterInstance, bound: BoundExperiment) -> dict[st
 
 
 def partitions_in(run: DagsterRun, partitions: dg.PartitionsDefinition[str]) -> Sequence[str]:
-    """The partitions that a run is about; none where it names none.
+    """The partitions that a run is about; none where it names none, unless it is of the job that reads them all.
 
     A run of a range names its two ends. Where one of them is no partition any more (its cell was dropped while the run
     was queued), nobody can tell what lies between, and every partition counts.
@@ -139,7 +143,7 @@ def partitions_in(run: DagsterRun, partitions: dg.PartitionsDefinition[str]) -> 
         return [key]
     first, last = (run.tags.get(tag) for tag in RANGE_TAGS)
     if first is None or last is None:
-        return []
+        return list(partitions.get_partition_keys()) if run.job_name.endswith(f"_{READ_AGAIN}") else []
     keys = list(partitions.get_partition_keys())
     if first not in keys or last not in keys:
         return keys
@@ -220,10 +224,16 @@ def error_of(instance: dg.DagsterInstance, run_id: str) -> str:
         if event is None:
             continue
         # A run that was reported as failed has a message and no data.
-        error = getattr(event.event_specific_data, "error", None)
-        while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-            error = error.cause
-        text = (error.message if error is not None else event.message) or ""
-        if text.strip():
-            return text.strip().removeprefix(f"{error.cls_name}: " if error is not None else "")
+        text = said_by(getattr(event.event_specific_data, "error", None)) or (event.message or "").strip()
+        if text:
+            return text
     return "no error is on record"
+
+
+def said_by(error: Any) -> str:
+    """What an error in Dagster's storage says to a person: neither its wrapping nor a class; empty where nothing."""
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause
+    if error is None:
+        return ""
+    return re.sub(rf"^[\w.]*\b{re.escape(error.cls_name or '')}: ", "", error.message.strip())

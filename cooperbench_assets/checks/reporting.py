@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
+# Not among Dagster's public names, and the only way to say what a result that is logged is about.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
 from cooperbench_assets.store.schema import CHECK_RESULTS
 
 if TYPE_CHECKING:
@@ -35,6 +38,40 @@ def check_specs(
     ]
 
 
+def check_evaluation(
+    asset: dg.AssetKey, check: Check[View], finding: Finding, partition: str, about: dg.EventLogRecord | None
+) -> dg.AssetCheckEvaluation:
+    """A finding about one partition, as Dagster logs it.
+
+    Args:
+        asset: The asset.
+        check: Its check.
+        finding: What was found.
+        partition: The partition.
+        about: The materialisation that was looked at; the pages of partitions show no result of an earlier one.
+    """
+    target = None
+    if about is not None:
+        target = AssetCheckEvaluationTargetMaterializationData(
+            storage_id=about.storage_id, run_id=about.run_id, timestamp=about.timestamp
+        )
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=check.name,
+        passed=finding.passed,
+        severity=_severity(check),
+        description=finding.description,
+        metadata=_metadata(finding),
+        blocking=check.blocking,
+        partition=partition,
+        target_materialization_data=target,
+    )
+
+
+def _severity(check: Check[View]) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.WARN if check.warns else dg.AssetCheckSeverity.ERROR
+
+
 def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Finding]]) -> list[dg.AssetCheckResult]:
     """Findings as Dagster check results, with counts, the sample and the remedy as metadata."""
     return [
@@ -42,7 +79,7 @@ def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Find
             asset_key=asset,
             check_name=check.name,
             passed=finding.passed,
-            severity=dg.AssetCheckSeverity.WARN if check.warns else dg.AssetCheckSeverity.ERROR,
+            severity=_severity(check),
             description=finding.description,
             metadata=_metadata(finding),
         )
@@ -50,13 +87,17 @@ def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Find
     ]
 
 
+def sample_lines(finding: Finding) -> list[str]:
+    """The pairs that a finding names, a line each, and how many more there are."""
+    rest = finding.offenders - len(finding.sample)
+    return [*(f"- `{offender}`" for offender in finding.sample), *([f"- … and {rest} more"] if rest > 0 else [])]
+
+
 def _metadata(finding: Finding) -> dict[str, Any]:
     metadata: dict[str, Any] = {"offenders": finding.offenders}
     metadata |= {name: value for name, value in finding.numbers.items() if value is not None}
     if finding.sample:
-        rest = finding.offenders - len(finding.sample)
-        lines = [f"- `{offender}`" for offender in finding.sample]
-        metadata["sample"] = dg.MetadataValue.md("\n".join([*lines, *([f"- … and {rest} more"] if rest > 0 else [])]))
+        metadata["sample"] = dg.MetadataValue.md("\n".join(sample_lines(finding)))
     if finding.rows:
         metadata["pairs"] = _table(finding.rows)
     if finding.remedy:

@@ -39,7 +39,7 @@ def only_planned_pairs(view: CellView) -> Finding:
     return found(
         (f"{row['kind']}: {row['path']}: {row['message']}" for row in wrong.iter_rows(named=True)),
         good="no extra, duplicate or misplaced pair",
-        bad="{n:pairs} {n:is|are} extra, duplicate or misplaced: in the quarantine table, and not counted",
+        bad="{n:pairs} {n:is|are} extra, duplicate or misplaced; nothing of the cell goes further until that is fixed",
         remedy="move them out of the run folder, or correct subset: or run_name: in defs.yaml",
     )
 

@@ -24,13 +24,13 @@ from cooperbench_assets.commands.errors_left import described, errors_left
 from cooperbench_assets.commands.output import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console
 
     from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.execution.progress import Progress as StageProgress
-    from cooperbench_assets.launch import Launcher, Ran
+    from cooperbench_assets.launch import CellRan, Launcher, Ran
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
 
@@ -49,6 +49,7 @@ STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 @click.option("--new-campaign", is_flag=True, help="Reset the retry counters: the cause of the errors is fixed.")
 @click.option("--no-retry", is_flag=True, help="One round: do not run again what a retry can help.")
 @click.option("--gold", is_flag=True, help="The gold baseline instead of cells: no model and no cost.")
+@click.option("--read-again", is_flag=True, help="Read every cell anew, in one run, and run none: after an upgrade.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and why; run nothing.")
 def materialize(
     experiment: str,
@@ -62,6 +63,7 @@ def materialize(
     new_campaign: bool,
     no_retry: bool,
     gold: bool,
+    read_again: bool,
     dry_run: bool,
 ) -> None:
     """Bring an experiment's cells and its results store up to date.
@@ -104,6 +106,8 @@ def materialize(
     with Launcher(project, experiment, spec) as launcher:
         if gold:
             failures = run_gold(launcher, out)
+        elif read_again:
+            failures = read_cells(out, lambda tell: [launcher.read_again(tell)])
         else:
             failures = run_cells(launcher, cells, out, config, at_once=at_once, rounds=rounds)
         store = launcher.run_store()
@@ -282,6 +286,8 @@ def run_cells(
         at_once: Cells side by side, instead of the usual number.
         rounds: How often a cell is run at most where there are infrastructure errors and a retry can help.
     """
+    if launcher.bound.spec.execution == "none":
+        return read_cells(out, lambda tell: launcher.read_cells(cells, tell))
     if not run_first(launcher, out):
         return 1
     failures = 0
@@ -306,6 +312,22 @@ def report_errors_left(launcher: Launcher, cells: Sequence[CellSpec], only: Sequ
     for line in described(bound.name, job_name(bound.name, "retry"), looks, left):
         out.print(line, style="yellow")
     return len(left)
+
+
+def read_cells(out: Console, read: Callable[[Callable[[CellRan], None]], Iterable[Ran]]) -> int:
+    """Read cells in one pass, a line for each as it is read; returns how many could not be."""
+    failures = 0
+
+    def tell(one: CellRan) -> None:
+        nonlocal failures
+        report(out, f"{one.cell.cell.setting} seed {one.cell.cell.seed}", one.ran)
+        failures += one.ran.error is not None
+
+    for ran in read(tell):
+        if ran.error and not failures:  # It failed before it came to its cells.
+            report(out, "cells" if "subset_pairs" in ran.materialized else "subset_pairs", ran)
+            failures += 1
+    return failures
 
 
 def report(out: Console, what: str, ran: Ran) -> None:

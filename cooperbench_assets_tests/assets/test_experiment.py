@@ -10,11 +10,14 @@ import pytest
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.assets.results_store import publish_experiment
+from cooperbench_assets.automation.runs import error_of
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.launch import CELL_ASSETS
 from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.partition import list_units
 from cooperbench_assets.store.read import query
+from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets_tests.experiments import SETTINGS, bind, fill, tree
 
 if TYPE_CHECKING:
@@ -131,8 +134,16 @@ def test_pairs_that_nobody_planned_stop_what_is_downstream(
     tree(bound, "solo").pair(Pair("other_task", 1, (1, 2)))
     result = run(bound, instance)
     assert not result.success
-    assert "only_planned_pairs" in failed_checks(result)
-    assert [event.asset_key.path[-1] for event in result.get_asset_materialization_events()] == ["run_logs"]  # type: ignore[union-attr]
+    logged = instance.all_logs(result.run_id)
+    assert [one.asset_materialization.asset_key.path[-1] for one in logged if one.asset_materialization] == ["run_logs"]
+    found = [one.asset_check_evaluation for one in logged if one.asset_check_evaluation]
+    assert [one.check_name for one in found if not one.passed] == ["only_planned_pairs"]
+    assert list_units(bound.project.tables) != []
+    assert not cell_unit(SOLO).folder(bound.project.tables).exists()
+    said = error_of(instance, result.run_id)
+    assert said.startswith("made solo seed 0: blocked by only_planned_pairs: 1 pair is extra, duplicate or misplaced")
+    assert "other_task/1/f1_f2 is not in subset some" in said
+    assert "how to fix: move them out of the run folder, or correct subset: or run_name: in defs.yaml" in said
 
 
 def test_missing_results_fail_their_checks_and_stop_nothing(

@@ -1,0 +1,359 @@
+"""Reading cells in one step of a run, one or hundreds, and reporting each by itself.
+
+What belongs here: what a step says of each cell that it reads (materialisation, metadata, check results), and of those
+that cannot be read or are blocked. What does not: how the assets are declared (``cells``), how pairs are run
+(``execution``), what a check asserts (``checks``).
+
+Of many cells each event is logged by itself: what a step yields, Dagster takes for all partitions of its run, those
+that cannot be read too. Check results are logged in any case: for each one that is yielded, Dagster looks up what it
+is about, in a history that grows, and a blocking one stops what is downstream in the same run only. So blocking is
+kept here: what is blocked is not written.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import dagster as dg
+import polars as pl
+
+from cooperbench_assets.assets.describe import CELL_METADATA, table_value
+from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of
+from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, partition_key
+from cooperbench_assets.assets.secrecy import keeping_secrets
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
+from cooperbench_assets.benchmark.logtree import LogTreeError
+from cooperbench_assets.bound import CellSaid, MissingInputError
+from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
+from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD
+from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
+from cooperbench_assets.checks.reporting import check_evaluation, check_results, check_rows
+from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.processes import namespace
+from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.schema import CHECK_RESULTS
+from cooperbench_assets.store.units import cell_unit, check_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.checks.finding import CellView, Check, Finding
+    from cooperbench_assets.spec import CellSpec
+    from cooperbench_assets.store.cells import Cell
+
+    Context: TypeAlias = dg.AssetExecutionContext | dg.OpExecutionContext
+    Results: TypeAlias = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
+    Findings: TypeAlias = Sequence[tuple[Check[CellView], Finding]]
+
+CELL_CHECKS: Final[Mapping[str, Sequence[Check[CellView]]]] = {
+    "run_logs": RUN_LOGS_CHECKS,
+    "eval_outputs": EVAL_OUTPUTS_CHECKS,
+    "pair_results": PAIR_RESULTS_CHECKS,
+}
+"""The assets of a cell, in their order, and what is asserted of each."""
+
+FOR_PEOPLE: Final = (MissingInputError, LaunchError, LogTreeError)
+"""Errors whose text says all; any other keeps its traceback in the log."""
+
+ONE_EACH: Final = (
+    "this experiment runs pairs: launch a run for each partition (not one run for all of them), so that the results "
+    "of a cell are there as soon as it ends; the job read_again reads all cells in one run"
+)
+
+AT_ONCE: Final = 30
+"""Check results are logged after so many assets of cells: what they are about is one question for all of them."""
+
+NAMED: Final = 25
+"""Cells that the error of a run names; the rest are counted, and the table of the run has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a cell was not read to its end."""
+
+    cell: Cell
+    asset: str
+    """The asset at which it ended."""
+
+    reason: str
+    fix: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of it as one sentence."""
+        named = self.reason if str(self.cell) in self.reason else f"{self.cell}: {self.reason}"
+        return f"{named}; how to fix: {self.fix}" if self.fix else named
+
+
+@dataclass
+class CellReader:
+    """Reads cells and logs what there is to say of each."""
+
+    context: Context
+    bound: BoundExperiment
+    checks: Collection[dg.AssetCheckKey]
+    """The checks whose results are wanted."""
+
+    cells: int
+    """How many cells the step is about."""
+
+    log_each: bool
+    """Log each materialisation as it comes, instead of yielding at the end what is of the one cell of the run."""
+
+    problems: list[Problem] = field(default_factory=list)
+    _to_yield: list[dg.MaterializeResult[Any]] = field(default_factory=list, init=False)
+    _to_log: list[tuple[str, str, Findings]] = field(default_factory=list, init=False)
+    """Asset, partition and findings of cells whose check results are not logged yet."""
+
+    def __post_init__(self) -> None:
+        self.subset = self.bound.subset()
+
+    def read(
+        self,
+        spec: CellSpec,
+        materialise: Collection[str],
+        evaluate: Collection[str],
+        before: Callable[[CellSpec], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Read one cell. What is wrong with it is kept for `end`, and the other cells go on.
+
+        Args:
+            spec: The cell.
+            materialise: The assets to materialise.
+            evaluate: The assets whose checks are evaluated besides.
+            before: Does what comes before the reading; returns what the materialisation says of it.
+        """
+        said = CellSaid(spec)
+        try:
+            extra = {} if before is None else before(spec)
+            self._report(spec, materialise, {*materialise, *evaluate}, extra, said)
+        except Exception as error:
+            if self.cells == 1:
+                raise
+            if not isinstance(error, FOR_PEOPLE):
+                self.context.log.error(f"{spec.cell} could not be read:\n{traceback.format_exc()}")
+            reason = str(error) if isinstance(error, FOR_PEOPLE) else f"{type(error).__name__}: {error}"
+            self._failed(
+                Problem(spec.cell, next(iter(materialise or evaluate)), self.bound.redactor.text(reason)), said
+            )
+        if self.log_each and len(self._to_log) >= AT_ONCE:
+            self._log_checks()
+        if self.bound.on_read is not None:
+            self.bound.on_read(said)
+
+    def end(self) -> Results:
+        """End the step; yields what was not logged, so that steps behind it in its run begin.
+
+        Raises:
+            dg.Failure: if a cell is blocked or could not be read, naming each, with the reason and how to fix it.
+        """
+        yield from self._to_yield
+        if not self.log_each:
+            yield from self._passed_blocking()
+        self._log_checks()
+        if self.problems:
+            raise failure(self.problems, self.cells)
+
+    def _passed_blocking(self) -> Iterator[dg.AssetCheckResult]:
+        """Take out the blocking checks that passed: Dagster warns of each that it is not given before a next step."""
+        for number, (asset, partition, findings) in enumerate(self._to_log):
+            passed = [(check, finding) for check, finding in findings if check.blocking and finding.passed]
+            self._to_log[number] = (asset, partition, [one for one in findings if one not in passed])
+            yield from check_results(asset_key(self.bound.name, asset), passed)
+
+    def _failed(self, problem: Problem, said: CellSaid) -> None:
+        self.problems.append(problem)
+        said.problem = problem.text
+        if self.cells > 1:
+            self.context.log.error(problem.text)
+
+    def _report(
+        self,
+        spec: CellSpec,
+        materialise: Collection[str],
+        evaluate: Collection[str],
+        extra: Mapping[str, Any],
+        said: CellSaid,
+    ) -> None:
+        view = self.bound.view(spec, self.subset)
+        for asset in [name for name in CELL_CHECKS if name in evaluate]:
+            wanted = asset in materialise
+            if asset == "pair_results":
+                view = replace(view, left_behind=self._left_behind(spec, view))
+                upstream = blocked_by(view, "run_logs") if wanted else None
+                if upstream is not None:
+                    self._failed(Problem(spec.cell, asset, *upstream), said)
+                    return
+            findings = [(check, check.find(view)) for check in CELL_CHECKS[asset]]
+            blocked = blocked_by(view, asset) if wanted else None
+            if wanted and not (blocked and asset == "pair_results"):
+                written = write_tables(self.bound, view) if asset == "pair_results" else {}
+                self._materialised(spec, asset, {**CELL_METADATA[asset](view), **extra, **written}, said)
+            self._evaluated(spec, asset, findings, said)
+            if blocked is not None:
+                self._failed(Problem(spec.cell, asset, *blocked), said)
+                return
+
+    def _materialised(self, spec: CellSpec, asset: str, metadata: Mapping[str, Any], said: CellSaid) -> None:
+        key, partition = asset_key(self.bound.name, asset), partition_key(spec.cell)
+        if self.log_each:
+            self.context.log_event(dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata))
+        else:
+            self._to_yield.append(dg.MaterializeResult(asset_key=key, metadata=metadata))
+        said.metadata[asset] = metadata
+
+    def _evaluated(self, spec: CellSpec, asset: str, findings: Findings, said: CellSaid) -> None:
+        """Keep what the checks of an asset found in a cell: for Dagster, and as a table of the store."""
+        cell, key = spec.cell, asset_key(self.bound.name, asset)
+        asked = [one for one in findings if dg.AssetCheckKey(key, one[0].name) in self.checks]
+        self._to_log.append((asset, partition_key(cell), asked))
+        said.failed_checks += [(f"{asset}.{check.name}", found) for check, found in asked if not found.passed]
+        columns = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed, "asset": asset}
+        rows = check_rows(columns, findings, datetime.now(UTC).replace(tzinfo=None))
+        unit = check_unit(cell.experiment, asset, cell)
+        write_unit(self.bound.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,))
+
+    def _log_checks(self) -> None:
+        """Log check results, each with the materialisation that it is about: those of an earlier one do not count."""
+        for asset in CELL_CHECKS:
+            found = {partition: findings for name, partition, findings in self._to_log if name == asset}
+            key = asset_key(self.bound.name, asset)
+            targets = newest_materialisations(self.context.instance, key, set(found)) if found else {}
+            for partition, findings in found.items():
+                for check, finding in findings:
+                    event = check_evaluation(key, check, finding, partition, targets.get(partition))
+                    # An op's log_event takes check results too; only its annotation does not say so.
+                    self.context.log_event(event)  # type: ignore[arg-type]
+        self._to_log.clear()
+
+    def _left_behind(self, spec: CellSpec, view: CellView) -> dict[str, str] | None:
+        try:
+            # What nobody asked for yet is not left behind, whatever struck the others.
+            return {pair: why for pair, why in left_behind(self.bound, spec).items() if pair not in view.unasked}
+        except LaunchError as error:
+            self.context.log.warning(f"{spec.cell}: what is still to run cannot be told: {error}")
+            return None
+
+
+def newest_materialisations(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: set[str]
+) -> dict[str, dg.EventLogRecord]:
+    """The newest materialisation of each of these partitions, in two questions however many there are."""
+    ids = instance.get_latest_storage_id_by_partition(asset, dg.DagsterEventType.ASSET_MATERIALIZATION, partitions)
+    if not ids:
+        return {}
+    wanted = dg.AssetRecordsFilter(asset_key=asset, storage_ids=list(ids.values()))
+    records = instance.fetch_materializations(wanted, limit=len(ids)).records
+    return {record.partition_key: record for record in records if record.partition_key is not None}
+
+
+def failure(problems: Sequence[Problem], cells: int) -> dg.Failure:
+    """The error of a step in which some of its cells are blocked or could not be read."""
+    rows = pl.DataFrame(
+        [{"cell": str(one.cell), "asset": one.asset, "reason": one.reason, "fix": one.fix} for one in problems]
+    )
+    lines = [one.text for one in problems[:NAMED]]
+    if len(problems) > NAMED:
+        lines.append(f"… and {len(problems) - NAMED} more")
+    if cells > 1:
+        lines.insert(0, f"{len(problems)} of {cells} cells are blocked or could not be read; all others were:")
+    # Trying again by itself would read the same.
+    return dg.Failure("\n".join(lines), metadata={"cells": table_value(rows)}, allow_retries=False)
+
+
+def blocked_by(view: CellView, asset: str) -> tuple[str, str] | None:
+    """Why a cell goes no further than this asset, and how to fix it; None where nothing blocks it."""
+    for check in CELL_CHECKS[asset]:
+        if check.blocking and not (finding := check.find(view)).passed:
+            sample = f" ({'; '.join(finding.sample[:3])})" if finding.sample else ""
+            return f"blocked by {check.name}: {finding.description}{sample}", finding.remedy
+    return None
+
+
+def left_behind(bound: BoundExperiment, cell: CellSpec) -> dict[str, str]:
+    """Pairs of a cell that no retry will touch, with the reason: their tries are used up, or a person is needed.
+
+    Raises:
+        LaunchError: if the cell cannot be planned: the dataset is missing, say.
+    """
+    if bound.spec.execution == "none":
+        return {}
+    reasons: dict[str, str] = {}
+    for asset in STAGES:
+        for step in plan_of(bound, cell, asset, LaunchConfig(automatic=True)).having("blocked"):
+            if step.reason.startswith(BLOCKED_FOR_GOOD):
+                reasons[step.pair.name] = step.reason
+    return reasons
+
+
+def write_tables(bound: BoundExperiment, view: CellView) -> dict[str, Any]:
+    """Write a cell's partition tables; the same content again changes nothing, and says so."""
+    written = write_unit(bound.project.tables, cell_unit(view.spec.cell), view.frames, declared=CELL_UNIT_TABLES)
+    return {
+        "dagster/row_count": view.pairs.height,
+        "content_sha256": written.content_sha256,
+        "changed": written.changed,
+        "tables": dg.MetadataValue.path(str(written.folder)),
+    }
+
+
+def sign(context: Context) -> None:
+    """Say on the run which machine it works on; where it was launched by a command, that stands there already."""
+    if HOST_TAG not in context.run.tags:
+        context.instance.add_run_tags(context.run.run_id, {HOST_TAG: namespace()})
+
+
+def read_selected(
+    context: dg.AssetExecutionContext,
+    bound: BoundExperiment,
+    before: Callable[[CellSpec], Mapping[str, Any]] | None = None,
+) -> Results:
+    """Do what a run asks of assets of cells: materialise some partitions, or evaluate checks of those that are there.
+
+    "Execute all" on the page of an asset's checks names no partition and no asset: each cell that was materialised
+    is judged again.
+
+    Args:
+        context: Of the step.
+        bound: The experiment.
+        before: What comes before a cell that is materialised is read.
+
+    Yields:
+        What `CellReader.end` yields.
+
+    Raises:
+        dg.Failure: as `CellReader.end` does.
+    """
+    sign(context)
+    with keeping_secrets(bound, context.log):
+        work = list(_work(context, bound))
+        one = len(work) == 1 and bool(work[0][1])
+        reader = CellReader(context, bound, context.selected_asset_check_keys, len(work), log_each=not one)
+        for spec, materialise, evaluate in work:
+            reader.read(spec, materialise, evaluate, before if materialise else None)
+        yield from reader.end()
+
+
+def _work(context: dg.AssetExecutionContext, bound: BoundExperiment) -> Iterator[tuple[CellSpec, list[str], list[str]]]:
+    """Each cell with the assets to materialise, and those whose checks to evaluate."""
+    materialise = [name for name in CELL_CHECKS if asset_key(bound.name, name) in context.selected_asset_keys]
+    checked = {key.asset_key for key in context.selected_asset_check_keys}
+    evaluate = [name for name in CELL_CHECKS if asset_key(bound.name, name) in checked]
+    if context.has_partition_key or context.has_partition_key_range:
+        if bound.spec.execution != "none" and len(context.partition_keys) > 1:
+            raise dg.Failure(ONE_EACH, allow_retries=False)
+        for key in context.partition_keys:
+            cell = cell_of(bound.name, key)
+            yield bound.spec.cell(bound.name, cell.setting, cell.seed), materialise, evaluate
+        return
+    if materialise:
+        raise dg.Failure("this run names no partition; choose the cells to materialise", allow_retries=False)
+    there = {name: context.instance.get_materialized_partitions(asset_key(bound.name, name)) for name in evaluate}
+    for spec in sorted(bound.cells, key=lambda one: one.cell):
+        if assets := [name for name in evaluate if partition_key(spec.cell) in there[name]]:
+            yield spec, [], assets
