@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -28,6 +27,8 @@ from cooperbench_assets.benchmark.logtree import MODES
 from cooperbench_assets.benchmark.provenance import facts_of
 from cooperbench_assets.execution.errors import CellBusy
 from cooperbench_assets.execution.lock import cell_lock
+from cooperbench_assets.execution.provenance import read_provenance, write_provenance
+from cooperbench_assets.files import sync_all
 from cooperbench_assets.stops import reach
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def adopted_before(adoption: Adoption) -> bool:
         return False
     if target.samefile(adoption.source):
         raise AdoptionError(f"{target} is the cell's run folder already: there is nothing to adopt; materialise it")
-    record = _record(target).get("adopted")
+    record = read_provenance(target).get("adopted")
     if isinstance(record, dict) and record.get("listing_sha256") == _listing_sha256(adoption.source):
         return True
     raise AdoptionError(
@@ -237,6 +238,7 @@ def _fill(adoption: Adoption, temporary: Path, *, copy: bool) -> tuple[Counter[s
     done: Counter[str] = Counter(linked=0, copied=0)
     layout = _Layout.of(adoption)
     left = [f"{name}/: {reason}" for name, reason in layout.left.items()]
+    copied: list[Path] = []
     for relative, entry in _walk(adoption.source):
         place = layout.place(relative)
         if place is None:
@@ -248,8 +250,10 @@ def _fill(adoption: Adoption, temporary: Path, *, copy: bool) -> tuple[Counter[s
         destination.parent.mkdir(parents=True, exist_ok=True)
         linked = not copy and _link(entry.path, destination)
         if not linked:
-            shutil.copy2(entry.path, destination)
+            copied.append(Path(shutil.copy2(entry.path, destination)))
         done["linked" if linked else "copied"] += 1
+    # Else a power cut leaves them empty in a run that counts as whole.
+    sync_all(copied)
     return done, sorted(left)
 
 
@@ -324,15 +328,6 @@ def _link(source: str, destination: Path) -> bool:
     return True
 
 
-def _record(run_dir: Path) -> dict[str, Any]:
-    """provenance.json of a run; empty where there is none that can be read."""
-    try:
-        record = json.loads((run_dir / PROVENANCE).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
 def _write_record(adoption: Adoption, temporary: Path, done: Mapping[str, int]) -> None:
     """provenance.json: what the run's own said, that it was adopted, and from which run; no path of elsewhere."""
     adopted = {
@@ -344,5 +339,5 @@ def _write_record(adoption: Adoption, temporary: Path, done: Mapping[str, int]) 
         "how": "copied" if not done["linked"] else "hard-linked" if not done["copied"] else "hard-linked and copied",
     }
     facts = {key: value for key, value in adoption.facts.items() if value is not None}
-    record = {**facts, **_record(adoption.source), "origin": "adopted", "adopted": adopted}
-    (temporary / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    record = {**facts, **read_provenance(adoption.source), "origin": "adopted", "adopted": adopted}
+    write_provenance(temporary, record)

@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import io
 import os
-import secrets
 import tarfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import msgspec
 from cooperbench_assets import __version__
 from cooperbench_assets.analysis.registry import RESULT_TABLES
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
+from cooperbench_assets.files import replacing
 from cooperbench_assets.redaction import Redactor
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.content import content_sha256
@@ -37,6 +37,7 @@ from cooperbench_assets.store.units import Unit, cell_of, parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
 
     from cooperbench_assets.project import Project
     from cooperbench_assets.store.units import Record
@@ -146,7 +147,8 @@ def export_bundle(
     redactor = redactor or Redactor()
     left_out: list[str] = []
     logs = 0
-    with _replacing(target) as stream, _archive(stream) as archive:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as stream, _archive(stream) as archive:
         found = _units(project.tables, experiment, left_out)
         units = [_add_unit(archive, project.tables, unit, redactor) for unit in found]
         report = _add_report(archive, project.report / experiment, redactor)
@@ -244,20 +246,7 @@ def _add_run(archive: tarfile.TarFile, run: LogRun, redactor: Redactor, left_out
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[io.BufferedWriter]:
-    """A file beside `target` that takes its place when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as stream:
-            yield stream
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _archive(stream: io.BufferedWriter) -> Iterator[tarfile.TarFile]:
+def _archive(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
     with (
         gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from cooperbench_assets.files import write_atomically
 from cooperbench_assets.importing import ImportLogsError
 from cooperbench_assets.spec import COMPONENT, LABEL, ExperimentError, ExperimentSpec, dagster_name, load_experiments
 
@@ -189,11 +190,7 @@ def write(project: Project, new: NewExperiment) -> tuple[Path, ExperimentSpec]:
     folder = project.defs / new.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=".tmp", delete=False) as file:
-            file.write(text)
-        temporary = Path(file.name)
-        temporary.chmod(0o644)
-        temporary.replace(folder / FILE)
+        write_atomically(folder / FILE, text.encode())
     except OSError as error:
         raise ImportLogsError(f"{folder / FILE}: {error.strerror or error}") from error
     return folder / FILE, spec

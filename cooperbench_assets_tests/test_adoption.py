@@ -15,6 +15,7 @@ from cooperbench_assets.adoption import Adoption, AdoptionError, adopt
 from cooperbench_assets.execution.errors import CellBusy
 from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.stops import VARIABLE
+from cooperbench_assets_tests.disks import files_at_most
 
 PAIR = "click_task/7/f1_f2"
 
@@ -201,17 +202,17 @@ def test_a_killed_adoption_leaves_no_run_and_the_next_one_finishes(tmp_path: Pat
     assert names_in(target.parent) == [".adopting.lock", "x-coop"]
 
 
-def test_a_file_that_cannot_be_taken_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = run_of(tmp_path / "theirs" / "my-run")
+@pytest.mark.parametrize("copy", [True, False])
+def test_a_disk_that_fills_while_files_are_copied_or_the_record_is_written_leaves_nothing_behind(
+    tmp_path: Path, copy: bool
+) -> None:
+    source = run_of(tmp_path / "theirs" / "my-run", text="a result" * 100)
     target = tmp_path / "ours" / "x-coop"
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", str(source / "config.json"))
-
-    monkeypatch.setattr("shutil.copy2", full)
-    with pytest.raises(AdoptionError, match=r"config\.json: No space left on device"):
-        adopt(adoption_of(source, target), copy=True)
+    with files_at_most(100), pytest.raises(AdoptionError, match="File too large"):
+        adopt(adoption_of(source, target), copy=copy)
     assert names_in(target.parent) == [".adopting.lock"]
+    done = adopt(adoption_of(source, target), copy=copy)
+    assert done.linked + done.copied == 3
 
 
 def test_two_adoptions_into_one_log_tree_do_not_meet(tmp_path: Path) -> None:

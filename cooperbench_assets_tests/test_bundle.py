@@ -35,6 +35,7 @@ from cooperbench_assets.store.verdicts import SECOND_VERDICTS, verdicts_unit
 from cooperbench_assets_tests import experiments, trees
 from cooperbench_assets_tests.commands.place import make_place
 from cooperbench_assets_tests.commands.store import fail_a_check
+from cooperbench_assets_tests.disks import files_at_most
 from cooperbench_assets_tests.report.making import Page
 
 KEY = "sk-aB3dE6gH9jK2mN5pQ8sT1vW4"
@@ -213,6 +214,17 @@ def test_an_experiment_without_cells_is_an_error_and_leaves_no_file(tmp_path: Pa
     with pytest.raises(BundleError, match="other has no cell"):
         export_bundle(bound.project, "other", tmp_path / "x.tar.gz")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_disk_that_fills_leaves_the_bundle_that_was_there(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", ALL[:1])
+    target = tmp_path / "to" / "made.tar.gz"
+    export_bundle(bound.project, "made", target)
+    whole = target.read_bytes()
+    with files_at_most(1000), pytest.raises(OSError, match="File too large"):
+        export_bundle(bound.project, "made", target)
+    assert list(target.parent.iterdir()) == [target]
+    assert target.read_bytes() == whole
 
 
 def test_what_the_experiment_dropped_is_not_exported(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cooperbench_assets.files import sync_all
+
 from . import gitwork
 from .compose import VARIANTS, Part, Variant, base, collide, compose, releases
 from .difficulty import Traits, pair_traits
@@ -115,6 +117,8 @@ def _replace(root: Path, sources: str) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         _write(beside, sources)
+        # Else a power cut leaves some of them empty in a dataset that counts as whole.
+        sync_all([path for path in beside.rglob("*") if path.is_file() and not path.is_symlink()])
         if root.exists():
             root.rename(old)
         beside.rename(root)

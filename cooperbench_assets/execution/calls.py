@@ -2,7 +2,7 @@
 
 What belongs here: counting by agent in the child, through litellm's own callbacks, and writing the counts down at
 once, because whoever is killed writes no result. What does not: agents that ask from inside their containers
-(``streams``), and what follows from the counts (``deadline``). Standard library and the harness only.
+(``streams``), and what follows from the counts (``deadline``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from cooperbench_assets.files import write_atomically
 
 FILE = "calls.json"
 """File in the staging folder with the counts of every agent."""
@@ -133,19 +135,25 @@ class Calls:
 
     def ended(self, agent: str, result: Any) -> None:
         """An agent's adapter returned, or raised: what it handed in is kept, for another agent may be killed."""
-        if not isinstance(result, Exception):
-            with contextlib.suppress(OSError):
-                (self._folder / f"{agent}.patch").write_text(str(result.patch or ""))
+        lost = None if isinstance(result, Exception) else self._keep(f"{agent}.patch", str(result.patch or ""))
         with self._changed():
             one = self._agents.setdefault(agent, AgentCalls())
             one.waiting = None
             if isinstance(result, Exception):
                 one.status, one.error = "Error", self._clean(str(result))
                 return
-            one.status, one.result_cost = str(result.status), float(result.cost or 0.0)
-            one.error = None if result.error is None else self._clean(str(result.error))
+            one.status, one.result_cost = "Error" if lost else str(result.status), float(result.cost or 0.0)
+            one.error = lost or (None if result.error is None else self._clean(str(result.error)))
             told = {name: int(getattr(result, name, 0) or 0) for name in TOKENS}
             one.tokens |= {name: count for name, count in told.items() if count}
+
+    def _keep(self, name: str, text: str) -> str | None:
+        """Keep what an agent handed in; the error that stands for it where that fails."""
+        try:
+            write_atomically(self._folder / name, text.encode(errors="surrogateescape"), durable=False)
+        except OSError as error:
+            return f"[infra:disk] what the agent handed in could not be kept: {error.strerror}"
+        return None
 
     def is_over(self, agent: str) -> bool:
         """Whether an agent has ended."""
@@ -163,11 +171,9 @@ class Calls:
         with self._lock:
             yield
             content = {name: asdict(one) for name, one in self._agents.items()}
-            new = self._folder / f".{FILE}.tmp"
             with contextlib.suppress(OSError):
                 # A full disk is no reason to end an agent.
-                new.write_text(json.dumps({"agents": content}))
-                new.replace(self._folder / FILE)
+                write_atomically(self._folder / FILE, json.dumps({"agents": content}).encode(), durable=False)
 
 
 def watch_runners(runner: ModuleType, calls: Calls) -> None:

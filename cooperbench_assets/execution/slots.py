@@ -24,6 +24,7 @@ import msgspec
 import platformdirs
 
 from cooperbench_assets.execution.waiters import Line
+from cooperbench_assets.files import replacing
 
 PoolName = Literal["agents", "evaluations"]
 POOLS: Final[tuple[PoolName, ...]] = ("agents", "evaluations")
@@ -106,16 +107,10 @@ def _parse(text: str, path: Path) -> dict[PoolName, int]:
 def _make(path: Path) -> str:
     text = _TEXT.format(**default_sizes(_cpus(), _memory()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    try:
-        # A link, unlike a rename, never replaces a file that somebody else has just made or edited.
-        os.link(temporary, path)
-    except FileExistsError:
-        return path.read_text(encoding="utf-8")
-    finally:
-        temporary.unlink()
-    return text
+    # Somebody else may have made or edited one meanwhile.
+    with replacing(path, keep=True) as file:
+        file.write(text.encode())
+    return path.read_text(encoding="utf-8")
 
 
 def _cpus() -> int | None:

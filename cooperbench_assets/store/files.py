@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and have the disk hold it."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def make_folders(folder: Path) -> None:
     """Make a folder and its parents, and have the disk hold the names of those that were new."""
     if folder.is_dir():

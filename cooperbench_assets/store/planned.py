@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from cooperbench_assets.files import write_atomically
 from cooperbench_assets.stops import reach
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import StoreError
-from cooperbench_assets.store.files import make_folders, sync, write_synced
+from cooperbench_assets.store.files import make_folders
 from cooperbench_assets.store.units import Value, cell_of, quote
 
 if TYPE_CHECKING:
@@ -37,18 +38,12 @@ def remember(tables: Path, plans: Plans) -> None:
         path = tables / quote(experiment) / FILE
         data = msgspec.json.encode(_File(experiment, sorted((cell.setting, cell.seed) for cell in cells)))
         if _bytes(path) != data:
-            _replace(path, data)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    make_folders(path.parent)
-    fresh = path.with_name(f".{FILE}")
-    fresh.unlink(missing_ok=True)
-    write_synced(fresh, data)
-    reach("publish:plan-written")
-    fresh.replace(path)
-    reach("publish:plan-renamed")
-    sync(path.parent)
+            make_folders(path.parent)
+            for left in path.parent.glob(f".{FILE}*"):
+                left.unlink()
+            reach("publish:plan")
+            write_atomically(path, data)
+            reach("publish:plan-written")
 
 
 def _bytes(path: Path) -> bytes | None:

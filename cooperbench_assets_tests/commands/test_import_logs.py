@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cooperbench_assets.spec import ExperimentSpec, load_experiments
+from cooperbench_assets_tests.disks import small_disk
 
 if TYPE_CHECKING:
     from cooperbench_assets_tests.commands.place import Place
@@ -374,3 +375,18 @@ def test_runs_are_not_adopted_into_an_experiment_that_only_reads(place: Place) -
     unknown = place.run("import-logs", "logs", "--experiment", "yours", "--adopt", *SOLO)
     assert unknown.exit_code == 2
     assert "no experiment 'yours' (there are: mine)" in unknown.stderr
+
+
+def test_an_experiment_stays_as_it_was_where_the_disk_has_no_room_for_another_text(place: Place) -> None:
+    place.add_run("s_1")
+    arguments = ("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--replace", *SOLO)
+    assert place.run(*arguments).exit_code == 0
+    text = (place.project.defs / "mine" / "defs.yaml").read_bytes()
+    place.add_run("s_2")
+    with small_disk(place.project.defs / "mine", "4k") as folder:
+        (folder / "defs.yaml").write_bytes(text)
+        full = place.run(*arguments)
+        assert full.exit_code == 3
+        assert f"{folder / 'defs.yaml'}: No space left on device" in full.stderr
+        assert [path.name for path in folder.iterdir()] == ["defs.yaml"]
+        assert (folder / "defs.yaml").read_bytes() == text

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from cooperbench_assets.benchmark.failures import classify, infra
 from cooperbench_assets.execution.budget import Budget
 from cooperbench_assets.execution.calls import FILE, Calls, watch_runners
 from cooperbench_assets.execution.cell import run_agents
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.state import read_states
+from cooperbench_assets_tests.disks import files_at_most
 from cooperbench_assets_tests.execution.cells import LASTING, PAIRS, ROOT, attempt, cell
 from cooperbench_assets_tests.execution.docker.model_server import (
     COMPLETION_TOKENS,
@@ -159,9 +161,20 @@ def test_how_an_agent_ended_and_what_it_handed_in_is_kept_without_secrets(tmp_pa
 
 def test_a_full_disk_ends_no_agent(tmp_path: Path) -> None:
     counts = Calls(tmp_path, str)
-    (tmp_path / f".{FILE}.tmp").symlink_to("/dev/full")
-    counts.asked("solo")
+    with files_at_most(20):
+        counts.asked("solo")
     assert json.loads((tmp_path / FILE).read_text()) == {"agents": {}}
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
+
+
+def test_a_patch_that_the_disk_cannot_take_whole_is_no_patch_and_was_not_submitted(tmp_path: Path) -> None:
+    counts = Calls(tmp_path, str)
+    with files_at_most(2000):
+        counts.ended("agent1", SimpleNamespace(status="Submitted", patch="+" * 5000, cost=0.5, error=None))
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
+    said = json.loads((tmp_path / FILE).read_text())["agents"]["agent1"]
+    assert (said["status"], said["result_cost"]) == ("Error", 0.5)
+    assert classify(said["error"]) == infra("disk")
 
 
 class Stopped(BaseException):

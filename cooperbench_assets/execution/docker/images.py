@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import threading
 import time
@@ -24,6 +23,7 @@ from cooperbench_assets.execution.docker.options import DockerOptions
 from cooperbench_assets.execution.docker.sandbox import DockerBackend
 from cooperbench_assets.execution.infrastructure import InfrastructureError
 from cooperbench_assets.execution.sandboxes.base import REPO, RUNNER
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,10 +165,11 @@ class _Memory:
         with self._lock:
             self._heads[image_id] = head
             if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-                new.write_text(json.dumps(self._heads, indent=2, sort_keys=True) + "\n")
-                new.replace(self._path)
+                content = f"{json.dumps(self._heads, indent=2, sort_keys=True)}\n".encode()
+                # What is not remembered is looked into again.
+                with contextlib.suppress(OSError):
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomically(self._path, content, durable=False)
 
 
 class _Job:

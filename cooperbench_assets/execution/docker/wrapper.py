@@ -16,6 +16,7 @@ from cooperbench_assets.execution.docker.options import DockerOptions
 from cooperbench_assets.execution.docker.ownership import OWNER, describing
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.processes import MARK
+from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,11 +82,8 @@ def write_wrapper(folder: Path) -> Path:
     path = folder.resolve() / "docker"
     if not path.is_file() or path.read_text() != SCRIPT or not os.access(path, os.X_OK):
         folder.mkdir(parents=True, exist_ok=True)
-        # Renamed into place: another process may be running it.
-        new = path.with_name(f"docker.{os.getpid()}")
-        new.write_text(SCRIPT)
-        new.chmod(0o755)
-        new.replace(path)
+        # Another process may be running it.
+        write_atomically(path, SCRIPT.encode(), durable=False, mode=0o755)
     return path
 
 
