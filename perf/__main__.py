@@ -18,6 +18,8 @@ from perf.measure import ROOT
 from perf.results import Section
 
 MEASUREMENTS = (
+    "commands",
+    "clicks",
     "reading",
     "materialising",
     "publishing",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perf import beyond
+from perf import beyond, summary
 from perf.machine import memory_mib
 from perf.results import Record, Section
 
-_HEAD = """# Performance
-
-This page is written by `make perf`, from what it measured. Ours, what people use today and the floor run in turn in
-the same process, several rounds; medians are shown. Ratios carry over to other machines, absolute times do not.
+_TITLE = "# Performance\n"
+_HEAD = """This page is written by `make perf`, from what it measured. Ours, what people use today and the floor run in
+turn in the same process, several rounds; medians are shown. Ratios carry over to other machines, absolute times do not.
 CPU seconds count children. Peak memory is what a process of its own needed over what it held before.
 """
 
 
 def page(sections: Sequence[Section], machine: dict[str, str], *, quick: bool, complete: bool) -> str:
     """The whole page."""
-    parts = [_HEAD]
+    facts = {name: value for one in sections for name, value in one.facts.items()}
+    parts = [_TITLE, summary.lines(facts), _HEAD]
     if quick:
         parts.append("**A quick run: few rounds, small inputs. These figures are not for quoting.**\n")
     parts.append(_table([["", ""], *([f"**{name}**", value] for name, value in machine.items())]))
@@ -26,7 +26,6 @@ def page(sections: Sequence[Section], machine: dict[str, str], *, quick: bool, c
     parts.append(_summary(sections))
     parts += [_section(section) for section in sections]
     if complete:
-        facts = {name: value for one in sections for name, value in one.facts.items()}
         parts.append(beyond.section(facts | {"memory_mib": memory_mib()}))
     return "\n".join(parts)
 
