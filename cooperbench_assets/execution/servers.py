@@ -46,6 +46,7 @@ def harness_server(job: CellJob) -> HarnessServer:
     environment = _environment(job)
     key = (job.harness_python, tuple(sorted(environment.items())))
     thread = threading.get_ident()
+    _close_left_behind()
     kept, server = _kept.get(thread, (None, None))
     if server is None or kept != key:
         if server is not None:
@@ -89,6 +90,14 @@ def close_servers() -> None:
     while _kept:
         _, (_, server) = _kept.popitem()
         server.close()
+
+
+def _close_left_behind() -> None:
+    """Close the servers of threads that have ended: nobody would use them again, and each holds the harness."""
+    living = {thread.ident for thread in threading.enumerate()}
+    for thread in [one for one in _kept.copy() if one not in living]:
+        if (left := _kept.pop(thread, None)) is not None:
+            left[1].close()
 
 
 atexit.register(close_servers)

@@ -7,6 +7,7 @@ import json
 import logging
 import resource
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,19 +153,16 @@ def test_sizes_that_are_edited_wrongly_while_children_run_leave_the_last_good_on
     assert "the last good size, 3" in note
 
 
-def server_of(job: CellJob) -> psutil.Process:
-    """The harness server of this process."""
-    (found,) = [one for one in psutil.Process().children() if any("server.py" in word for word in one.cmdline())]
-    return found
+def servers() -> list[psutil.Process]:
+    """The harness servers of this process."""
+    return [one for one in psutil.Process().children() if any("server.py" in word for word in one.cmdline())]
 
 
 class Refusal:
     """Has the harness server start only so many children at once: each needs a file, and no more may be opened."""
 
     def __init__(self, children: int) -> None:
-        (self._server,) = [
-            one for one in psutil.Process().children() if any("server.py" in word for word in one.cmdline())
-        ]
+        (self._server,) = servers()
         self._before = resource.prlimit(self._server.pid, resource.RLIMIT_NOFILE)
         taken = {int(entry.name) for entry in Path(f"/proc/{self._server.pid}/fd").iterdir()}
         free = (number for number in itertools.count() if number not in taken)
@@ -214,6 +212,17 @@ def test_a_further_verdict_that_cannot_be_started_leaves_the_round_as_it_was(cor
     assert (report.done, dict(report.failed)) == (6, {})
     records = [json.loads(file.read_text()) for file in job.run_dir.rglob("verdict-2/attempt.json")]
     assert {one["n"] for one in records} == {1}
+
+
+def test_the_server_of_a_thread_that_has_ended_is_closed_by_the_next_launch(core_toy: Toy, tmp_path: Path) -> None:
+    first, second = cell(core_toy, tmp_path / "first"), cell(core_toy, tmp_path / "second")
+    thread = threading.Thread(target=run_agents, args=(first, LaunchOptions(at_most=1)))
+    thread.start()
+    thread.join()
+    left = set(servers())
+    run_agents(second, LaunchOptions(at_most=1))
+    (mine,) = servers()
+    assert left - {mine}, "the thread had a server of its own"
 
 
 def test_children_that_can_never_be_started_are_one_clear_error(

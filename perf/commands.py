@@ -1,0 +1,290 @@
+"""Whole commands from start to end, and ticks of the automation, in instances with and without a history."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import dagster as dg
+
+from cooperbench_assets.demo import build_dataset
+from cooperbench_assets.project import Project
+from cooperbench_assets_tests import trees
+from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.projects import add_experiment, environment, make_project
+from perf import inputs
+from perf.history import lengthen
+from perf.measure import cpu_seconds, run_command
+from perf.results import Record, Section, Target
+
+HISTORIES = (0, 1_000, 10_000)
+QUICK_HISTORIES = (0, 50)
+CELLS, PAIRS = 100, 20
+WATCHED = 200
+OVER_STATUS_SECONDS, AGAIN_TIMES, HUNDRED_SECONDS, HISTORY_TIMES, TICK_SECONDS = 4.0, 1.2, 30.0, 1.2, 2.0
+DONE = (0, 1)
+"""Exit codes of materialize: the real logs have infrastructure errors that only their owner could run again."""
+
+
+class Place:
+    """A project with the experiments that are measured, and its instance with one history or another."""
+
+    def __init__(self, root: Path, quick: bool) -> None:
+        self.cells, self.watched = (10, 10) if quick else (CELLS, WATCHED)
+        self.project: Project = make_project(root / "project", {})
+        self.variables = environment(self.project, COOPERBENCH_ASSETS_STATE=str(root / "state"))
+        self.instance = self.project.data / "dagster"
+        self.histories = root / "histories"
+        self._import_flash(root, quick)
+        self._add_many()
+        self._add_watched()
+
+    def run(self, *arguments: str) -> float:
+        """Run a command of ours; returns its seconds.
+
+        Raises:
+            RuntimeError: if it ends otherwise than it should.
+        """
+        command = [sys.executable, "-c", "from cooperbench_assets.cli import main; main()", *arguments]
+        began = time.perf_counter()
+        done = subprocess.run(
+            command, env=self.variables, cwd=self.project.root, capture_output=True, text=True, check=False
+        )
+        took = time.perf_counter() - began
+        if done.returncode not in (DONE if arguments[0] == "materialize" else (0,)):
+            raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        return took
+
+    def _import_flash(self, root: Path, quick: bool) -> None:
+        logs, self.real = inputs.flash(root, quick)
+        if self.real:
+            runs = ["solo=flash_solo_{seed}", "coop-comm=flash_msg_{seed}"]
+            subset = inputs.REAL / "flash.json"
+        else:
+            runs = ["solo=solo-seed{seed}", "coop-comm=coop-comm-seed{seed}"]
+            subset = root / "flash.json"
+            trees.write_subset(subset, inputs.planned(50))
+        chosen = [word for run in runs for word in ("--run", run)]
+        self.run("import-logs", str(logs), "--experiment", "flash", "--subset", str(subset), *chosen)
+
+    def _add_many(self) -> None:
+        """An experiment of generated logs that are only read."""
+        trees.write_subset(self.project.data / "dataset" / "subsets" / "made.json", inputs.planned(PAIRS))
+        inputs.generate(self.project.data / "many", cells=self.cells, pairs=PAIRS)
+        seeds = list(range(self.cells // 2))
+        settings = {name: {"mode": mode, "seeds": seeds} for name, mode in inputs.SETTINGS}
+        attributes = {"subset": "made", "settings": settings, "run_name": "{setting}-seed{seed}", "logs": "data/many"}
+        add_experiment(self.project, "many", attributes)
+
+    def _add_watched(self) -> None:
+        """An experiment that runs pairs, and has run all: one cell is run, the others are copies of its folder."""
+        build_dataset(self.project.data / "demo" / "dataset")
+        solo = {"mode": "solo", "seeds": list(range(self.watched))}
+        attributes = demo_attributes(settings={"solo": solo}, nightly="0 2 * * *", run_name="{setting}-seed{seed}")
+        add_experiment(self.project, "watched", {**attributes, "logs": "data/watched"})
+        self.run("materialize", "watched", "--seed", "0")
+        first = self.project.data / "watched" / "solo-seed0"
+        for seed in range(1, self.watched):
+            copied = first.with_name(f"solo-seed{seed}")
+            shutil.copytree(first, copied)
+            for file in copied.rglob("*.json"):
+                text = file.read_text()
+                if first.name in text:
+                    file.write_text(text.replace(first.name, copied.name))
+
+    def make_histories(self, sizes: Sequence[int]) -> None:
+        """Instances with so many earlier runs: of cells one by one, and the last one of all cells of each experiment.
+
+        The runs that are copied are those of single cells, as the UI, sensors and a night launch them.
+        """
+        for setting in ("solo", "coop-comm"):
+            for seed in range(1, 4) if self.real else range(3):
+                self.run("materialize", "flash", "--setting", setting, "--seed", str(seed))
+            for seed in range(4):
+                self.run("materialize", "many", "--setting", setting, "--seed", str(seed))
+        for size in sizes:
+            if size:
+                target = self.histories / str(size)
+                shutil.copytree(self.instance, target)
+                lengthen(target, size)
+
+    def begin(self, size: int) -> None:
+        """Take an instance with so many earlier runs, in which every cell has been read once."""
+        self.forget()
+        if size:
+            (self.histories / str(size)).rename(self.instance)
+            self.read_all()
+
+    def end(self, size: int) -> None:
+        """Keep the instance for another round."""
+        if size:
+            self.instance.rename(self.histories / str(size))
+
+    def read_all(self) -> None:
+        self.run("materialize", "flash")
+        self.run("materialize", "many")
+        self.run("materialize", "watched", "--read-again")
+
+    def forget(self) -> None:
+        """A project in which nothing was read, and without an instance."""
+        shutil.rmtree(self.instance, ignore_errors=True)
+        self.forget_tables()
+
+    def forget_tables(self) -> None:
+        shutil.rmtree(self.project.data / "tables", ignore_errors=True)
+        (self.project.data / "results.duckdb").unlink(missing_ok=True)
+
+
+FIRST, AGAIN = "materialize flash, first", "materialize flash, again"
+MANY, MANY_AGAIN = "materialize, {} cells of {} pairs, first", "materialize, {} cells of {} pairs, again"
+STATUS, STATUS_MANY = "status flash", "status of {} cells"
+
+
+def rounds_of(place: Place, sizes: Sequence[int], rounds: int) -> dict[tuple[str, int], list[float]]:
+    """Seconds of each command, by its name and the number of earlier runs."""
+    found: dict[tuple[str, int], list[float]] = {}
+    many, again = MANY.format(place.cells, PAIRS), MANY_AGAIN.format(place.cells, PAIRS)
+    steps: list[tuple[str, tuple[str, ...]]] = [
+        (FIRST, ("materialize", "flash")),
+        (AGAIN, ("materialize", "flash")),
+        (STATUS, ("status", "flash")),
+        (many, ("materialize", "many")),
+        (again, ("materialize", "many")),
+        (STATUS_MANY.format(place.cells), ("status", "many")),
+    ]
+    for number in range(rounds):
+        turned = [*sizes[number % len(sizes) :], *sizes[: number % len(sizes)]]
+        for size in turned:
+            place.begin(size)
+            place.forget_tables()
+            for name, command in steps:
+                found.setdefault((name, size), []).append(place.run(*command))
+            if not size:
+                place.run("materialize", "watched", "--read-again")
+            for name, seconds in ticks(place).items():
+                found.setdefault((name, size), []).append(seconds)
+            place.end(size)
+    return found
+
+
+def ticks(place: Place) -> dict[str, float]:
+    """Seconds of a tick of each sensor and schedule of the watched experiment, in a process of its own."""
+    command = [sys.executable, "-m", "perf.commands", str(place.project.root)]
+    variables = {**place.variables, "PYTHONPATH": os.pathsep.join([str(place.project.root), str(Path.cwd())])}
+    ran = run_command(command, env=variables, cwd=place.project.root)
+    said: dict[str, float] = json.loads(ran.output.splitlines()[-1])
+    return said
+
+
+def tick_all(root: Path) -> dict[str, float]:
+    """Evaluate every sensor and schedule of the watched experiment as Dagster's daemon does; returns the seconds."""
+    from dagster._core.instance.ref import InstanceRef
+
+    from cooperbench_assets.definitions import defs
+
+    definitions = defs()
+    repository = definitions.get_repository_def()
+    seconds: dict[str, float] = {}
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(root))) as instance:
+        for sensor in repository.sensor_defs:
+            if "watched" in sensor.name and not isinstance(sensor, dg.AutomationConditionSensorDefinition):
+                with dg.build_sensor_context(instance=instance, repository_def=repository) as context:
+                    seconds[f"tick: {sensor.name}"] = timed(lambda: sensor.evaluate_tick(context))  # noqa: B023
+        for schedule in repository.schedule_defs:
+            if "watched" in schedule.name:
+                with dg.build_schedule_context(instance=instance, repository_def=repository) as night:
+                    seconds[f"tick: {schedule.name}"] = timed(lambda: schedule.evaluate_tick(night))  # noqa: B023
+        key = "tick: automation conditions of all experiments"
+        seconds[key] = timed(lambda: dg.evaluate_automation_conditions(defs=definitions, instance=instance))
+    return seconds
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def measure(place: Path, quick: bool) -> Section:
+    """What a person waits for at the command line."""
+    sizes, rounds = (QUICK_HISTORIES, 1) if quick else (HISTORIES, 3)
+    cpu = cpu_seconds()
+    here = Place(place, quick)
+    here.make_histories(sizes)
+    found = rounds_of(here, sizes, rounds)
+    middle = {key: median(values) for key, values in found.items()}
+    names = list(dict.fromkeys(name for name, _ in found))
+    table = [["seconds", *(f"{size:,} earlier runs" for size in sizes), "× of the first column"]]
+    for name in names:
+        row = [middle[name, size] for size in sizes]
+        bold = f"**{name}**" if name.startswith("materialize") else name
+        table.append([bold, *(f"{one:.2f}" for one in row), f"{row[-1] / row[0]:.2f}"])
+    many = MANY.format(here.cells, PAIRS)
+    over = middle[FIRST, 0] - middle[STATUS, 0]
+    again = middle[AGAIN, 0] / middle[FIRST, 0]
+    commands = [name for name in names if not name.startswith("tick")]
+    grown = {name: middle[name, sizes[-1]] / middle[name, sizes[0]] for name in commands}
+    worst = max(grown, key=grown.__getitem__)
+    slowest = max((middle[name, size], name) for name, size in middle if name.startswith("tick"))
+    return Section(
+        name="commands",
+        title="Commands from start to end",
+        table=table,
+        targets=[
+            Target(
+                text=f"first materialize flash ≤ {OVER_STATUS_SECONDS:.0f} s over status",
+                value=f"{over:.1f} s",
+                met=over <= OVER_STATUS_SECONDS,
+            ),
+            Target(text=f"again ≤ {AGAIN_TIMES} × the first", value=f"{again:.2f} ×", met=again <= AGAIN_TIMES),
+            Target(
+                text=f"{here.cells} cells of {PAIRS} pairs ≤ {HUNDRED_SECONDS:.0f} s",
+                value=f"{middle[many, 0]:.1f} s",
+                met=middle[many, 0] <= HUNDRED_SECONDS,
+            ),
+            Target(
+                text=f"{sizes[-1]:,} earlier runs ≤ {HISTORY_TIMES} × none",
+                value=f"{grown[worst]:.2f} × ({worst})",
+                met=grown[worst] <= HISTORY_TIMES,
+            ),
+            Target(
+                text=f"every tick < {TICK_SECONDS:.0f} s with {here.watched} cells",
+                value=f"{slowest[0]:.2f} s ({slowest[1].removeprefix('tick: ')})",
+                met=slowest[0] < TICK_SECONDS,
+            ),
+        ],
+        records=[
+            Record(
+                name="all of it, histories and set-up included",
+                role="part",
+                seconds=None,
+                cpu_seconds=cpu_seconds() - cpu,
+                rounds=rounds,
+            )
+        ],
+        text=(
+            f"Each command in a process of its own; medians of {rounds} rounds in turn. flash: 6 cells of 50 pairs"
+            f"{' (the real runs)' if here.real else ''}. *First*: nothing was read yet, there is no store; *again*: "
+            "nothing changed. Earlier runs are copies, with all their events and check results, of real runs of single "
+            f"cells. Ticks are those of an experiment of {here.watched} cells that are complete."
+        ),
+        facts={
+            "read_flash_seconds": middle[FIRST, 0],
+            "read_flash_with_history_seconds": middle[FIRST, sizes[-1]],
+            "read_many_seconds": middle[many, 0],
+            "many_cells": float(here.cells),
+            "history": float(sizes[-1]),
+        },
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(tick_all(Path(sys.argv[1]))))
