@@ -26,7 +26,8 @@ LOOK_SECONDS = 0.1
 EXPERIMENT = "many"
 CELL_ASSETS = [[EXPERIMENT, name] for name in ("run_logs", "eval_outputs", "pair_results")]
 NOTHING, CELL, COMMAND = "an empty asset", "pair_results of one cell", "all cells, command line"
-SINGLE, BACKFILL_ROW, WAITED = "all cells, single run", "all cells, backfill", "of it, until its run is made"
+SINGLE, FILLED = "all cells, single run", "all cells, backfill, until all partitions are green"
+WAITED, COMPLETE = "of it, until its run is made", "until the backfill is marked as completed"
 
 LAUNCH = (
     "mutation ($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) "
@@ -40,7 +41,7 @@ LAUNCH_BACKFILL = (
 BACKFILL = "query ($b: String!) { partitionBackfillOrError(backfillId: $b) { ... on PartitionBackfill { status } } }"
 RUNS_OF_BACKFILL = (
     'query ($b: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $b}]}) '
-    "{ ... on Runs { results { creationTime } } } }"
+    "{ ... on Runs { results { creationTime endTime } } } }"
 )
 EMPTY = """import dagster as dg
 
@@ -92,8 +93,8 @@ class Clicks:
         self._wait(lambda: graphql(self.address, RUN, r=run)["runOrError"]["status"], ENDED, "SUCCESS")
         return time.perf_counter() - began
 
-    def backfill(self, partitions: list[str]) -> tuple[float, float]:
-        """Materialise all cells; returns the seconds until the backfill is green, and those until its run began."""
+    def backfill(self, partitions: list[str]) -> dict[str, float]:
+        """Materialise all cells; returns the seconds until its run is made, green, and the backfill is complete."""
         parameters = {
             "assetSelection": [{"path": path} for path in CELL_ASSETS],
             "partitionNames": partitions,
@@ -107,7 +108,11 @@ class Clicks:
         )
         seconds = time.perf_counter() - began
         runs = graphql(self.address, RUNS_OF_BACKFILL, b=backfill)["runsOrError"]["results"]
-        return seconds, min(run["creationTime"] for run in runs) - at
+        return {
+            WAITED: min(run["creationTime"] for run in runs) - at,
+            FILLED: max(run["endTime"] for run in runs) - at,
+            COMPLETE: seconds,
+        }
 
     def _wait(self, look: Callable[[], Any], ended: set[str], wanted: str) -> None:
         end = time.monotonic() + PATIENCE
@@ -146,9 +151,8 @@ def measure(place: Path, quick: bool) -> Section:
                 note(name, clicks.run([path], one))
             if number < fills:
                 note(SINGLE, clicks.run(CELL_ASSETS, whole))
-                seconds, waited = clicks.backfill(keys)
-                note(BACKFILL_ROW, seconds)
-                note(WAITED, waited)
+                for name, seconds in clicks.backfill(keys).items():
+                    note(name, seconds)
                 note(COMMAND, run_command(command, env=variables, cwd=project.root).seconds)
     finally:
         server.stop()
@@ -159,8 +163,8 @@ def section(took: dict[str, list[float]], cells: int) -> Section:
     """What came out."""
     middle = {name: median(seconds) for name, seconds in took.items()}
     empty = middle[CELL] / middle[NOTHING]
-    filled = middle[BACKFILL_ROW] / middle[COMMAND]
-    roles: dict[str, Role] = {NOTHING: "floor", COMMAND: "peer", WAITED: "part"}
+    filled = middle[FILLED] / middle[COMMAND]
+    roles: dict[str, Role] = {NOTHING: "floor", COMMAND: "peer", WAITED: "part", COMPLETE: "part"}
     records = [
         Record(name=name, role=roles.get(name, "ours"), seconds=middle[name], rounds=len(took[name]), n=count)
         for name, count in (
@@ -168,8 +172,9 @@ def section(took: dict[str, list[float]], cells: int) -> Section:
             (CELL, 1),
             (COMMAND, cells),
             (SINGLE, cells),
-            (BACKFILL_ROW, cells),
+            (FILLED, cells),
             (WAITED, cells),
+            (COMPLETE, cells),
         )
     ]
     return Section(
@@ -182,7 +187,7 @@ def section(took: dict[str, list[float]], cells: int) -> Section:
                 text=f"{cells} cells as a backfill ≤ {BACKFILL_TIMES:.0f} × the command line",
                 value=f"{filled:.2f} ×",
                 met=filled <= BACKFILL_TIMES,
-                why=f"{middle[WAITED]:.1f} s of {middle[BACKFILL_ROW]:.1f} pass before the backfill's run is made: "
+                why=f"{middle[WAITED]:.1f} s of {middle[FILLED]:.1f} pass before the backfill's run is made: "
                 "Dagster's daemon looks for new backfills every 30 s and has no setting for it. The single run, which "
                 f"the same dialog offers, waits for nothing: {middle[SINGLE] / middle[COMMAND]:.2f} ×.",
             ),
@@ -191,7 +196,8 @@ def section(took: dict[str, list[float]], cells: int) -> Section:
             "What the buttons ask the web server for, in `dagster dev` with its daemon; green is what the page would "
             f"show, asked every {LOOK_SECONDS:g} s. The empty asset has two partitions and no check, and its run is "
             f"launched alike: a process of its own, which imports Dagster and the code location. {cells} cells are "
-            f"of {PAIRS} pairs, read before, and read again."
+            f"of {PAIRS} pairs, read before, and read again. Dagster's daemon looks at backfills every 30 s: so long "
+            "may one wait before its run is made, and before it is marked as completed."
         ),
         facts={"click_cell_seconds": middle[CELL], "click_all_seconds": middle[SINGLE]},
     )
