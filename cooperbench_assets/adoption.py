@@ -121,6 +121,7 @@ def _facts(survey: Survey) -> tuple[dict[str, Any], dict[str, Any]]:
     recorded = {
         "model": facts.model,
         "agent": facts.agent,
+        "git": facts.git,
         "merge_policy": None if policy == "unknown" else policy,
         **{name: time and time.replace(tzinfo=UTC).isoformat() for name, time in times.items()},
     }

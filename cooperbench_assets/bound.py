@@ -164,7 +164,7 @@ class BoundExperiment:
             planned=cell.cell in self.planned,
             run_name=cell.run_name,
             messaging=cell.messaging,
-            # A run that was made here says it in its record; of others only a person's word that they did is known.
+            # A run that was made here says it in its record; of others a prompt, or a person's word, that they did.
             git=cell.git or None,
             gold=cell.gold,
             execution=self.spec.execution,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
@@ -66,6 +67,11 @@ NO_OUTPUT: Final = {
         "config": {},
     }
 }
+
+
+CODE: Final = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("cooperbench_assets"), "__repository__")
+"""The code location of workspace.yaml, as Dagster names it. Home, its timeline, shows runs of code locations only, and
+no public call says of a run that is executed in this process where its code is."""
 
 
 class Cancelled(KeyboardInterrupt):
@@ -154,6 +160,10 @@ class Launcher:
         # these wait for logging's lock: runs side by side would stand still for ever.
         handlers = self._instance.get_yaml_python_handlers()
         self._instance.get_yaml_python_handlers = lambda: handlers  # type: ignore[method-assign]
+        create = self._instance.create_run_for_job
+        self._instance.create_run_for_job = lambda job_def, **given: create(  # type: ignore[method-assign]
+            job_def, **given, remote_job_origin=CODE.get_job_origin(job_def.name)
+        )
         report_dead_runs(self._instance, self.bound, datetime.now(UTC).replace(tzinfo=None))
         return self
 

@@ -54,6 +54,10 @@ def test_a_person_finds_the_figures_the_partitions_and_the_checks(tmp_path: Path
 
     with dagster_dev(project) as address, browser() as page:
         expect.set_options(timeout=LOADED_MILLISECONDS)
+        page.goto(address)
+        expect(page.get_by_text("Jobless asset materializations").first).to_be_visible()
+        expect(page.get_by_text("No runs")).not_to_be_visible()
+
         page.goto(f"{address}/assets/made/pair_results?view=partitions&partition=solo%2F1")
         expect(page.get_by_text("Materialized (4)")).to_be_visible()
         expect(page.get_by_text("Missing (0)")).to_be_visible()

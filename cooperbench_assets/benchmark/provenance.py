@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cooperbench_assets.benchmark.harness_version import HarnessVersion, harness_of
+from cooperbench_assets.benchmark.prompts import shared_git
 from cooperbench_assets.benchmark.records import ProvenanceRecord, text_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class RunFacts(msgspec.Struct, frozen=True):
     agent_config: str | None
     isolation: str | None
     messaging: bool | None
+    git: bool | None
+    """Agents shared a git server."""
+
     started_at: datetime | None
     ended_at: datetime | None
     recorded: ProvenanceRecord
@@ -58,6 +62,7 @@ def facts_of(reading: RunReading) -> RunFacts:
         agent_config=text_of(recorded.agent_config),
         isolation=_one(isolations) or recorded.isolation,
         messaging=None if reading.mode == "solo" else recorded.messaging,
+        git=recorded.git if recorded.git is not None else shared_git(reading),
         started_at=min((pair.started_at for pair in pairs if pair.started_at is not None), default=None),
         ended_at=max((end for end in ends if end is not None), default=None),
         recorded=recorded,

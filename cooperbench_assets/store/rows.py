@@ -379,7 +379,7 @@ def _provenance_row(
         "path": base,
         "mode": reading.mode,
         "messaging": None if reading.mode == "solo" else messages,
-        "git": recorded.git if recorded.git is not None else git,
+        "git": facts.git if facts.git is not None else git,
         "origin": facts.origin,
         "model": facts.model,
         "agent": facts.agent,
