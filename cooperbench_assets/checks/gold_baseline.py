@@ -77,7 +77,8 @@ def all_judged(view: GoldView) -> Finding:
         _described(open_),
         good=f"{view.rows.height} solutions have two verdicts each",
         bad=f"{{n}} of {view.rows.height} solutions {{n:has|have}} no two clean verdicts",
-        remedy="mend what struck them, and materialise gold_baseline again: it does what is missing",
+        remedy="fix what made them fail, and materialise gold_baseline again: it does what is missing; where the tries "
+        "of a first verdict are used up, with the run config new_campaign: true",
     )
 
 

@@ -17,7 +17,7 @@ from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.execution.attempts import now
 from cooperbench_assets.execution.provenance import read_provenance, write_provenance
-from cooperbench_assets.execution.verdicts import FIRST_ROUND, read_verdicts
+from cooperbench_assets.execution.verdicts import read_verdicts
 from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def read_gold(job: CellJob) -> list[GoldRow]:
         found = reading.pairs.get(pair)
         outcome = judge(found)
         merged = None if found is None or found.evaluation is None else found.evaluation.merge_status
-        second = further.get(pair, {}).get(FIRST_ROUND)
+        second = _second(further.get(pair, {}))
         rows.append(
             GoldRow(
                 pair,
@@ -210,12 +210,18 @@ def read_gold(job: CellJob) -> list[GoldRow]:
     return rows
 
 
+def _second(given: Mapping[int, Verdict]) -> Verdict | None:
+    """The first clean one of a pair's further verdicts, else the latest: a round can use up its tries without one."""
+    rounds = [given[number] for number in sorted(given)]
+    return next((one for one in rounds if one.done), rounds[-1] if rounds else None)
+
+
 def to_judge(job: CellJob) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
     """Pairs whose solution has no clean first verdict, and those with one that have no second. Nothing is changed."""
     rows = read_gold(job) if job.run_dir.is_dir() else []
     given: Mapping[Pair, Mapping[int, Verdict]] = read_verdicts(job.run_dir, job.mode) if rows else {}
     first = {row.pair for row in rows if row.first in ("pass", "fail")}
-    done = {pair for pair in first if FIRST_ROUND in given.get(pair, {}) and given[pair][FIRST_ROUND].done}
+    done = {pair for pair in first if (second := _second(given.get(pair, {}))) is not None and second.done}
     pairs = job.subset.pairs
     return tuple(pair for pair in pairs if pair not in first), tuple(pair for pair in pairs if pair in first - done)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from cooperbench_assets.checks.finding import found
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
 from cooperbench_assets_tests import trees
+from cooperbench_assets_tests.benchmark.looking import DIED, WELL
 from cooperbench_assets_tests.experiments import bind, fill, tree, view
 
 if TYPE_CHECKING:
@@ -167,6 +169,47 @@ def test_a_verdict_that_disagrees_with_its_features_is_noticed(bound: BoundExper
     _, second, *_ = fill(bound, "solo")
     tree(bound, "solo").evaluation(second, passed=(True, False), both_passed=True)
     assert finding(bound, "verdict_agrees", "solo").offenders == 1
+
+
+def test_an_agent_that_submitted_behind_an_error_is_suspect_until_it_has_run_again(bound: BoundExperiment) -> None:
+    first, *_ = fill(bound, "solo")
+    tree(bound, "solo").write(first, "solo_stream.jsonl", json.dumps(DIED))
+    found = finding(bound, "no_suspect_agent", "solo")
+    assert (found.passed, found.sample) == (False, (first.name,))
+    assert found.description.startswith("1 pair looks graded but should not be trusted")
+    assert found.remedy == "read the streams of the pairs named before you quote a rate"
+    assert CHECKS["no_suspect_agent"].warns
+    tree(bound, "solo").write(first, "solo_stream.jsonl", json.dumps(WELL))
+    assert finding(bound, "no_suspect_agent", "solo").passed
+
+
+def test_an_agent_that_the_step_limit_stopped_behind_an_error_is_not_suspect(bound: BoundExperiment) -> None:
+    first, *_ = fill(bound, "solo")
+    tree(bound, "solo").result(first, agents=[trees.agent(status="LimitsExceeded")])
+    tree(bound, "solo").write(first, "solo_stream.jsonl", json.dumps(DIED))
+    assert finding(bound, "no_suspect_agent", "solo").passed
+
+
+def test_a_pair_with_two_rows_is_named_and_blocks(bound: BoundExperiment) -> None:
+    # Reading a subset refuses a pair that stands in it twice: this is the guard behind it, of what is written.
+    first, *_ = fill(bound, "solo")
+    planned = bound.subset()
+    twice = replace(planned, pairs=(*planned.pairs, first))
+    found = CHECKS["distinct_pairs"].find(bound.view(bound.cells[0], twice))
+    assert (found.passed, found.offenders, found.sample) == (False, 1, (first.name,))
+    assert found.description == "1 row is of a pair that has one already or that nobody planned"
+    assert "please report it" in found.remedy
+    assert CHECKS["distinct_pairs"].blocking
+    assert CHECKS["distinct_pairs"].find(bound.view(bound.cells[0], planned)).passed
+
+
+def test_a_row_of_a_pair_that_nobody_planned_is_named(bound: BoundExperiment) -> None:
+    first, second, *_ = fill(bound, "solo")
+    whole = view(bound, "solo")
+    fewer = replace(whole, subset=replace(whole.subset, pairs=(first,)))
+    found = CHECKS["distinct_pairs"].find(fewer)
+    assert (found.passed, found.offenders, found.sample[0]) == (False, 3, second.name)
+    assert CHECKS["distinct_pairs"].find(whole).passed
 
 
 def test_offenders_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
