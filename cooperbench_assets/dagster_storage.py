@@ -13,6 +13,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, DagsterRunStatus, RunsFilter
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from filelock import FileLock
@@ -20,12 +23,17 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.pool import StaticPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from dagster import AssetCheckKey
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
     from dagster._serdes import ConfigurableClassData
     from sqlalchemy import Connection, Engine
 
 LOCK = ".lock"
+
+PLANNED: Final = AssetCheckExecutionRecordStatus.PLANNED
+FAILED: Final = AssetCheckExecutionRecordStatus.FAILED
 
 MOST_OPEN: Final = 8
 """Files that a process keeps open: that of all runs, and those of the runs it used last."""
@@ -71,6 +79,47 @@ class OpenEventLog(SqliteEventLogStorage):
         if changed:
             # What is written stays in SQLite's log for a while, and who watches a run watches the file itself.
             os.utime(path)
+
+    def get_latest_asset_check_execution_by_key(
+        self, check_keys: Sequence[AssetCheckKey], partition_filter: PartitionKeyFilter | None = None
+    ) -> Mapping[AssetCheckKey, AssetCheckExecutionRecord]:
+        """The execution that pages show of each check; of a check of many partitions, one that failed if there is one.
+
+        Dagster shows that of the partition that was planned last, of a set without order: the pages of an asset and of
+        its check would say that all is well beside a list that says that the check fails.
+        """
+        latest = dict(super().get_latest_asset_check_execution_by_key(check_keys, partition_filter))
+        partitioned = [key for key, record in latest.items() if record.partition is not None]
+        if partition_filter is None and partitioned:
+            for key, partition in self._failing(partitioned).items():
+                latest |= super().get_latest_asset_check_execution_by_key([key], PartitionKeyFilter(key=partition))
+        return latest
+
+    def _failing(self, keys: Sequence[AssetCheckKey]) -> dict[AssetCheckKey, str]:
+        """Of each of these checks that fails in a partition, the partition in which it was evaluated last.
+
+        What is older than an evaluation of all partitions does not count: that evaluated each that is still there.
+        """
+        infos = sorted(self.get_asset_check_partition_info(keys), key=lambda info: info.latest_check_event_storage_id)
+        ended = self._ended({info.latest_planned_run_id for info in infos if info.latest_execution_status == PLANNED})
+        found: dict[AssetCheckKey, str] = {}
+        for info in infos:
+            run = ended.get(info.latest_planned_run_id)
+            not_evaluated = info.latest_execution_status == PLANNED and run == DagsterRunStatus.FAILURE
+            failed = info.latest_execution_status == FAILED and info.is_current
+            if info.partition_key is None:
+                if run == DagsterRunStatus.SUCCESS:
+                    found.pop(info.check_key, None)
+            elif failed or not_evaluated:
+                found[info.check_key] = info.partition_key
+        return found
+
+    def _ended(self, run_ids: set[str]) -> dict[str, DagsterRunStatus]:
+        """How these runs ended, as far as they have."""
+        if not run_ids:
+            return {}
+        wanted = RunsFilter(run_ids=list(run_ids), statuses=FINISHED_STATUSES)
+        return {run.run_id: run.status for run in self._instance.get_runs(wanted)}
 
     def _engine(self, shard: str, path: Path) -> Engine:
         """The engine of a file, opened anew if somebody replaced the file."""

@@ -22,13 +22,13 @@ import polars as pl
 
 from cooperbench_assets.assets.describe import CELL_METADATA, table_value
 from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of
-from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, partition_key
+from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, group_name, partition_key
 from cooperbench_assets.assets.secrecy import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.benchmark.logtree import LogTreeError
 from cooperbench_assets.bound import CellSaid, MissingInputError
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
-from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD
+from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD, Finding
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.reporting import check_evaluation, check_results, check_rows
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.checks.finding import CellView, Check, Finding
+    from cooperbench_assets.checks.finding import CellView, Check
     from cooperbench_assets.spec import CellSpec
     from cooperbench_assets.store.cells import Cell
 
@@ -64,6 +64,8 @@ ONE_EACH: Final = (
     "this experiment runs pairs: launch a run for each partition (not one run for all of them), so that the results "
     "of a cell are there as soon as it ends; the job read_again reads all cells in one run"
 )
+
+BACKFILL_TAG: Final = "dagster/backfill"
 
 AT_ONCE: Final = 30
 """Check results are logged after so many assets of cells: what they are about is one question for all of them."""
@@ -141,6 +143,8 @@ class CellReader:
             self._failed(
                 Problem(spec.cell, next(iter(materialise or evaluate)), self.bound.redactor.text(reason)), said
             )
+        if said.problem is not None:
+            self._not_evaluated(self.problems[-1], {*materialise, *evaluate})
         if self.log_each and len(self._to_log) >= AT_ONCE:
             self._log_checks()
         if self.bound.on_read is not None:
@@ -157,7 +161,17 @@ class CellReader:
             yield from self._passed_blocking()
         self._log_checks()
         if self.problems:
-            raise failure(self.problems, self.cells)
+            raise failure(self.problems, self.cells, self._hint())
+
+    def _hint(self) -> str:
+        """What to do about the results of the other cells: a backfill makes nothing that comes after a failed cell."""
+        if self.cells == 1 or BACKFILL_TAG not in self.context.run.tags:
+            return ""
+        name = group_name(self.bound.name)
+        return (
+            f"to publish the others, launch the job {name}_refresh_results; "
+            f"the sensor {name}_downstream does so by itself while it is on"
+        )
 
     def _passed_blocking(self) -> Iterator[dg.AssetCheckResult]:
         """Take out the blocking checks that passed: Dagster warns of each that it is not given before a next step."""
@@ -209,14 +223,27 @@ class CellReader:
 
     def _evaluated(self, spec: CellSpec, asset: str, findings: Findings, said: CellSaid) -> None:
         """Keep what the checks of an asset found in a cell: for Dagster, and as a table of the store."""
-        cell, key = spec.cell, asset_key(self.bound.name, asset)
-        asked = [one for one in findings if dg.AssetCheckKey(key, one[0].name) in self.checks]
+        cell, asked = spec.cell, self._asked(asset, findings)
         self._to_log.append((asset, partition_key(cell), asked))
         said.failed_checks += [(f"{asset}.{check.name}", found) for check, found in asked if not found.passed]
         columns = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed, "asset": asset}
         rows = check_rows(columns, findings, datetime.now(UTC).replace(tzinfo=None))
         unit = check_unit(cell.experiment, asset, cell)
         write_unit(self.bound.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,))
+
+    def _not_evaluated(self, problem: Problem, assets: Collection[str]) -> None:
+        """Say on the pages of checks that were to be evaluated why they were not: else they show an earlier result."""
+        partition = partition_key(problem.cell)
+        done = {asset for asset, key, _ in self._to_log if key == partition}
+        why = Finding(passed=False, description=f"not evaluated: {problem.reason}", remedy=problem.fix)
+        for asset in [name for name in CELL_CHECKS if name in assets and name not in done]:
+            asked = self._asked(asset, [(check, why) for check in CELL_CHECKS[asset]])
+            self._to_log.append((asset, partition, asked))
+
+    def _asked(self, asset: str, findings: Findings) -> Findings:
+        """Those of the checks whose results are wanted."""
+        key = asset_key(self.bound.name, asset)
+        return [one for one in findings if dg.AssetCheckKey(key, one[0].name) in self.checks]
 
     def _log_checks(self) -> None:
         """Log check results, each with the materialisation that it is about: those of an earlier one do not count."""
@@ -252,8 +279,8 @@ def newest_materialisations(
     return {record.partition_key: record for record in records if record.partition_key is not None}
 
 
-def failure(problems: Sequence[Problem], cells: int) -> dg.Failure:
-    """The error of a step in which some of its cells are blocked or could not be read."""
+def failure(problems: Sequence[Problem], cells: int, hint: str = "") -> dg.Failure:
+    """The error of a step in which some of its cells are blocked or could not be read; the hint is its last line."""
     rows = pl.DataFrame(
         [{"cell": str(one.cell), "asset": one.asset, "reason": one.reason, "fix": one.fix} for one in problems]
     )
@@ -261,7 +288,11 @@ def failure(problems: Sequence[Problem], cells: int) -> dg.Failure:
     if len(problems) > NAMED:
         lines.append(f"… and {len(problems) - NAMED} more")
     if cells > 1:
-        lines.insert(0, f"{len(problems)} of {cells} cells are blocked or could not be read; all others were:")
+        fine = cells - len(problems)
+        verb = "is" if len(problems) == 1 else "are"
+        lines.insert(0, f"{fine} of {cells} cells are done; {len(problems)} {verb} blocked or could not be read:")
+    if hint:
+        lines.append(hint)
     # Trying again by itself would read the same.
     return dg.Failure("\n".join(lines), metadata={"cells": table_value(rows)}, allow_retries=False)
 

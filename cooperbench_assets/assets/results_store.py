@@ -1,7 +1,7 @@
 """The asset results_store: an experiment's cells in the one DuckDB file that all experiments share."""
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from cooperbench_assets.assets.describe import published_metadata
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
 from cooperbench_assets.assets.publishing import publish_tables
 from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.checks.finding import Check, Finding
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
 from cooperbench_assets.store.cells import Cell
@@ -23,6 +24,8 @@ from cooperbench_assets.store.units import cell_unit, check_unit, parse_name, qu
 
 if TYPE_CHECKING:
     from cooperbench_assets.store.publish import Published
+
+Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
 
 def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
@@ -44,23 +47,22 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
             )
         ],
         check_specs=check_specs(key, RESULTS_STORE_CHECKS),
+        can_subset=True,  # "Execute all" on the page of its checks looks at the store as it is, and publishes nothing.
         pool="results_store",
     )
-    def results_store(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    def results_store(context: dg.AssetExecutionContext) -> Results:
+        asked = context.selected_asset_check_keys
+        wanted = [one for one in RESULTS_STORE_CHECKS if dg.AssetCheckKey(key, one.name) in asked]
+        if key not in context.selected_asset_keys:
+            view = store_view(bound)
+            yield from check_results(key, [(check, check.find(view)) for check in wanted])
+            return
         published = publish_experiment(bound)
         for warning in (*published.warnings, *named_problems(published)):
             context.log.warning(warning)
         view = store_view(bound)
         findings = [(check, check.find(view)) for check in RESULTS_STORE_CHECKS]
-        now = datetime.now(UTC).replace(tzinfo=None)
-        row_key = {"experiment": bound.name, "setting": None, "seed": None, "asset": "results_store"}
-        written = write_unit(
-            bound.project.tables,
-            check_unit(bound.name, "results_store"),
-            {CHECK_RESULTS.name: check_rows(row_key, findings, now)},
-            declared=(CHECK_RESULTS,),
-        )
-        if written.changed:  # What is found is published too; what was found before has been just now.
+        if _keep(bound, findings):  # What is found is published too; what was found before has been just now.
             publish_experiment(bound)
         yield dg.MaterializeResult(
             asset_key=key,
@@ -72,10 +74,18 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
                 "file": dg.MetadataValue.path(str(bound.project.database)),
                 "open_it": f"duckdb -readonly {bound.project.relative(bound.project.database)}",
             },
-            check_results=check_results(key, findings),
+            check_results=check_results(key, [one for one in findings if one[0] in wanted]),
         )
 
     return results_store
+
+
+def _keep(bound: BoundExperiment, findings: Sequence[tuple[Check[StoreView], Finding]]) -> bool:
+    """Write what was found as a table; says whether it differs from what was found before."""
+    row_key = {"experiment": bound.name, "setting": None, "seed": None, "asset": "results_store"}
+    rows = check_rows(row_key, findings, datetime.now(UTC).replace(tzinfo=None))
+    unit = check_unit(bound.name, "results_store")
+    return write_unit(bound.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,)).changed
 
 
 def named_problems(published: "Published") -> Iterator[str]:

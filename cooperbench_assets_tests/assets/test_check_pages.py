@@ -1,0 +1,217 @@
+"""What the pages of assets and of their checks say of cells: an asset's overview, its list of checks, each check."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from cooperbench_assets.assets.keys import asset_key, partitions_of
+from cooperbench_assets.assets.reading import CELL_CHECKS
+from cooperbench_assets.assets.results_store import publish_experiment
+from cooperbench_assets.automation.runs import RANGE_TAGS, error_of
+from cooperbench_assets.benchmark.pairs import Pair
+from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
+from cooperbench_assets.dagster_storage import OpenEventLog
+from cooperbench_assets.experiment import experiment_definitions
+from cooperbench_assets.launch import CELL_ASSETS, QUIET, open_instance
+from cooperbench_assets.store.read import query
+from cooperbench_assets_tests.automation.driving import Driver
+from cooperbench_assets_tests.experiments import SETTINGS, bind, fill, tree
+from cooperbench_assets_tests.projects import CHECKOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.checks.finding import Check
+
+KEYS = ["coop-comm/0", "coop-nocomm/0", "solo/0", "solo/1"]
+ALL = dict(zip(RANGE_TAGS, (KEYS[0], KEYS[-1]), strict=True))
+OF_CELLS: dict[str, Any] = dict(CELL_CHECKS)
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> BoundExperiment:
+    made = bind(tmp_path)
+    for cell in made.cells:
+        fill(made, cell.cell.setting, cell.cell.seed)
+    return made
+
+
+@pytest.fixture
+def instance(bound: BoundExperiment) -> Iterator[dg.DagsterInstance]:
+    """The instance that people have: the one of the project's dagster.yaml."""
+    shutil.copy(CHECKOUT / "dagster.yaml", bound.project.root)
+    with open_instance(bound.project) as opened:
+        assert isinstance(storage(opened), OpenEventLog)
+        yield opened
+
+
+def storage(instance: dg.DagsterInstance) -> Any:
+    """The event log behind what Dagster wraps it in."""
+    log: Any = instance.event_log_storage
+    return getattr(getattr(log, "_storage", None), "event_log_storage", log)
+
+
+def execute_all(
+    bound: BoundExperiment, instance: dg.DagsterInstance, asset: str, checks: tuple[Check[Any], ...]
+) -> dg.ExecuteInProcessResult:
+    """What the button launches on the page of an asset's checks: checks alone, and no partition."""
+    job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+    chosen = {dg.AssetCheckKey(asset_key("made", asset), check.name) for check in checks}
+    return job.get_subset(asset_selection=set(), asset_check_selection=chosen).execute_in_process(
+        instance=instance, run_config={"loggers": QUIET}, raise_on_error=False
+    )
+
+
+def execute_all_of_cells(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
+    for asset, checks in OF_CELLS.items():
+        execute_all(bound, instance, asset, checks)
+
+
+def listed(bound: BoundExperiment, instance: dg.DagsterInstance) -> dict[str, set[str]]:
+    """Checks with the partitions in which the list beside a check's page shows it red."""
+    found: dict[str, set[str]] = {}
+    for asset, checks in OF_CELLS.items():
+        keys = [(dg.AssetCheckKey(asset_key("made", asset), check.name), partitions_of(bound.spec)) for check in checks]
+        for key, state in instance.event_log_storage.get_asset_check_state(keys).items():
+            red = [
+                subset.subset_value.get_partition_keys()
+                for status, subset in state.subsets.items()
+                if status.value in ("FAILED", "EXECUTION_FAILED")
+            ]
+            found[key.name] = {partition for keys in red for partition in keys}
+    return found
+
+
+def shown(instance: dg.DagsterInstance) -> dict[str, tuple[str, str | None, str]]:
+    """Checks with what the pages of asset and check show: state, partition, sentence."""
+    keys = [dg.AssetCheckKey(asset_key("made", asset), check.name) for asset, of in OF_CELLS.items() for check in of]
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    return {
+        key.name: (record.status.value, record.partition, getattr(record.evaluation, "description", None) or "")
+        for key, record in latest.items()
+    }
+
+
+def red_checks(bound: BoundExperiment, instance: dg.DagsterInstance) -> set[tuple[str, str]]:
+    """The red checks, each with the cell that its page shows; list and pages must agree."""
+    red, pages = listed(bound, instance), shown(instance)
+    for name, (status, partition, _) in pages.items():
+        if red[name]:
+            assert status != AssetCheckExecutionRecordStatus.SUCCEEDED.value, name
+            assert partition in red[name], name
+        else:
+            assert status == AssetCheckExecutionRecordStatus.SUCCEEDED.value, name
+    return {(name, str(pages[name][1])) for name in red if red[name]}
+
+
+def lose_a_result(bound: BoundExperiment, setting: str, seed: int = 0) -> None:
+    (tree(bound, setting, seed).folder(bound.subset().pairs[0]) / "result.json").unlink()
+
+
+@pytest.mark.parametrize("lost", [("coop-comm", 0), ("solo", 0), ("solo", 1)])
+def test_a_check_that_fails_in_one_cell_is_red_on_every_page_until_that_cell_is_well(
+    bound: BoundExperiment, instance: dg.DagsterInstance, lost: tuple[str, int]
+) -> None:
+    cell = f"{lost[0]}/{lost[1]}"
+    red = {(name, cell) for name in ("expected_results", "expected_verdicts", "expected_rows")}
+    driver = Driver(bound, instance)
+    lose_a_result(bound, *lost)
+    assert driver.materialize(CELL_ASSETS, tags=ALL).success
+    assert red_checks(bound, instance) == red
+    assert driver.materialize(CELL_ASSETS, "coop-nocomm/0").success
+    assert red_checks(bound, instance) == red, "another cell's run is newer"
+    execute_all_of_cells(bound, instance)
+    assert red_checks(bound, instance) == red
+    fill(bound, *lost)
+    assert driver.materialize(CELL_ASSETS, cell).success
+    assert red_checks(bound, instance) == set()
+    lose_a_result(bound, *lost)
+    execute_all_of_cells(bound, instance)
+    assert red_checks(bound, instance) == red
+    fill(bound, *lost)
+    execute_all_of_cells(bound, instance)
+    assert red_checks(bound, instance) == set()
+
+
+@pytest.mark.parametrize("tags", [ALL, {"dagster/partition": "solo/0"}], ids=["among others", "alone"])
+def test_the_checks_that_a_blocked_cell_keeps_from_being_evaluated_say_so_with_reason_and_fix(
+    bound: BoundExperiment, instance: dg.DagsterInstance, tags: dict[str, str]
+) -> None:
+    driver = Driver(bound, instance)
+    assert driver.materialize(CELL_ASSETS, tags=ALL).success
+    tree(bound, "solo").pair(Pair("other_task", 1, (1, 2)))
+    assert not driver.materialize(CELL_ASSETS, tags=tags).success
+    blocked = {check.name for asset in ("eval_outputs", "pair_results") for check in CELL_CHECKS[asset]}
+    assert red_checks(bound, instance) == {(name, "solo/0") for name in {*blocked, "only_planned_pairs"}}
+    for name in blocked:
+        assert shown(instance)[name][2].startswith("not evaluated: blocked by only_planned_pairs: 1 pair is extra")
+    before = query_failed(bound)
+    assert before <= {("solo", "only_planned_pairs")}, "what was not evaluated is no finding of the store"
+
+
+def query_failed(bound: BoundExperiment) -> set[tuple[str, str]]:
+    publish_experiment(bound)
+    found = query(bound.project.database, "SELECT setting, check_name FROM check_results WHERE NOT passed")
+    return {(str(setting), str(name)) for setting, name in found.rows()}
+
+
+def test_the_checks_of_a_cell_that_cannot_be_read_say_so(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
+    shutil.rmtree(bound.run_dir(bound.cells[0]))
+    assert not Driver(bound, instance).materialize(CELL_ASSETS, tags=ALL).success
+    names = {check.name for checks in OF_CELLS.values() for check in checks}
+    assert red_checks(bound, instance) == {(name, "solo/0") for name in names}
+    assert all("not evaluated: made solo seed 0: no run folder" in said for _, _, said in shown(instance).values())
+
+
+def test_a_cell_that_is_no_longer_planned_stays_red_until_all_are_evaluated_again(
+    bound: BoundExperiment, instance: dg.DagsterInstance
+) -> None:
+    lose_a_result(bound, "solo", 1)
+    assert Driver(bound, instance).materialize(CELL_ASSETS, tags=ALL).success
+    fewer = bind(bound.project.root, settings={**SETTINGS, "solo": {"mode": "solo", "seeds": [0]}})
+    assert shown(instance)["expected_rows"][:2] == ("FAILED", "solo/1")
+    execute_all_of_cells(fewer, instance)
+    assert red_checks(fewer, instance) == set()
+
+
+def test_the_error_of_a_backfill_says_how_the_other_cells_are_published(
+    bound: BoundExperiment, instance: dg.DagsterInstance
+) -> None:
+    tree(bound, "solo").pair(Pair("other_task", 1, (1, 2)))
+    driver = Driver(bound, instance)
+    hint = "to publish the others, launch the job made_refresh_results; the sensor made_downstream does so by itself"
+    by_hand = driver.materialize(CELL_ASSETS, tags=ALL)
+    assert hint not in error_of(instance, by_hand.run_id)
+    backfill = driver.materialize(CELL_ASSETS, tags={**ALL, "dagster/backfill": "abcdefgh"})
+    said = error_of(instance, backfill.run_id).splitlines()
+    assert said[0] == "3 of 4 cells are done; 1 is blocked or could not be read:"
+    assert said[-1] == f"{hint} while it is on"
+
+
+def test_executing_all_checks_of_the_store_looks_at_it_and_publishes_nothing(
+    bound: BoundExperiment, instance: dg.DagsterInstance
+) -> None:
+    driver = Driver(bound, instance)
+    assert driver.materialize(CELL_ASSETS, "solo/0").success
+    nothing = execute_all(bound, instance, "results_store", RESULTS_STORE_CHECKS)
+    assert not nothing.success
+    assert str(bound.project.database.name) in error_of(instance, nothing.run_id)
+    assert driver.materialize(["results_store"]).success
+    published = bound.project.database.stat().st_mtime_ns
+    assert driver.materialize(CELL_ASSETS, tags=ALL).success
+    again = execute_all(bound, instance, "results_store", RESULTS_STORE_CHECKS)
+    assert again.success
+    assert again.get_asset_materialization_events() == []
+    found = {one.check_name: one.passed for one in again.get_asset_check_evaluations()}
+    assert found == {check.name: check.name != "planned_cells_present" for check in RESULTS_STORE_CHECKS}
+    assert bound.project.database.stat().st_mtime_ns == published
+    assert driver.materialize(["results_store"]).success
+    better = execute_all(bound, instance, "results_store", RESULTS_STORE_CHECKS)
+    assert all(one.passed for one in better.get_asset_check_evaluations())
