@@ -47,13 +47,23 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 def run_logs_metadata(view: CellView) -> dict[str, Any]:
     """What agents left: results, cost, tokens and time. Nothing of verdicts, which come later."""
-    struck = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent")
-    rows = view.pairs.filter(~pl.col("has_result") | struck | pl.col("suspect"))
     return {
         **_figures(view, AGENT_FIGURES, ("model", "agent", "harness_version", "origin")),
         **_quarantine(view),
-        **_attention(rows, "has_result", "family", "retryable", "suspect"),
+        **_attention(_agent_troubles(view), "has_result", "family", "retryable", "suspect"),
     }
+
+
+def _agent_troubles(view: CellView) -> pl.DataFrame:
+    """The pairs whose agents need attention, as they are before an evaluation says something of the pair."""
+    struck = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent")
+    suspects = view.frames["agents"].filter("suspect").select("pair", pl.col("evidence").alias("of_agent"))
+    rows = view.pairs.filter(~pl.col("has_result") | struck | pl.col("suspect"))
+    return rows.join(suspects.unique("pair", keep="first"), on="pair", how="left", maintain_order="left").with_columns(
+        pl.when(struck | ~pl.col("has_result")).then("outcome").otherwise(pl.lit("suspect")).alias("outcome"),
+        *(pl.when(struck).then(name).alias(name) for name in ("family", "retryable")),
+        pl.when(struck).then("evidence").otherwise("of_agent").alias("evidence"),
+    )
 
 
 def eval_outputs_metadata(view: CellView) -> dict[str, Any]:
