@@ -48,14 +48,15 @@ figures: demo  ## the demo's figures in docs/
 
 .venv: .venv/.ready
 
-# An interpreter on the PATH may be a shim that fails, so each candidate is run before it is chosen.
+# An interpreter on the PATH may be a shim that fails, so each candidate is run before it is chosen. One that was named
+# (PYTHON=…) is used or refused: CI would otherwise test another version than it says.
 .venv/.ready: requirements.lock harness.lock pyproject.toml
 	@set -e; \
-	for python in $(PYTHON) python3.12 python3.11 python3.13 python3 python; do \
+	for python in $(or $(PYTHON),python3.12 python3.11 python3.13 python3 python); do \
 	  if command -v $$python >/dev/null && $$python -c '$(SUPPORTED)' 2>/dev/null; then chosen=$$python; break; fi; \
 	done; \
 	if [ -z "$$chosen" ]; then \
-	  echo "make: no Python 3.11, 3.12 or 3.13 with venv and ensurepip on the PATH; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; \
+	  echo "make: $(if $(PYTHON),PYTHON=$(PYTHON) is no,no) Python 3.11, 3.12 or 3.13 with venv and ensurepip$(if $(PYTHON),, on the PATH); install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
 	echo "Setting up .venv with $$($$chosen --version)"; \
 	rm -rf .venv; $$chosen -m venv .venv
