@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,6 @@ from cooperbench_assets_tests.services import missing
 
 START_SECONDS = 60
 STOP_SECONDS = 30
-
-_started: list[subprocess.Popen[bytes]] = []
-"""What this process has started; another one may stop it."""
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +84,6 @@ def _start(folder: Path) -> str:
         process = subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    _started.append(process)
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -95,6 +92,8 @@ def _start(folder: Path) -> str:
             time.sleep(0.1)
         else:
             (folder / "engine").write_text(f"{process.pid} {process_identity(process.pid)}")
+            # Whichever session is the last one stops it: here it is only waited for, so that no zombie stays.
+            threading.Thread(target=process.wait, daemon=True).start()
             return ""
     process.kill()
     process.wait()
@@ -118,5 +117,3 @@ def _stop_if_unused(folder: Path) -> None:
         end = time.monotonic() + STOP_SECONDS
         while is_alive(int(pid), identity) and time.monotonic() < end:
             time.sleep(0.05)
-    for process in _started:
-        process.poll()

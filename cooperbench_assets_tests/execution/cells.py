@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.outcomes import judge
@@ -132,3 +135,13 @@ def nothing_left(job: CellJob) -> None:
         content = json.loads(file.read_text())
         assert content["outcome"] != "running", file
         assert content["ended_at"] is not None, file
+
+
+def servers(pid: int | None = None) -> list[psutil.Process]:
+    """The harness servers of a process, of this one if not given."""
+    found = []
+    for one in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):  # Others' children may have ended, and nobody has waited for them yet.
+            if any("server.py" in word for word in one.cmdline()):
+                found.append(one)
+    return found

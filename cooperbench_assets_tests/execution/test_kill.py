@@ -33,6 +33,7 @@ from cooperbench_assets_tests.execution.cells import (
     nothing_left,
     outcomes,
     run_both,
+    servers,
     tree,
 )
 from cooperbench_assets_tests.execution.toy import Toy
@@ -230,9 +231,7 @@ def test_a_killed_server_takes_its_children_with_it_and_the_launch_goes_on(
 
     def kill_server(_progress: Progress) -> None:
         if _recorded(job, "running") and not killed:
-            (server,) = [
-                one for one in psutil.Process().children() if any("server.py" in word for word in one.cmdline())
-            ]
+            (server,) = servers()
             killed.append(server.pid)
             server.send_signal(signal.SIGKILL)
 
@@ -250,10 +249,7 @@ def test_what_outlives_a_dead_run_and_its_dead_server_is_reaped_by_the_next_run(
     process = start(core_toy, tmp_path)
     _until(lambda: bool(list(job.run_dir.rglob("sleeper.json"))))
     sleeper = json.loads(next(job.run_dir.rglob("sleeper.json")).read_text())
-    servers = [
-        one for one in psutil.Process(process.pid).children() if any("server.py" in word for word in one.cmdline())
-    ]
-    for pid in (process.pid, *(server.pid for server in servers)):
+    for pid in (process.pid, *(server.pid for server in servers(process.pid))):
         os.kill(pid, signal.SIGKILL)
     process.communicate()
     assert psutil.pid_exists(sleeper), "the test is about a process that outlives them"

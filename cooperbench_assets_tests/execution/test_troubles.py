@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
-import psutil
 import pytest
 
 from cooperbench_assets.benchmark.pairs import Pair
@@ -24,7 +23,7 @@ from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.progress import Progress, StartWait
 from cooperbench_assets.launch import Cancelled
-from cooperbench_assets_tests.execution.cells import PAIRS, PLENTY, attempts, cell, nothing_left, outcomes
+from cooperbench_assets_tests.execution.cells import PAIRS, PLENTY, attempts, cell, nothing_left, outcomes, servers
 from cooperbench_assets_tests.execution.toy import Toy
 
 pytestmark = pytest.mark.slow
@@ -151,11 +150,6 @@ def test_sizes_that_are_edited_wrongly_while_children_run_leave_the_last_good_on
     assert report.done == 6
     (note,) = [note for note in report.notes if str(sizes) in note]
     assert "the last good size, 3" in note
-
-
-def servers() -> list[psutil.Process]:
-    """The harness servers of this process."""
-    return [one for one in psutil.Process().children() if any("server.py" in word for word in one.cmdline())]
 
 
 class Refusal:
