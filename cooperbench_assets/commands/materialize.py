@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ from cooperbench_assets.cli import NOT_DONE, NOT_IN_ORDER
 from cooperbench_assets.commands.context import choose, find_project, read_experiments
 from cooperbench_assets.commands.errors_left import described, errors_left
 from cooperbench_assets.commands.output import console
+from cooperbench_assets.execution.progress import SlotWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -185,7 +187,7 @@ def _expected(plan: Any) -> str:
 
 @contextlib.contextmanager
 def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
-    """A bar for each cell that runs now, following its stages; nothing where nobody watches."""
+    """A bar for each cell that runs now, following its stages; where nobody watches, a line on whom it waits for."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -205,9 +207,13 @@ def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
             struck = f", {failed} struck by infrastructure" if failed else ""
             name = f"{cell.setting} seed {cell.seed} {STAGE_NAMES[stage.stage]}"
             waiting = f", {describe_wait(stage.waiting)}" if stage.waiting is not None else ""
-            if waiting and not stage.running and not out.is_terminal and waits[cell, stage.stage].is_new(stage):
+            # The line tells no counts, and is not to be repeated for each pair that had its turn.
+            wait = replace(stage, done=0, total=0, failed={})
+            lasts = not isinstance(stage.waiting, SlotWait) or stage.waiting.held_by
+            silent = out.is_terminal or stage.running or not (waiting and lasts)
+            if not silent and waits[cell, stage.stage].is_new(wait):
                 out.print(f"{name}{waiting}")
-                waits[cell, stage.stage].told(stage)
+                waits[cell, stage.stage].told(wait)
             progress.update(
                 bar,
                 description=f"{name}{struck}{waiting}",

@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import threading
-import warnings
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -53,22 +52,23 @@ def import_harness() -> HarnessInfo:
     """
     # Half a gigabyte of classes and no garbage: the collector would take a quarter of the time.
     gc.disable()
-    with warnings.catch_warnings():
-        # Upstream only warns of an external agent that is missing; that is looked at below.
-        warnings.simplefilter("ignore")
-        try:
-            for name in _MODULES:
-                importlib.import_module(name)
-        except ImportError as error:
-            raise HarnessImportError(_import_failure(error)) from error
-        except Exception as error:
-            raise HarnessImportError(
-                f"importing the harness failed in {sys.executable}: {type(error).__name__}: {error}"
-            ) from error
-        with contextlib.suppress(ImportError):
-            # Older harnesses have no teams.
-            importlib.import_module("cooperbench.runner.team")
-        _import_external_agents()
+    # Upstream would import these too: it only warns of one that is missing, and names none that raises.
+    external = os.environ.pop(EXTERNAL_AGENTS, "")
+    try:
+        for name in _MODULES:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise HarnessImportError(_import_failure(error)) from error
+    except Exception as error:
+        raise HarnessImportError(
+            f"importing the harness failed in {sys.executable}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        os.environ[EXTERNAL_AGENTS] = external
+    with contextlib.suppress(ImportError):
+        # Older harnesses have no teams.
+        importlib.import_module("cooperbench.runner.team")
+    _import_external_agents()
     # What is there now is shared with every child as long as nobody writes to it: the collector must not.
     gc.collect()
     gc.freeze()
@@ -111,9 +111,12 @@ def _import_external_agents() -> None:
         try:
             importlib.import_module(name)
         except Exception as error:
+            remedy = "correct the name, or set PYTHONPATH in the experiment's environment"
+            if isinstance(error, KeyError):  # As os.environ raises it.
+                remedy = "read keys when an agent runs: none is in the environment before that"
             raise HarnessImportError(
                 f"external agent module {name!r} cannot be imported in {sys.executable}: "
-                f"{type(error).__name__}: {error}; correct the name, or set PYTHONPATH in the experiment's environment"
+                f"{type(error).__name__}: {error}; {remedy}"
             ) from error
 
 

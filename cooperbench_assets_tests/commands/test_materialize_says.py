@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
+from cooperbench_assets.commands.materialize import progress_bars
 from cooperbench_assets.demo import build_dataset
+from cooperbench_assets.execution.progress import Progress, SlotWait
 from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.execution.slots import SlotUser
+from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests.automation.driving import STRUCK, demo_attributes
 from cooperbench_assets_tests.projects import add_experiment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cooperbench_assets_tests.commands.place import Place
@@ -108,3 +114,21 @@ def test_a_usage_limit_that_lasts_is_not_run_against(place: Place) -> None:
     assert len(tried(place)) == len(set(tried(place))) == 6
     assert "quota, 6 pairs: a retry can help (6)" in done.stdout
     assert "cooperbench-assets materialize mine, after 20" in done.stdout
+
+
+def test_where_nobody_watches_a_wait_is_said_once_for_each_holder_however_often_a_pair_has_its_turn(
+    tmp_path: Path,
+) -> None:
+    listeners: list[Callable[[Cell, Progress], None]] = []
+    launcher: Any = SimpleNamespace(listen=listeners.append)
+    first, other = (SlotUser("theirs", f"solo seed {n}", "run ab12cd34", 123 + n) for n in (0, 1))
+    with (tmp_path / "out").open("w") as file, progress_bars(Console(file=file, width=200), launcher):
+        for done, holder in enumerate((None, first, None, first, first, other)):
+            waits = SlotWait("agents", 1, 0, ((holder, 1),) if holder else ())
+            for waiting, running in ((waits, 0), (None, 1)):
+                said = Progress("agent", 9, done, running, {}, 0.0, 1.0, None, waiting)
+                listeners[0](Cell("mine", "solo", 0), said)
+    assert (tmp_path / "out").read_text().splitlines() == [
+        "solo seed 0 agents, waits for an agent slot: 1 of 1 held by theirs solo seed 0 (run ab12cd34, PID 123)",
+        "solo seed 0 agents, waits for an agent slot: 1 of 1 held by theirs solo seed 1 (run ab12cd34, PID 124)",
+    ]

@@ -318,11 +318,16 @@ def test_an_interpreter_that_is_not_there_is_one_clear_error(tmp_path: Path) -> 
     ("module", "said"),
     [
         ("toy_agents_of_nobody", "ModuleNotFoundError: No module named 'toy_agents_of_nobody'"),
-        ("broken_agents", "ZeroDivisionError: division by zero"),
+        ("broken_agents", "ZeroDivisionError: division by zero; correct the name"),
+        ("early_agents", "KeyError: 'MY_API_KEY'; read keys when an agent runs"),
     ],
 )
-def test_an_external_agent_that_cannot_be_imported_is_one_clear_error(tmp_path: Path, module: str, said: str) -> None:
+def test_an_external_agent_that_cannot_be_imported_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, said: str
+) -> None:
     (tmp_path / "broken_agents.py").write_text("1 / 0\n")
+    (tmp_path / "early_agents.py").write_text("import os\nKEY = os.environ['MY_API_KEY']\n")
+    monkeypatch.setenv("MY_API_KEY", "sk-here-but-not-there")
     environment = {"COOPERBENCH_EXTERNAL_AGENTS": module, "PYTHONPATH": str(tmp_path)}
     with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
         with pytest.raises(HarnessError) as caught:
