@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,3 +84,18 @@ def test_two_first_commands_beside_a_first_dagster_dev_all_work(tmp_path: Path) 
     with dagster_dev(project):
         ends = [command.communicate() for command in commands]
     assert [command.returncode for command in commands] == [0, 0], ends
+
+
+def test_the_ui_starts_as_make_starts_it_without_a_warning_and_in_no_temporary_folder(tmp_path: Path) -> None:
+    shown = subprocess.run(["make", "-n", "ui"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    (command,) = (line for line in shown.replace("\\\n", " ").splitlines() if "dagster dev" in line)
+    words = shlex.split(command)
+    python, module = words.index(".venv/bin/python"), words.index("-m")
+    variables = dict(word.split("=", 1) for word in words[:python])
+    project = make_project(tmp_path / "project", {})
+    here = {name: value.replace(str(CHECKOUT), str(project.root)) for name, value in variables.items()}
+    with dagster_dev(project, words[python + 1 : module], **here):
+        pass
+    said = (project.root / "dagster-dev.log").read_text()
+    assert "Serving dagster-webserver" in said
+    assert not [word for word in ("temporary", "warning", "superseded") if word in said.lower()], said

@@ -20,7 +20,7 @@ from cooperbench_assets_tests.projects import environment
 from cooperbench_assets_tests.services import need_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cooperbench_assets.project import Project
@@ -48,13 +48,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def dagster_dev(project: Project, **variables: str) -> Iterator[str]:
-    """`dagster dev` with its daemon on a free port; gives the UI's address, and stops what it started."""
+def dagster_dev(project: Project, options: Sequence[str] = (), **variables: str) -> Iterator[str]:
+    """`dagster dev` with its daemon on a free port; gives the UI's address, and stops what it started.
+
+    Args:
+        project: The project; what is printed goes to `dagster-dev.log` in its root.
+        options: Of Python.
+        variables: Of its environment, beside the usual ones.
+    """
     port = free_port()
     log = project.root / "dagster-dev.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, *options, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)],
             cwd=project.root,
             env=environment(project, **variables),
             stdout=output,

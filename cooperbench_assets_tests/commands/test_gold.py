@@ -59,6 +59,7 @@ def test_a_dry_run_shows_the_plan_and_a_run_its_progress_and_each_solution_that_
     for mode in ("solo", "coop"):
         assert any(line.startswith(f"gold-{mode}: 6 of 6 pairs done") for line in lines)
     assert any("inkline_task/3/" in line and " solo: fail" in line for line in lines)
+    assert "not in the store" not in done.stdout, "nobody asked for cells"
 
     again = place.run("materialize", "mine", "--gold", "--dry-run")
     assert again.stdout.splitlines()[0].startswith("gold-solo: 0 first and 0 second evaluations")

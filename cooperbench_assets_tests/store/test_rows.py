@@ -12,6 +12,7 @@ import pytest
 
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, load_subset
+from cooperbench_assets.benchmark.prompts import SHARED_GIT
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.rows import cell_counts, cell_frames
 from cooperbench_assets.store.schema import CELL_TABLES
@@ -282,6 +283,13 @@ def test_provenance_says_what_is_known_and_nothing_else(coop: Tree, tmp_path: Pa
     assert {name: found[name] for name in told} == told
     assert found["subset_sha256"] == subset(tmp_path).sha256
     assert found["files_read"] == 6
+
+
+def test_agents_that_were_told_of_a_git_server_shared_one(coop: Tree, tmp_path: Path) -> None:
+    coop.pair(ONE)
+    prompt = {"role": "user", "content": f"Add a colour. {SHARED_GIT[0].decode()}."}
+    coop.write(ONE, f"agent{ONE.features[0]}_traj.json", {"messages": [prompt]})
+    assert row(frames(coop, tmp_path)["provenance"])["git"] is True
 
 
 def test_recorded_provenance_wins(coop: Tree, tmp_path: Path) -> None:
