@@ -305,6 +305,8 @@ class SlotPool:
                 f"{self._folder} cannot hold locks: {error}; set COOPERBENCH_ASSETS_STATE to a local folder"
             ) from error
         with contextlib.suppress(OSError):  # Who holds it is good to know, and no condition.
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, msgspec.json.encode(msgspec.structs.replace(self._user, pair=pair)), 0)
+            said = msgspec.json.encode(msgspec.structs.replace(self._user, pair=pair))
+            os.pwrite(descriptor, said, 0)
+            # Cut afterwards: what was emptied and written anew, some file systems write to the disk at once.
+            os.ftruncate(descriptor, len(said))
         return descriptor

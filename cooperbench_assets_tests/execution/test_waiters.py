@@ -44,13 +44,14 @@ while len(list(state.glob("ready-*"))) < 3:
     pool.wait()
     time.sleep(0.001)
 for _ in range(turns):
+    pool.wait()
+    since = time.monotonic_ns()
     while (slot := pool.acquire()) is None:
         pool.wait()
         time.sleep(0.001)
     with log.open("a") as out:
-        print(time.monotonic_ns(), file=out)
+        print(since, time.monotonic_ns(), file=out)
     slot.close()
-    pool.wait()  # Wants the next one.
 pool.leave()
 """
 
@@ -164,11 +165,13 @@ def test_processes_that_want_one_slot_over_and_over_take_turns(tmp_path: Path) -
     finally:
         for worker in workers:
             end(worker)
-    taken = sorted((int(line), log.name) for log in logs for line in log.read_text().splitlines())
-    assert len(taken) == 3 * turns
-    everybody = [name for _, name in taken][: 3 * (turns - 1)]
-    in_a_row = max(len(list(same)) for _, same in itertools.groupby(everybody))
-    assert in_a_row == 1, "nobody is served twice while others wait"
+    lines = [(line.split(), log.name) for log in logs for line in log.read_text().splitlines()]
+    waits = sorted(((int(since), int(got), name) for (since, got), name in lines), key=lambda one: one[1])
+    assert len(waits) == 3 * turns
+    for (_, first, name), (_, second, again) in itertools.pairwise(waits):
+        waited = [other for since, got, other in waits if other != name and since < first and got > second]
+        assert not (name == again and waited), "nobody is served twice while others wait"
+    assert len({name for *_, name in waits[:turns]}) > 1
     assert in_line(tmp_path) == []
 
 
