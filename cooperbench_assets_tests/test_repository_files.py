@@ -132,6 +132,50 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
             assert (page.parent / link.partition("#")[0]).exists(), link
 
 
+def mapped() -> set[str]:
+    """What CONTRIBUTING's map of the package names: folders with their slash, and modules."""
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    _, _, rest = text.partition("    cooperbench_assets/\n")
+    found: list[tuple[int, str]] = []
+    for line in rest.partition("\nImports go one way")[0].splitlines():
+        if line.strip():
+            depth, name = (len(line) - len(line.lstrip()) - 6) // 2, line.split()[0]
+            found = [*found, (depth, name)]
+    paths, above = set(), ""
+    for depth, name in found:
+        above = name if depth == 0 else above
+        paths.add(name if depth == 0 else above + name)
+    return paths
+
+
+def test_the_map_names_every_room_and_every_module_outside_of_one() -> None:
+    package = CHECKOUT / "cooperbench_assets"
+    folders = {
+        f"{folder.relative_to(package)}/"
+        for pattern in ("*", "*/*")
+        for folder in package.glob(pattern)
+        if folder.is_dir() and folder.name != "__pycache__" and folder.parent.name != "defs"
+    }
+    modules = {file.name for file in package.glob("*.py") if file.name != "__init__.py"}
+    assert mapped() == folders | modules
+
+
+def test_the_way_of_a_pair_names_files_classes_and_assets_that_are_there() -> None:
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    _, _, way = text.partition("## One pair, from the command line to its row")
+    way = way.partition("\n## ")[0]
+    package = CHECKOUT / "cooperbench_assets"
+    files = [name for name in re.findall(r"`([\w/]+\.py)`", way) if not (package / name).is_file()]
+    assert [name for name in files if not (package / "execution" / name).is_file()] == []
+    sources = "".join(file.read_text() for file in package.rglob("*.py"))
+    for name in ("CellJob", "run_agents", "Launch", "Loop"):
+        assert f"`{name}`" in way, name
+        assert re.search(rf"^(?:class|def) {name}\b", sources, re.MULTILINE), name
+    for asset in ("run_logs", "eval_outputs", "pair_results", "results_store"):
+        assert f"`{asset}`" in way, asset
+        assert f'"{asset}"' in sources, asset
+
+
 def test_security_says_what_is_promised_what_is_not_and_how_to_report() -> None:
     text = (CHECKOUT / "SECURITY.md").read_text()
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["What is promised", "What is not", "Versions", "Reporting"]
