@@ -142,13 +142,12 @@ def export_bundle(
         redactor: Takes secrets out of all that goes along; by their shapes alone if not given.
 
     Raises:
-        BundleError: if the experiment has no cell, or one of its tables cannot be read.
+        BundleError: if the experiment has no cell, one of its tables cannot be read, or the file cannot be written.
     """
     redactor = redactor or Redactor()
     left_out: list[str] = []
     logs = 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as stream, _archive(stream) as archive:
+    with _written(target) as archive:
         found = _units(project.tables, experiment, left_out)
         units = [_add_unit(archive, project.tables, unit, redactor) for unit in found]
         report = _add_report(archive, project.report / experiment, redactor)
@@ -243,6 +242,17 @@ def _add_run(archive: tarfile.TarFile, run: LogRun, redactor: Redactor, left_out
             _add(archive, f"logs/{path.relative_to(run.root).as_posix()}", redactor.data(data))
             added += 1
     return added
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[tarfile.TarFile]:
+    """An archive that takes the place of `target` when all went well."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as stream, _archive(stream) as archive:
+            yield archive
+    except OSError as error:
+        raise BundleError(f"{error.filename or target}: {error.strerror or error}; nothing was exported") from error
 
 
 @contextmanager
