@@ -163,6 +163,11 @@ class CellReader:
         if self.problems:
             raise failure(self.problems, self.cells, self._hint())
 
+    def leave(self) -> None:
+        """End before the last cell: somebody cancelled the run. What was found of those that were read stays."""
+        if self.log_each:
+            self._log_checks()
+
     def _hint(self) -> str:
         """What to do about the results of the other cells: a backfill makes nothing that comes after a failed cell."""
         if self.cells == 1 or BACKFILL_TAG not in self.context.run.tags:
@@ -365,8 +370,12 @@ def read_selected(
         work = list(_work(context, bound))
         one = len(work) == 1 and bool(work[0][1])
         reader = CellReader(context, bound, context.selected_asset_check_keys, len(work), log_each=not one)
-        for spec, materialise, evaluate in work:
-            reader.read(spec, materialise, evaluate, before if materialise else None)
+        try:
+            for spec, materialise, evaluate in work:
+                reader.read(spec, materialise, evaluate, before if materialise else None)
+        except BaseException:
+            reader.leave()
+            raise
         yield from reader.end()
 
 

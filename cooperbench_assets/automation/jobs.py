@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 
 SMOKE_PAIRS: Final = 5
 
+RUNS: Final = (
+    "Everything that is still to be done for a cell: agents, evaluation, tables. The launchpad takes pairs, a number of "
+    "pairs, another concurrency, and whether to reset the retry counters."
+)
+READS: Final = (
+    "Reads cells, one or all of them in one run, writes their tables and evaluates their checks; it runs no pair."
+)
+
 
 def build_jobs(bound: BoundExperiment) -> list[UnresolvedAssetJobDefinition]:
     """Jobs on assets: run_cell, refresh_results, and smoke where the experiment runs pairs itself."""
+    executes = bound.spec.execution != "none"
     jobs = [
-        _job(
-            bound,
-            "run_cell",
-            CELL_ASSETS,
-            "Everything that a cell owes: agents, evaluation, tables. The launchpad takes pairs, a number of pairs, "
-            "another concurrency, a new campaign.",
-        ),
+        _job(bound, "run_cell", CELL_ASSETS, RUNS if executes else READS),
         _job(
             bound,
             "refresh_results",
@@ -40,7 +43,7 @@ def build_jobs(bound: BoundExperiment) -> list[UnresolvedAssetJobDefinition]:
             "Publishes the cells as they are, and makes their analyses and the report.",
         ),
     ]
-    if bound.spec.execution != "none":
+    if executes:
         config = {"at_most": SMOKE_PAIRS}
         ops = {op_name(bound.name, name): {"config": dict(config)} for name in ("run_logs", "eval_outputs")}
         text = (

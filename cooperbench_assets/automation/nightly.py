@@ -171,10 +171,10 @@ def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
     state = seen.state
     if state.active_run is not None or state.holder is not None or state.problem is not None:
         return None
-    if not state.executes:
-        return "stale" if state.unread else None
     if state.cancelled_run is not None:
         return None
+    if not state.executes:
+        return "stale" if state.unread else None
     if state.fruitless >= FRUITLESS_RUNS or _paused_until(seen) is not None:
         return None
     if retrying and _left_to_the_sensor(seen):
@@ -212,7 +212,7 @@ def _why_not(seen: Look, *, retrying: bool) -> str:
     state = seen.state
     if state.active_run is not None or state.holder is not None:
         return "it is being worked on"
-    if state.executes and state.cancelled_run is not None:
+    if state.cancelled_run is not None:
         return f"a person cancelled its last run ({state.cancelled_run[:8]}); materialise it to go on"
     if (until := _paused_until(seen)) is not None:
         return f"pause before the next try, until {until:%Y-%m-%d %H:%M:%S} UTC"

@@ -65,7 +65,7 @@ class CellRuns:
     """The newest run, if it is over."""
 
     cancelled: str | None = None
-    """The newest run, if a person cancelled it."""
+    """The newest run, if a person cancelled it before it had read the cell."""
 
     read_at: datetime | None = None
     """When pair_results was last materialised, UTC; None where this instance knows of no time."""
@@ -108,18 +108,20 @@ def cell_runs(instance: dg.DagsterInstance, bound: BoundExperiment, cells: Seque
     keys = {cell.cell: partition_key(cell.cell) for cell in cells}
     active = active_runs(instance, bound)
     newest = _newest_runs(instance, bound.name, set(keys.values()))
-    read = _read_at(instance, bound.name, set(keys.values()))
+    read = _newest_read(instance, bound.name, set(keys.values()))
     return {cell: _runs_of(active.get(key), newest.get(key), read.get(key)) for cell, key in keys.items()}
 
 
-def _runs_of(active: str | None, newest: DagsterRun | None, read_at: datetime | None) -> CellRuns:
+def _runs_of(active: str | None, newest: DagsterRun | None, read: EventLogRecord | None) -> CellRuns:
     over = newest is not None and newest.is_finished
     cancelled = newest is not None and newest.status == DagsterRunStatus.CANCELED
+    if newest is not None and read is not None and read.run_id == newest.run_id:
+        cancelled = False  # A run of many cells was cancelled after it had read this one.
     return CellRuns(
         active=active,
         newest=newest.run_id if newest is not None and over else None,
         cancelled=newest.run_id if newest is not None and cancelled else None,
-        read_at=read_at,
+        read_at=None if read is None else datetime.fromtimestamp(read.timestamp, UTC).replace(tzinfo=None),
     )
 
 
@@ -164,15 +166,11 @@ def _newest_runs(instance: dg.DagsterInstance, experiment: str, keys: set[str]) 
     return {key: runs[record.run_id] for key, record in planned.items() if record.run_id in runs}
 
 
-def _read_at(instance: dg.DagsterInstance, experiment: str, keys: set[str]) -> dict[str, datetime]:
-    """When pair_results of each partition was last materialised, UTC; where this instance knows of no time, nothing."""
+def _newest_read(instance: dg.DagsterInstance, experiment: str, keys: set[str]) -> dict[str, EventLogRecord]:
+    """The newest materialisation of pair_results of each partition, where this instance knows of one."""
     asset = asset_key(experiment, "pair_results")
     records = _newest_events(instance, asset, DagsterEventType.ASSET_MATERIALIZATION, keys)
-    return {
-        record.partition_key: datetime.fromtimestamp(record.timestamp, UTC).replace(tzinfo=None)
-        for record in records
-        if record.partition_key is not None
-    }
+    return {record.partition_key: record for record in records if record.partition_key is not None}
 
 
 def _newest_events(

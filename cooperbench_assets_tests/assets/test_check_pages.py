@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cooperbench_assets.benchmark.pairs import Subset
     from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.checks.finding import Check
+    from cooperbench_assets.checks.finding import CellView, Check
+    from cooperbench_assets.spec import CellSpec
 
 KEYS = ["coop-comm/0", "coop-nocomm/0", "solo/0", "solo/1"]
 ALL = dict(zip(RANGE_TAGS, (KEYS[0], KEYS[-1]), strict=True))
@@ -168,6 +171,33 @@ def test_the_checks_of_a_cell_that_cannot_be_read_say_so(bound: BoundExperiment,
     names = {check.name for checks in OF_CELLS.values() for check in checks}
     assert red_checks(bound, instance) == {(name, "solo/0") for name in names}
     assert all("not evaluated: made solo seed 0: no run folder" in said for _, _, said in shown(instance).values())
+
+
+def test_of_a_run_that_is_cancelled_the_cells_that_were_read_keep_their_results(
+    bound: BoundExperiment, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = type(bound).view
+
+    def cancelled_before_the_third(self: BoundExperiment, cell: CellSpec, subset: Subset | None = None) -> CellView:
+        if cell.cell.setting == "solo":
+            [run] = instance.get_runs()
+            instance.report_run_canceling(run)
+            raise dg.DagsterExecutionInterruptedError
+        return read(self, cell, subset)
+
+    monkeypatch.setattr(type(bound), "view", cancelled_before_the_third)
+    with contextlib.suppress(dg.DagsterExecutionInterruptedError):
+        Driver(bound, instance).materialize(CELL_ASSETS, tags=ALL)
+    [run] = instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.CANCELED
+    for asset, checks in OF_CELLS.items():
+        assert instance.get_materialized_partitions(asset_key("made", asset)) == set(KEYS[:2])
+        for check in checks:
+            key = (dg.AssetCheckKey(asset_key("made", asset), check.name), partitions_of(bound.spec))
+            [state] = instance.event_log_storage.get_asset_check_state([key]).values()
+            found = {status.value: subset.subset_value.get_partition_keys() for status, subset in state.subsets.items()}
+            assert set(found["SUCCEEDED"]) == set(KEYS[:2])
+            assert set(found["SKIPPED"]) == set(KEYS[2:])
 
 
 def test_a_cell_that_is_no_longer_planned_stays_red_until_all_are_evaluated_again(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.automation.backfills import running_backfills, still_to_launch
 from cooperbench_assets.automation.nightly import NIGHTLY_TAG
 from cooperbench_assets.automation.retry import backfilled
+from cooperbench_assets.automation.runs import RANGE_TAGS, cell_runs
 from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.spec import ExperimentError
 from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
@@ -24,6 +28,11 @@ from cooperbench_assets_tests.experiments import bind, fill
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from cooperbench_assets.benchmark.pairs import Subset
+    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.checks.finding import CellView
+    from cooperbench_assets.spec import CellSpec
 
 GRID = {"solo": {"mode": "solo", "seeds": [0, 1]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
 
@@ -186,6 +195,41 @@ def test_an_experiment_that_only_reads_is_read_again_where_its_logs_changed(
     finish(instance, backfill(instance), BulkActionStatus.COMPLETED_SUCCESS)
     driver.materialize(CELL_ASSETS, partition_key(bound.cells[0].cell))
     assert driver.nightly().startswith("nothing is owed")
+
+
+def test_cells_that_a_cancelled_run_did_not_come_to_are_not_read_by_night(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bind(tmp_path, nightly="0 2 * * *")
+    for cell in bound.cells:
+        fill(bound, cell.cell.setting, cell.cell.seed)
+    driver = Driver(bound, instance)
+    keys = [partition_key(cell) for cell in sorted(cell.cell for cell in bound.cells)]
+    read = type(bound).view
+
+    def cancelled_before_the_third(self: BoundExperiment, cell: CellSpec, subset: Subset | None = None) -> CellView:
+        if partition_key(cell.cell) == keys[2]:
+            [run] = instance.get_runs()
+            instance.report_run_canceling(run)
+            raise dg.DagsterExecutionInterruptedError
+        return read(self, cell, subset)
+
+    monkeypatch.setattr(type(bound), "view", cancelled_before_the_third)
+    with contextlib.suppress(dg.DagsterExecutionInterruptedError):
+        driver.materialize(CELL_ASSETS, tags=dict(zip(RANGE_TAGS, (keys[0], keys[-1]), strict=True)))
+    monkeypatch.undo()
+    [run] = instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.CANCELED
+    found = {partition_key(cell): runs.cancelled for cell, runs in cell_runs(instance, bound, bound.cells).items()}
+    assert found == {keys[0]: None, keys[1]: None, keys[2]: run.run_id, keys[3]: run.run_id}
+    said = driver.nightly()
+    assert said.startswith("nothing is owed")
+    assert f"a person cancelled its last run ({run.run_id[:8]}); materialise it to go on" in said
+    later = time.time() + 3600
+    for cell in bound.cells:
+        for file in bound.run_dir(cell).rglob("eval.json"):
+            os.utime(file, (later, later))
+    assert "Nightly: 2 cells (2 newer than their tables)" in driver.nightly()
 
 
 def test_the_schedule_is_off_and_there_only_where_defs_yaml_names_a_time(
