@@ -132,7 +132,7 @@ ANALYSES: tuple[Analysis, ...] = (
     ),
     Analysis(
         "cost_report",
-        "Money, tokens and time, per pass and on tries that came to nothing.",
+        "Money, tokens and time, per pass and wasted on failed tries.",
         costs.cost_report,
         (costs.COST_REPORT,),
         (*_BASE, "attempts"),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SMOKE_PAIRS: Final = 5
 
 RUNS: Final = (
-    "Everything that is still to be done for a cell: agents, evaluation, tables. The launchpad takes pairs, a number of "
-    "pairs, another concurrency, and whether to reset the retry counters."
+    "Everything that is still to be done for a cell: agents, evaluation, tables. The launchpad takes pairs, a number "
+    "of pairs, another concurrency, and whether to reset the retry counters."
 )
 READS: Final = (
     "Reads cells, one or all of them in one run, writes their tables and evaluates their checks; it runs no pair."
