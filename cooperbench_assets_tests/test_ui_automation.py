@@ -27,6 +27,7 @@ from cooperbench_assets_tests.automation.ui_actions import (
     run_statuses,
     start_sensor,
     switch_on,
+    until,
     wait_for,
 )
 from cooperbench_assets_tests.projects import make_project
@@ -159,12 +160,3 @@ def at_rest(bound: BoundExperiment, address: str) -> None:
 def all_over(address: str) -> bool:
     """Whether no run is left in any queue."""
     return set(run_statuses(address)) <= {"SUCCESS", "FAILURE", "CANCELED"}
-
-
-def until(holds: object, seconds: float = 180.0) -> None:
-    """Wait for something to come true."""
-    assert callable(holds)
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} seconds"
-        time.sleep(0.5)

@@ -28,10 +28,10 @@ from cooperbench_assets_tests.automation.ui_actions import (
     launch_run,
     partition_counts,
     run_statuses,
+    until,
 )
 from cooperbench_assets_tests.experiments import SETTINGS, bind, fill
 from cooperbench_assets_tests.projects import make_project
-from cooperbench_assets_tests.test_ui_automation import until
 from cooperbench_assets_tests.ui import dagster_dev
 
 OLD = dg.MultiPartitionsDefinition(

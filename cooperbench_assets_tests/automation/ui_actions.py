@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import Locator, Page
 
 LOCATION = "cooperbench_assets"
@@ -68,6 +70,14 @@ def wait_for(page: Page, url: str, wanted: Locator, seconds: float = PATIENCE_SE
             continue
         return
     raise AssertionError(f"{url} did not show {wanted} within {seconds:g} seconds:\n{page.inner_text('body')[:3000]}")
+
+
+def until(holds: Callable[[], bool], seconds: float = 180.0) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} seconds"
+        time.sleep(0.5)
 
 
 def check_page(address: str, experiment: str, asset: str, check: str) -> str:

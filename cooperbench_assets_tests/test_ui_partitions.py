@@ -1,0 +1,210 @@
+"""Partitions that are the planned cells, in the real UI: all of them materialised, judged, blocked, cancelled.
+
+One `dagster dev` serves all of it. What takes long, a backfill of an experiment that runs pairs, is launched first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from cooperbench_assets.assets.reading import CELL_CHECKS
+from cooperbench_assets.automation.runs import cell_runs
+from cooperbench_assets.benchmark.pairs import Pair
+from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
+from cooperbench_assets.launch import open_instance
+from cooperbench_assets.spec import load_experiments
+from cooperbench_assets.store.read import query
+from cooperbench_assets_tests import trees
+from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.automation.ui_actions import LOCATION, Counts, partition_counts, start_sensor, until
+from cooperbench_assets_tests.projects import make_project
+from cooperbench_assets_tests.ui import browser, dagster_dev
+from cooperbench_assets_tests.ui_pages import (
+    backfill_of,
+    execute_all,
+    listed_checks,
+    materialize_all,
+    never_materialised,
+    overview,
+    runs,
+    shown_check,
+)
+from perf import inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cooperbench_assets.project import Project
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAIRS = 3
+CELLS = {"made": 4, "wide": 86, "long": 300}
+"""Experiments whose logs are only read, with their cells; `drill` runs pairs."""
+
+CHECKS = {
+    **{asset: {check.name for check in checks} for asset, checks in CELL_CHECKS.items()},
+    "results_store": {check.name for check in RESULTS_STORE_CHECKS},
+}
+BLOCKED = "coop-comm/7"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A project, its UI, and a person's browser."""
+
+    project: Project
+    address: str
+    page: Page
+
+    def bound(self, name: str) -> BoundExperiment:
+        return BoundExperiment(name, load_experiments(self.project.defs)[name], self.project)
+
+    def job(self, experiment: str) -> str:
+        return f"{self.address}/locations/{LOCATION}/jobs/{experiment}_run_cell/"
+
+    def partitions_say(self, experiment: str, asset: str, **counts: int) -> None:
+        """The page of an asset's partitions counts them so."""
+        self.page.goto(f"{self.address}/assets/{experiment}/{asset}?view=partitions")
+        for name in ("Failed", "Materialized", "Materializing", "Missing"):
+            expect(self.page.get_by_text(f"{name} ({counts.get(name, 0)})")).to_be_visible()
+
+    def execute_all(self, experiment: str, *assets: str) -> None:
+        """Click "Execute all" on each of these assets, and wait until all their runs have succeeded."""
+        launched = {execute_all(self.page, self.address, experiment, asset) for asset in assets}
+        until(lambda: {run["status"] for run in runs(self.address) if run["runId"] in launched} == {"SUCCESS"})
+
+    def pages_agree(self, experiment: str, asset: str, red: dict[str, str] | None = None) -> None:
+        """Overview, list and page of the checks say the same: these fail, in this partition, and no other does."""
+        red = red or {}
+        counts = {"check_circle": len(CHECKS[asset]) - len(red), "cancel": len(red)}
+        found = overview(self.page, self.address, experiment, asset)
+        assert found == {icon: count for icon, count in counts.items() if count}, (experiment, asset)
+        self.page.get_by_role("tab", name="Checks").click()
+        assert listed_checks(self.page, len(CHECKS[asset])) == {
+            name: "Failed" if name in red else "Succeeded" for name in CHECKS[asset]
+        }
+        green = min(CHECKS[asset] - set(red))
+        assert shown_check(self.page, self.address, experiment, asset, green).state == "Passed"
+        for name, partition in red.items():
+            shown = shown_check(self.page, self.address, experiment, asset, name)
+            assert (shown.state, shown.partition) == ("Failed", partition)
+
+
+def write_project(project: Project) -> None:
+    """The subset and the logs of the experiments that only read; one cell of `wide` has a pair that nobody planned."""
+    trees.write_subset(project.root / "data" / "dataset" / "subsets" / "some.json", inputs.planned(PAIRS))
+    for name, cells in CELLS.items():
+        inputs.generate(project.root / "data" / name, cells, PAIRS)
+    setting, seed = BLOCKED.split("/")
+    trees.Tree(project.root / "data" / "wide" / f"{setting}-seed{seed}", "coop").pair(Pair("other_task", 1, (1, 2)))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    both = {"solo": {"mode": "solo", "seeds": [0]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
+    reading = {
+        name: {
+            "subset": "some",
+            "logs": f"data/{name}",
+            "run_name": "{setting}-seed{seed}",
+            "settings": {label: {**both[label], "seeds": list(range(cells // 2))} for label in both},
+        }
+        for name, cells in CELLS.items()
+    }
+    project = make_project(tmp_path_factory.mktemp("ui") / "project", {"drill": demo_attributes(both), **reading})
+    write_project(project)
+    with dagster_dev(project) as address, browser() as page:
+        expect.set_options(timeout=60_000)
+        place = Place(project, address, page)
+        start_sensor(address, "wide_downstream")
+        materialize_all(page, f"{address}/locations/{LOCATION}/asset-groups/drill/lineage")
+        for name in ("wide", "made", "long"):
+            materialize_all(page, place.job(name))
+        yield place
+
+
+def test_a_range_that_is_cancelled_keeps_what_was_read_and_is_not_asked_for_again(place: Place) -> None:
+    def counts() -> Counts:
+        return partition_counts(place.address, "long", "pair_results")
+
+    until(lambda: counts().materialised > 0)
+    [run_id] = [str(run["runId"]) for run in runs(place.address) if run["jobName"] == "long_run_cell"]
+    place.page.goto(f"{place.address}/runs/{run_id}")
+    place.page.get_by_role("button", name="Terminate").click()
+    place.page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
+    until(lambda: backfill_of(place.address, "long") == ("COMPLETED_FAILED", [(run_id, "CANCELED")]))
+    left = counts()
+    assert 0 < left.materialised < CELLS["long"]
+    assert (left.failed, left.materialising) == (0, 0)
+    place.partitions_say(
+        "long", "pair_results", Materialized=left.materialised, Missing=CELLS["long"] - left.materialised
+    )
+    bound = place.bound("long")
+    with open_instance(place.project) as instance:
+        found = cell_runs(instance, bound, bound.cells).values()
+    assert sum(one.cancelled == run_id for one in found) == CELLS["long"] - left.materialised
+    assert not any(one.active for one in found)
+
+
+def test_a_finished_experiment_has_nothing_missing_and_a_lost_file_is_one_red_check_on_every_page(
+    place: Place,
+) -> None:
+    until(lambda: backfill_of(place.address, "made")[0] == "COMPLETED_SUCCESS")
+    assert len(backfill_of(place.address, "made")[1]) == 1
+    for asset in CELL_CHECKS:
+        place.partitions_say("made", asset, Materialized=CELLS["made"])
+    place.execute_all("made", *CELL_CHECKS)
+    for asset in CELL_CHECKS:
+        place.pages_agree("made", asset)
+
+    lost = place.project.root / "data" / "made" / "coop-comm-seed0" / "coop" / inputs.planned(1)[0].name / "result.json"
+    content = lost.read_bytes()
+    lost.unlink()
+    place.execute_all("made", "run_logs")
+    place.pages_agree("made", "run_logs", {"expected_results": "coop-comm/0"})
+    said = shown_check(place.page, place.address, "made", "run_logs", "expected_results").text
+    assert f"2 of {PAIRS} results; 1 missing or unreadable" in said
+    assert f"- {inputs.planned(1)[0].name}" in said
+    lost.write_bytes(content)
+    place.execute_all("made", "run_logs")
+    place.pages_agree("made", "run_logs")
+
+
+def test_a_blocked_cell_among_86_is_named_with_reason_and_fix_and_the_others_are_published(place: Place) -> None:
+    until(lambda: backfill_of(place.address, "wide")[0] == "COMPLETED_FAILED")
+    [(run_id, status)] = backfill_of(place.address, "wide")[1]
+    assert status == "FAILURE"
+    place.page.goto(f"{place.address}/runs/{run_id}")
+    reason = "wide coop-comm seed 7: blocked by only_planned_pairs: 1 pair is extra, duplicate or misplaced"
+    expect(place.page.get_by_text(re.compile(re.escape(reason))).last).to_be_visible()
+    expect(place.page.get_by_text(re.compile("how to fix: move them out of the run folder")).last).to_be_visible()
+    place.partitions_say("wide", "run_logs", Materialized=86)
+    for asset in ("eval_outputs", "pair_results"):
+        place.partitions_say("wide", asset, Materialized=85, Failed=1)
+    place.pages_agree("wide", "run_logs", {"only_planned_pairs": BLOCKED})
+    shown = shown_check(place.page, place.address, "wide", "pair_results", "expected_rows")
+    assert (shown.state, shown.partition) == ("Failed", BLOCKED)
+    assert "not evaluated: blocked by only_planned_pairs" in shown.text
+
+    published = "SELECT count(DISTINCT (setting, seed)) FROM cells WHERE experiment = 'wide'"
+    until(
+        lambda: place.project.database.is_file() and query(place.project.database, published).rows() == [(85,)],
+    )
+    until(lambda: partition_counts(place.address, "wide", "pair_results").materialising == 0)
+
+
+def test_an_experiment_that_runs_pairs_has_nothing_missing_after_all_was_materialised(place: Place) -> None:
+    until(lambda: backfill_of(place.address, "drill")[0] == "COMPLETED_SUCCESS")
+    for asset in CELL_CHECKS:
+        place.partitions_say("drill", asset, Materialized=2)
+    assert never_materialised(place.address, "drill") == set()
+    place.execute_all("drill", *CHECKS)
+    for asset in CHECKS:
+        place.pages_agree("drill", asset)
