@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,8 @@ from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.read import query
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.automation.driving import demo_attributes
-from cooperbench_assets_tests.automation.ui_actions import LOCATION, Counts, partition_counts, start_sensor, until
+from cooperbench_assets_tests.automation.ui_actions import LOCATION, Counts, partition_counts, start_sensor
+from cooperbench_assets_tests.automation.ui_actions import until as until_within
 from cooperbench_assets_tests.projects import make_project
 from cooperbench_assets_tests.ui import browser, dagster_dev
 from cooperbench_assets_tests.ui_pages import (
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+until = partial(until_within, seconds=600)  # Backfills begin within half a minute, where nothing else is at work.
 PAIRS = 3
 CELLS = {"made": 4, "wide": 86, "long": 300}
 """Experiments whose logs are only read, with their cells; `drill` runs pairs."""
@@ -121,7 +124,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     project = make_project(tmp_path_factory.mktemp("ui") / "project", {"drill": demo_attributes(both), **reading})
     write_project(project)
     with dagster_dev(project) as address, browser() as page:
-        expect.set_options(timeout=60_000)
+        expect.set_options(timeout=120_000)
         place = Place(project, address, page)
         start_sensor(address, "wide_downstream")
         materialize_all(page, f"{address}/locations/{LOCATION}/asset-groups/drill/lineage")

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
+from cooperbench_assets.assets.reading import CELL_CHECKS
 from cooperbench_assets.assets.results_store import publish_experiment
 from cooperbench_assets.automation.runs import error_of
 from cooperbench_assets.benchmark.pairs import Pair
@@ -137,7 +138,11 @@ def test_pairs_that_nobody_planned_stop_what_is_downstream(
     logged = instance.all_logs(result.run_id)
     assert [one.asset_materialization.asset_key.path[-1] for one in logged if one.asset_materialization] == ["run_logs"]
     found = [one.asset_check_evaluation for one in logged if one.asset_check_evaluation]
-    assert [one.check_name for one in found if not one.passed] == ["only_planned_pairs"]
+    failed = {one.check_name: one.description or "" for one in found if not one.passed}
+    assert next(iter(failed)) == "only_planned_pairs"
+    later = [check.name for asset in ("eval_outputs", "pair_results") for check in CELL_CHECKS[asset]]
+    assert list(failed)[1:] == later
+    assert all(failed[name].startswith("not evaluated: blocked by only_planned_pairs: 1 pair") for name in later)
     assert list_units(bound.project.tables) != []
     assert not cell_unit(SOLO).folder(bound.project.tables).exists()
     said = error_of(instance, result.run_id)
