@@ -18,6 +18,7 @@ from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.execution import loop as loop_module
 from cooperbench_assets.execution.breaker import Breaker
 from cooperbench_assets.execution.budget import Budget
+from cooperbench_assets.execution.client import Child
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.history import History
 from cooperbench_assets.execution.job import STAGING, CellJob, Limits
@@ -25,7 +26,7 @@ from cooperbench_assets.execution.loop import Loop
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
 from cooperbench_assets.execution.progress import BudgetWait, Meter, Progress, SlotWait, StartWait
-from cooperbench_assets.execution.protocol import Stage
+from cooperbench_assets.execution.protocol import ChildRequest, Stage
 from cooperbench_assets.execution.slots import PoolName, SlotPool
 from cooperbench_assets.execution.state import PairState, read_states
 from cooperbench_assets_tests.execution import making
@@ -214,15 +215,33 @@ def test_launches_stop_at_the_budget_and_the_rest_stays_pending(tmp_path: Path) 
 
 
 def test_under_a_budget_one_pair_runs_until_its_cost_is_known(tmp_path: Path) -> None:
-    waits: list[object] = []
-    run = launch(
-        tmp_path, limits=Limits(cell_max_cost_usd=100), cap=4, say=lambda progress: waits.append(progress.waiting)
-    )
-    run.worker.tries = {}
+    run = launch(tmp_path, cap=4, limits=Limits(cell_max_cost_usd=100))
+    at_once: list[tuple[int, int]] = []
+    start = run.worker.launch
+
+    def counting(request: ChildRequest, slot_fd: int | None = None) -> Child:
+        child = start(request, slot_fd)
+        at_once.append((run.loop.meter.done, len(run.worker.children)))
+        return child
+
+    run.worker.launch = counting  # type: ignore[method-assign]
     run.go()
-    assert BudgetWait(own=1, elsewhere=0, cost_known=False) not in waits[1:]
-    assert run.worker.most > 1
-    assert run.loop.launched == 4
+    assert at_once == [(0, 1), (1, 1), (1, 2), (1, 3)]
+
+
+def test_a_launch_that_waits_for_the_cost_of_the_first_pair_says_so(tmp_path: Path) -> None:
+    waits: list[object] = []
+
+    def say(progress: Progress) -> None:
+        waits.append(progress.waiting)
+        if len(waits) == 2:
+            run.worker.tries = {}
+
+    hangs = {pair: ["hang"] for pair in PAIRS}
+    run = launch(tmp_path, hangs, cap=4, limits=Limits(cell_max_cost_usd=100), say=say)
+    run.go()
+    assert waits[:2] == [BudgetWait(own=1, elsewhere=0, cost_known=False)] * 2
+    assert run.outcomes == {pair.folder: "unevaluated" for pair in PAIRS}
 
 
 def test_a_launch_waits_for_slots_that_others_hold_and_says_so(tmp_path: Path) -> None:
