@@ -16,7 +16,7 @@ from cooperbench_assets.execution.lock import holder
 from cooperbench_assets.execution.slots import POOLS, SlotPool
 from cooperbench_assets.store.read import query
 from perf.soak.drivers import Driver, processes_of
-from perf.soak.place import SETTINGS
+from perf.soak.place import SETTINGS, files
 
 if TYPE_CHECKING:
     from perf.soak.place import Place, Verdicts
@@ -74,7 +74,7 @@ class Ledger:
 
     def _remember(self) -> None:
         for run in self.place.runs:
-            for file in run.glob("attempts/*/*/*/*/*/attempt.json"):
+            for file in files(run / "attempts", "attempt.json"):
                 if file not in self.attempts and (record := _ended(file)) is not None:
                     self.attempts[file] = record
         for (setting, pair), row in self.place.verdicts().items():

@@ -135,7 +135,8 @@ class Place:
 
     def finished(self) -> bool:
         """Whether every planned pair has its verdict on disk."""
-        verdicts = sum(1 for run in self.runs for _ in run.glob("*/*/*/f*/eval.json"))
+        modes = {setting["mode"] for setting in SETTINGS.values()}
+        verdicts = sum(1 for run in self.runs for mode in modes for _ in files(run / mode, "eval.json"))
         wanted = self.pairs * len(SETTINGS)
         return verdicts == wanted and all(row[0] in ("pass", "fail") for row in self.verdicts().values())
 
@@ -145,6 +146,13 @@ class Place:
             if folder.is_dir():
                 shutil.rmtree(folder)
         self.project.database.unlink(missing_ok=True)
+
+
+def files(root: Path, name: str) -> Iterator[Path]:
+    """Files of a name below a folder in which others write: folders that go meanwhile are no error."""
+    for folder, _, names in os.walk(root):
+        if name in names:
+            yield Path(folder, name)
 
 
 @contextmanager
