@@ -1,10 +1,14 @@
-"""``python -m perf.soak --faults 200 --minutes 30 --seed 1 --execution process --driver command``."""
+"""``python -m perf.soak --faults 200 --minutes 30 --seed 1 --execution process --driver command``.
+
+Ctrl-C ends it early: the pass that is under way is brought to its end, and what was seen is kept.
+"""
 
 from __future__ import annotations
 
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +38,7 @@ def main() -> int:
             ends = began + arguments.minutes * 60
             soak = Soak(place, driver, random.Random(arguments.seed), small, arguments.faults, ends)
             soak.longest_stop = arguments.longest_stop
+            signal.signal(signal.SIGINT, lambda *_: soak.stop())
             try:
                 soak.run()
             finally:

@@ -70,6 +70,10 @@ class Soak:
             self._pass(expected)
             say(f"pass {self.passes}: {self.injected} of {self.wanted} faults; {self.broken or 'all held'}")
 
+    def stop(self) -> None:
+        """Inject no further fault; `run` returns when the pass that is under way has come to its end."""
+        self.ends = 0.0
+
     def undisturbed(self) -> Verdicts:
         """What every pair comes to when nothing happens.
 
