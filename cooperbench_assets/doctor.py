@@ -1,7 +1,7 @@
 """What is there and what is missing on this machine and for each experiment, and what a missing thing prevents.
 
 What belongs here: looking, each look bounded by a short timeout, and none that changes anything. What does not:
-printing (``commands.doctor``), mending, and the value of any secret. Only the standard library is imported before a
+printing (``commands.doctor``), fixing, and the value of any secret. Only the standard library is imported before a
 look needs more, so that the doctor can also examine a broken installation.
 """
 

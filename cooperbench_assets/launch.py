@@ -85,7 +85,7 @@ class Ran:
     run_id: str
     materialized: tuple[str, ...]
     error: str | None
-    """What a person must mend; None if the run succeeded."""
+    """What a person must fix; None if the run succeeded."""
 
     failed_checks: tuple[tuple[str, str], ...] = field(default=())
     """Asset and check, with what was found."""

@@ -56,7 +56,7 @@ class LaunchConfig(dg.Config):
     at_most: int | None = Field(default=None, description="At most this many pairs, over many repositories.")
     concurrency: int | None = Field(default=None, description="Pairs at once, instead of the experiment's limit.")
     new_campaign: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
-    automatic: bool = Field(default=False, description="Set by the retry sensor: leave what only a person can mend.")
+    automatic: bool = Field(default=False, description="Set by the retry sensor: leave what only a person can fix.")
 
     def options(self) -> LaunchOptions:
         """The same for the executing room."""
@@ -173,7 +173,7 @@ def run_stage(
     """Run what a stage of a cell owes; returns what the materialisation says of it.
 
     Raises:
-        LaunchError: on what a person must mend; tries that infrastructure ended are recorded, and raise nothing.
+        LaunchError: on what a person must fix; tries that infrastructure ended are recorded, and raise nothing.
     """
     work = run_agents if STAGES[key.path[-1]] == "agent" else run_evaluations
     job = job_of(bound, cell, bound.subset())

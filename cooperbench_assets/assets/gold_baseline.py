@@ -76,7 +76,7 @@ def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, opt
     """Have what is owed evaluated, and write the table and the two cells of it.
 
     Raises:
-        LaunchError: if a person must mend something first: no engine, images that are not ready, a busy run.
+        LaunchError: if a person must fix something first: no engine, images that are not ready, a busy run.
     """
     rows: list[GoldRow] = []
     for mode in MODES:

@@ -70,7 +70,7 @@ class CellState:
     """A run of exactly this state succeeded: it changed nothing, and a further one would not."""
 
     problem: str | None = None
-    """Why the cell cannot be looked at; a person must mend it."""
+    """Why the cell cannot be looked at; a person must fix it."""
 
     agents: tuple[str, ...] = ()
     """Pairs whose agents a retry may run: failed, interrupted, torn, or missing where the whole cell was wanted."""

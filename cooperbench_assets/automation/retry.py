@@ -143,7 +143,7 @@ def images_request(bound: BoundExperiment, now: datetime) -> dg.RunRequest | Non
 def run_config(
     experiment: str, assets: Iterable[str], only: Mapping[str, tuple[str, ...] | None] | None = None
 ) -> dict[str, Any]:
-    """Run config of a run that nobody asked for: what only a person can mend is left alone.
+    """Run config of a run that nobody asked for: what only a person can fix is left alone.
 
     Args:
         experiment: The experiment's name.

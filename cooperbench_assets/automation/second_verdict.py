@@ -78,7 +78,7 @@ def evaluate_again(
     """One round of fresh verdicts on a cell, written and published; returns what the run says of it.
 
     Raises:
-        LaunchError: if the cell is not finished, or on what a person must mend.
+        LaunchError: if the cell is not finished, or on what a person must fix.
     """
     spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
     job = job_of(bound, spec, bound.subset())

@@ -113,11 +113,11 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(raw)
     except _UNDECODABLE as error:
-        mended = _mend(raw)
-        if mended is None:
+        plain = _as_plain_json(raw)
+        if plain is None:
             raise _bad(raw, error) from error
     try:
-        return decoder.decode(mended)
+        return decoder.decode(plain)
     except _UNDECODABLE as error:
         raise _bad(raw, error) from error
 
@@ -145,7 +145,7 @@ def _position(error: Exception) -> int:
     return int(match[1]) if match else -1
 
 
-def _mend(raw: bytes) -> bytes | None:
+def _as_plain_json(raw: bytes) -> bytes | None:
     """The file as JSON by the letter, if Python's own reader can make sense of it; else None."""
     try:
         content = json.loads(raw, parse_constant=lambda _name: None)

@@ -173,7 +173,7 @@ class _Walk:
             return self._inside(f"{relative}/", _entries(f"{self.sink.root}/{relative}"))
         except OSError as error:
             message = f"it cannot be listed: {error.strerror}"
-            self.sink.set_aside(relative, None, "unreadable", message, "mend its permissions")
+            self.sink.set_aside(relative, None, "unreadable", message, "fix its permissions")
             return []
 
     def _inside(self, base: str, entries: list[tuple[str, bool, bool]]) -> list[tuple[str, bool]]:

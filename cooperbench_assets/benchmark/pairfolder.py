@@ -194,7 +194,7 @@ def read_pair(sink: Sink, pair: Pair, relative: str, mode: str | None) -> PairRe
     try:
         names = frozenset(os.listdir(folder))  # noqa: PTH208 - a third of the time of Path.iterdir
     except OSError as error:
-        sink.set_aside(relative, pair, "unreadable", f"it cannot be listed: {error.strerror}", "mend its permissions")
+        sink.set_aside(relative, pair, "unreadable", f"it cannot be listed: {error.strerror}", "fix its permissions")
         return reading
     if "result.json" in names:
         _read_result(sink, reading, folder, names)

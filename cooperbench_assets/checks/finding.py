@@ -28,7 +28,7 @@ View = TypeVar("View")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Whether a check passed, how many offend, a sample of them, and what mends it."""
+    """Whether a check passed, how many offend, a sample of them, and what fixes it."""
 
     passed: bool
     description: str
@@ -94,7 +94,7 @@ class CellView:
         command = f"cooperbench-assets materialize {cell.experiment} --setting {cell.setting} --seed {cell.seed}"
         if self.executes:
             return command
-        return f"mend the logs where they were made (this experiment only reads them), then: {command}"
+        return f"fix the logs where they were made (this experiment only reads them), then: {command}"
 
 
 class Count(int):
@@ -122,7 +122,7 @@ def found(
         good: Description where nothing offends.
         bad: Description otherwise; ``{n}`` stands for the number of offenders, ``{n:pairs}`` for it with the noun, and
             ``{n:has|have}`` for the word that goes with it.
-        remedy: What mends it.
+        remedy: What fixes it.
         numbers: Further figures.
     """
     listed = tuple(offenders)

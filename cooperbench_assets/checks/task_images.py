@@ -39,7 +39,7 @@ def all_ready(view: ImagesView) -> Finding:
         _described(view.images.filter(pl.col("state") != "ready")),
         good=f"all {view.images.height} images are there and looked into",
         bad=f"{{n}} of {view.images.height} images {{n:is|are}} not ready",
-        remedy=f"mend what each one names, then: {view.again}",
+        remedy=f"fix what each one names, then: {view.again}",
         numbers={"images": view.images.height, "ready": ready.height, "size_gb": _gigabytes(ready)},
     )
 

@@ -38,11 +38,11 @@ class Breaker:
         if self.reason is not None:
             return
         if family == "auth" and self._stage == "agent":
-            self.reason = "the model's provider refused the key (auth); mend the key, and run the cell again"
+            self.reason = "the model's provider refused the key (auth); fix the key, and run the cell again"
         elif self._in_a_row >= self._limit:
             self.reason = self._tripped()
 
     def _tripped(self) -> str:
         kinds = ", ".join(sorted(set(self._families)))
         what = "without one reply of the model" if self._stage == "agent" else "on a machine that cannot test"
-        return f"{self._in_a_row} tries in a row ended {what} ({kinds}); mend the cause, and run the cell again"
+        return f"{self._in_a_row} tries in a row ended {what} ({kinds}); fix the cause, and run the cell again"

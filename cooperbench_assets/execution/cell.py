@@ -56,7 +56,7 @@ def run_agents(
         what: What this launch calls itself, for who finds the cell busy: a Dagster run, say.
 
     Raises:
-        LaunchError: if a person must mend something first: the cell is busy (`CellBusy`), the launch is refused
+        LaunchError: if a person must fix something first: the cell is busy (`CellBusy`), the launch is refused
             (`RefusedLaunch`), a budget is set and prices are not known (`PricesUnknown`), or the harness, the dataset,
             a key or Redis is missing. Pairs that infrastructure failed raise nothing: they are in the report.
         BaseException: whatever interrupted it; children are ended, and recorded as interrupted, first.

@@ -1,4 +1,4 @@
-"""Errors that a person must mend before pairs can be run; what infrastructure did to one pair is no such error.
+"""Errors that a person must fix before pairs can be run; what infrastructure did to one pair is no such error.
 
 What belongs here: the exceptions that the core of execution raises, each with one clear sentence and a remedy. What
 does not: failures of single pairs, which are recorded as attempts.

@@ -25,4 +25,4 @@ class LaunchOptions:
     """Count tries anew, because the cause is gone."""
 
     automatic: bool = False
-    """Nobody asked: leave alone what only a person can mend (keys, quota, configuration)."""
+    """Nobody asked: leave alone what only a person can fix (keys, quota, configuration)."""

@@ -242,7 +242,7 @@ def _eval_step(job: CellJob, state: PairState, campaign: int, automatic: bool) -
 
 
 def _retry(why: str, state: PairState, stage: Stage, used: int, limit: int, automatic: bool) -> tuple[Action, str]:
-    """Run once more, unless the tries are used up or, where nobody asked, a person must mend something."""
+    """Run once more, unless the tries are used up or, where nobody asked, a person must fix something."""
     if used >= limit:
         return "blocked", f"tries exhausted ({used} of {limit}): {why}"
     family, retryable = _failure(state, stage)

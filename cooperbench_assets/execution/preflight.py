@@ -1,6 +1,6 @@
 """What is looked at before the first pair of a stage: all that is missing is said at once, before money is spent.
 
-What belongs here: the looks, and putting them into one error. What does not: mending anything, and looking at a whole
+What belongs here: the looks, and putting them into one error. What does not: fixing anything, and looking at a whole
 project without launching (``doctor``).
 """
 
@@ -233,7 +233,7 @@ class Preflight:
         if self.automatic and family in PASSING:
             self.notes.append(problem)
             return None
-        return f"{problem}; mend it, or turn this question off (preflight: {{ask_model: false}})"
+        return f"{problem}; fix it, or turn this question off (preflight: {{ask_model: false}})"
 
     def _key(self) -> tuple[str, ...]:
         """What an answer depends on. Values of secrets are compared by their hashes only."""

@@ -83,7 +83,7 @@ def read_sizes(state: Path) -> dict[PoolName, int]:
     except FileNotFoundError:
         text = _make(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise SlotsError(f"{path} cannot be read: {error}; mend it, or remove it to get a new one") from error
+        raise SlotsError(f"{path} cannot be read: {error}; fix it, or remove it to get a new one") from error
     return _parse(text, path)
 
 
@@ -91,7 +91,7 @@ def _parse(text: str, path: Path) -> dict[PoolName, int]:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SlotsError(f"{path} is no TOML: {error}; mend it, or remove it to get a new one") from error
+        raise SlotsError(f"{path} is no TOML: {error}; fix it, or remove it to get a new one") from error
     sizes: dict[PoolName, int] = {}
     for name in POOLS:
         size = content.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StoreError(RuntimeError):
-    """Something about the partition tables or the results store that a person can mend; says what and how."""
+    """Something about the partition tables or the results store that a person can fix; says what and how."""
 
 
 class StoreMissingError(StoreError):

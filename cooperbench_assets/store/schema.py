@@ -294,7 +294,7 @@ QUARANTINE = Table(
                 ),
             ),
             ("message", pl.String, "What is wrong"),
-            ("remedy", pl.String, "What mends it"),
+            ("remedy", pl.String, "What fixes it"),
         ),
     ),
 )
@@ -352,7 +352,7 @@ CHECK_RESULTS = Table(
             ("offenders", pl.Int64, "How many rows or files offend"),
             ("description", pl.String, "What was found"),
             ("sample", pl.List(pl.String), "Up to ten offenders"),
-            ("remedy", pl.String, "The command or change that mends it"),
+            ("remedy", pl.String, "The command or change that fixes it"),
             ("checked_at", TIME, "When it was evaluated"),
         ),
     ),

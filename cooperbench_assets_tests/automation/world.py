@@ -160,7 +160,7 @@ class World:
         assert tries_used(state.attempts, stage, 1, patch) < limit, "a try beyond the limit"
         assert not (state.settled and state.has_eval), "a pair that has its verdict was run again"
         last = next(reversed(of_stage(state.attempts, stage)), None)
-        assert last is None or last.retryable is not False, "what only a person can mend was tried again"
+        assert last is None or last.retryable is not False, "what only a person can fix was tried again"
         n = len(of_stage(state.attempts, stage)) + 1
         planned = self.ends[pair][0 if stage == "agent" else 1]
         end = forced or (planned[n - 1] if n <= len(planned) else "ok")

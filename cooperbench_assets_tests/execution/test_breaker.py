@@ -23,7 +23,7 @@ def test_tries_in_a_row_without_a_reply_stop_the_cell_and_name_the_families() ->
     breaker.note(family="provider", replied=False)
     assert breaker.reason == (
         "3 tries in a row ended without one reply of the model (provider, rate_limit); "
-        "mend the cause, and run the cell again"
+        "fix the cause, and run the cell again"
     )
 
 

@@ -280,7 +280,7 @@ def test_one_refused_key_stops_the_cell(core_toy: Toy, tmp_path: Path) -> None:
     waits = run_agents(job, LaunchOptions(automatic=True))
     assert waits.launched == 0
     assert {why.partition(":")[0] for why in waits.blocked.values()} == {"waits for a person (auth)"}
-    assert run_agents(job, ALL).launched > 0, "a person asks when the key is mended"
+    assert run_agents(job, ALL).launched > 0, "a person asks when the key is fixed"
 
 
 def test_a_silent_endpoint_stops_the_cell_after_a_handful_of_pairs(core_toy: Toy, tmp_path: Path) -> None:

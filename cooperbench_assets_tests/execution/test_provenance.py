@@ -123,7 +123,7 @@ def test_a_changed_prompt_is_the_agents_and_changed_tests_are_the_evaluations(ma
     begin(made)
     begin(made, "eval", results=True)
     feature = made.dataset / "alpha_task/task1/feature2"
-    (feature / "tests.patch").write_text("mended upstream")
+    (feature / "tests.patch").write_text("fixed upstream")
     begin(made, results=True)
     with pytest.raises(RefusedLaunch, match=r"\(task_files: alpha_task/task1/feature2 was \w+, is now \w+\)"):
         begin(made, "eval", results=True, verdicts=True)

@@ -70,7 +70,7 @@ class ImageRecord:
     """ready; missing: not there, and could not be pulled; unsuitable: there, and no task's image."""
 
     problem: str | None = None
-    """What is wrong and what mends it, where it is not ready."""
+    """What is wrong and what fixes it, where it is not ready."""
 
     family: str | None = None
     """Family of the failure, as in ``benchmark.failures``."""
