@@ -52,7 +52,9 @@ that a launch that is refused takes nothing from the one that runs."""
 class LaunchConfig(dg.Config):
     """What a person may want differently for one launch."""
 
-    pairs: list[str] = Field(default=[], description="Only these pairs: repo/task_id/f1_f2. Empty: all that are owed.")
+    pairs: list[str] = Field(
+        default=[], description="Only these pairs: repo/task_id/f1_f2. Empty: all that are still to run."
+    )
     at_most: int | None = Field(default=None, description="At most this many pairs, over many repositories.")
     concurrency: int | None = Field(default=None, description="Pairs at once, instead of the experiment's limit.")
     new_campaign: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")

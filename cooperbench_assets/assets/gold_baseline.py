@@ -73,7 +73,7 @@ def build_gold_baseline(bound: BoundExperiment) -> dg.AssetsDefinition:
 
 
 def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, options: LaunchOptions) -> GoldView:
-    """Have what is owed evaluated, and write the table and the two cells of it.
+    """Have what is still to run evaluated, and write the table and the two cells of it.
 
     Raises:
         LaunchError: if a person must fix something first: no engine, images that are not ready, a busy run.

@@ -1,7 +1,7 @@
 """From what is on disk to the state of a cell: which pairs are owed, which wait, and what has been tried.
 
 What belongs here: pure functions over plans and recorded tries. What does not: reading them (``look``), deciding
-(``decide``). The plan of a launch is the only judge of what is owed, so that automation and a person's launch never
+(``decide``). The plan of a launch is the only judge of what is still to run: automation and a person's launch never
 differ but in what a person alone may ask for.
 """
 

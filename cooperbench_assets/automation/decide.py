@@ -37,7 +37,7 @@ class CellState:
     """UTC, like every time here."""
 
     fingerprint: str = ""
-    """Hash of the experiment's settings, the tries on disk and what is owed: where it differs, something changed."""
+    """Hash of the experiment's settings, the tries on disk and what is still to run: it differs where these do."""
 
     executes: bool = True
     """The experiment runs pairs itself."""
@@ -94,7 +94,7 @@ class CellState:
     """Why no further agents may be bought; None while they may."""
 
     rounds: int = 0
-    """Rounds of failures that lie behind what is owed: see `rounds_of`."""
+    """Rounds of failures that lie behind what is still to run: see `rounds_of`."""
 
     newest_end: datetime | None = None
     """When the last try ended."""
@@ -112,7 +112,7 @@ class Launch:
     run_key: str
     assets: tuple[str, ...]
     agents: tuple[str, ...] | None
-    """The only pairs whose agents to run; None: whatever is owed."""
+    """The only pairs whose agents to run; None: whatever is still to run."""
 
     evaluations: tuple[str, ...] | None
     """The only pairs to evaluate, alike."""
@@ -190,12 +190,12 @@ def _launch(state: CellState, agents: tuple[str, ...]) -> Launch:
 
 def _why_nothing(state: CellState) -> str:
     parts = [
-        f"{len(state.agents)} pairs are owed, and {state.money}" if state.money and state.agents else "",
+        f"{len(state.agents)} pairs are still to run, and {state.money}" if state.money and state.agents else "",
         f"{len(state.exhausted)} pairs used up their tries" if state.exhausted else "",
         f"{len(state.waiting)} pairs wait for a person" if state.waiting else "",
         f"{state.unwanted} pairs were never asked for" if state.unwanted else "",
     ]
-    return "; ".join(part for part in parts if part) or "nothing is owed"
+    return "; ".join(part for part in parts if part) or "nothing is left to run"
 
 
 def ready_at(state: CellState, *, tries_owed: bool) -> datetime | None:

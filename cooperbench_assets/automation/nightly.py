@@ -27,7 +27,7 @@ FILL: Final = "fill"
 """Job and op that look at all cells, however many there are."""
 
 NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
-WORDS: Final = {"missing": "never run", "incomplete": "with pairs that are owed", "stale": "newer than their tables"}
+WORDS: Final = {"missing": "never run", "incomplete": "with pairs still to run", "stale": "newer than their tables"}
 
 
 def build_fill_job(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.JobDefinition:
@@ -123,12 +123,12 @@ def launch_backfill(
     *,
     preview: bool = False,
 ) -> str:
-    """Launch one backfill of what is owed, unless somebody only looks; returns what was done, or why nothing was."""
+    """Launch one backfill of what is still to run, unless somebody only looks; returns what was done, or why not."""
     retrying = sensor_is_on(instance, bound)
     chosen = [(seen.state.cell, why) for seen in looks if (why := owed_by_night(seen, retrying=retrying)) is not None]
     if not chosen:
         reasons = by_reason((seen.state.cell, _why_not(seen, retrying=retrying)) for seen in looks)
-        return "nothing is owed: " + "; ".join(reasons)
+        return "nothing to launch: " + "; ".join(reasons)
     title = title_of([why for _, why in chosen])
     if preview:
         return f"A tick would launch a backfill now. {title}"
@@ -162,7 +162,7 @@ def is_preview(context: dg.ScheduleEvaluationContext) -> bool:
 
 
 def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
-    """missing, incomplete or stale; None where nothing is owed, somebody is at it, or it is too early to try again.
+    """missing, incomplete or stale; None where nothing is left to run, a run is at it, or it is too early.
 
     Args:
         seen: The cell.
@@ -196,7 +196,7 @@ def _paused_until(seen: Look) -> datetime | None:
 
 
 def _left_to_the_sensor(seen: Look) -> bool:
-    """Whether the sensor's next tick asks for all that is owed; pairs that nobody asked for yet it never buys."""
+    """Whether the sensor's next tick asks for all that is left to run; what nobody asked for yet it never buys."""
     return not seen.state.unwanted and isinstance(decide(seen.state), Launch)
 
 

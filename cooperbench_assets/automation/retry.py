@@ -1,6 +1,6 @@
 """The retry sensor of an experiment: the one layer that tries again what infrastructure broke.
 
-What belongs here: one tick. What does not: what is owed (``assess``), when (``decide``), how it is run (the assets).
+What belongs here: one tick. What does not: what is still to run (``assess``), when (``decide``), and how (the assets).
 Off until somebody starts it: it buys model calls.
 """
 
@@ -148,7 +148,7 @@ def run_config(
     Args:
         experiment: The experiment's name.
         assets: The assets of the run.
-        only: The only pairs of an asset, where it may not run whatever is owed.
+        only: The only pairs of an asset, where it may not run whatever is still to run.
     """
     configs: dict[str, Any] = {}
     for name in assets:

@@ -52,7 +52,7 @@ def no_pair_left_behind(view: CellView) -> Finding:
     if view.left_behind is None:
         return Finding(
             passed=False,
-            description="what is owed cannot be told, because the cell cannot be planned",
+            description="what is still to run cannot be told, because the cell cannot be planned",
             remedy=f"{view.again} --dry-run",
         )
     rows = tuple(_left(view, name, why) for name, why in sorted(view.left_behind.items()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
-    """Options of one launch of a stage of a cell; the defaults run whatever is owed."""
+    """Options of one launch of a stage of a cell; the defaults run whatever is still to run."""
 
     pairs: tuple[str, ...] | None = None
     """Only these pairs (``repo/task_id/f1_f2``)."""

@@ -31,7 +31,7 @@ class Step:
 
     pair: Pair
     action: Action
-    """run; skip: nothing is owed; blocked: something is owed that this launch cannot give."""
+    """run; skip: nothing is left to run; blocked: something is owed that this launch cannot give."""
 
     reason: str
     campaign: int = 1

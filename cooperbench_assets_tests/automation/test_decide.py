@@ -43,7 +43,7 @@ def ago(minutes: float) -> datetime:
 OWED = {"agents": ("a/1/f1_f2",), "rounds": 1, "newest_end": ago(6)}
 
 TABLE: list[tuple[str, dict[str, Any], type[Decision], str]] = [
-    ("everything has its verdict", {}, Nothing, "nothing is owed"),
+    ("everything has its verdict", {}, Nothing, "nothing is left to run"),
     ("agents failed a while ago", OWED, Launch, "agents of 1 pairs"),
     ("agents failed just now", {**OWED, "newest_end": ago(1)}, Wait, "until 2026-11-20 12:04:00"),
     ("the second try failed six minutes ago", {**OWED, "rounds": 2}, Wait, "until 2026-11-20 12:04:00"),

@@ -1,4 +1,4 @@
-"""The nightly schedule: one real backfill of what is owed, and none beside a running one."""
+"""The nightly schedule: one real backfill of what is still to run, and none beside a running one."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def test_a_night_between_a_strike_and_its_retry_waits_for_the_pause_and_leaves_t
     driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
     [cell] = driver.bound.cells
     assert driver.launch(cell.cell).success
-    assert driver.nightly().startswith("nothing is owed: drill solo seed 0: pause before the next try, until 2")
+    assert driver.nightly().startswith("nothing to launch: drill solo seed 0: pause before the next try, until 2")
     driver.now += timedelta(hours=1)
     switch(instance, "drill_retry", InstigatorStatus.RUNNING)
-    assert driver.nightly() == "nothing is owed: drill solo seed 0: it is left to the retry sensor"
+    assert driver.nightly() == "nothing to launch: drill solo seed 0: it is left to the retry sensor"
     assert instance.get_backfills() == []
     switch(instance, "drill_retry", InstigatorStatus.STOPPED)
     switch(instance, "another_retry", InstigatorStatus.RUNNING)
-    assert "Nightly: 1 cell (1 with pairs that are owed)" in driver.nightly()
+    assert "Nightly: 1 cell (1 with pairs still to run)" in driver.nightly()
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_pairs_that_nobody_asked_for_yet_are_bought_by_night_though_the_sensor_i
     driver.launch(driver.bound.cells[0].cell, at_most=1)
     switch(instance, "drill_retry", InstigatorStatus.RUNNING)
     assert driver.tick().run_requests in (None, [])
-    assert "Nightly: 1 cell (1 with pairs that are owed)" in driver.nightly()
+    assert "Nightly: 1 cell (1 with pairs still to run)" in driver.nightly()
 
 
 def test_a_cell_that_a_person_cancelled_is_not_bought_by_night(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -175,13 +175,13 @@ def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path,
     assert cells_of(accepting) == {"solo/2"}
     finish(instance, backfill(instance), BulkActionStatus.COMPLETED_SUCCESS)
     accepting.materialize(CELL_ASSETS, partition_key(unread.cell))
-    assert "Nightly: 1 cell (1 with pairs that are owed)" in accepting.nightly()
+    assert "Nightly: 1 cell (1 with pairs still to run)" in accepting.nightly()
     assert cells_of(accepting) == {"solo/1"}
     for one in instance.get_backfills():
         finish(instance, one, BulkActionStatus.COMPLETED_SUCCESS)
     accepting.launch(smoked.cell)
     accepting.leave_alone()
-    assert accepting.nightly().startswith("nothing is owed: drill solo seed 0: up to date")
+    assert accepting.nightly().startswith("nothing to launch: drill solo seed 0: up to date")
     assert len(instance.get_backfills()) == 2
 
 
@@ -194,7 +194,7 @@ def test_an_experiment_that_only_reads_is_read_again_where_its_logs_changed(
     assert "Nightly: 1 cell (1 newer than their tables)" in driver.nightly()
     finish(instance, backfill(instance), BulkActionStatus.COMPLETED_SUCCESS)
     driver.materialize(CELL_ASSETS, partition_key(bound.cells[0].cell))
-    assert driver.nightly().startswith("nothing is owed")
+    assert driver.nightly().startswith("nothing to launch")
 
 
 def test_cells_that_a_cancelled_run_did_not_come_to_are_not_read_by_night(
@@ -223,7 +223,7 @@ def test_cells_that_a_cancelled_run_did_not_come_to_are_not_read_by_night(
     found = {partition_key(cell): runs.cancelled for cell, runs in cell_runs(instance, bound, bound.cells).items()}
     assert found == {keys[0]: None, keys[1]: None, keys[2]: run.run_id, keys[3]: run.run_id}
     said = driver.nightly()
-    assert said.startswith("nothing is owed")
+    assert said.startswith("nothing to launch")
     assert f"a person cancelled its last run ({run.run_id[:8]}); materialise it to go on" in said
     later = time.time() + 3600
     for cell in bound.cells:

@@ -114,8 +114,8 @@ def test_a_place_is_read_as_it_was_written(following: str, complete: int, cells:
 def test_cells_with_one_reason_share_a_line() -> None:
     cells = [Cell("drill", "solo", seed) for seed in range(1000)]
     assert by_reason((cell, "why") for cell in cells[:1]) == ["drill solo seed 0: why"]
-    lines = by_reason([(cell, "nothing is owed") for cell in cells] + [(cells[7], "it is held")])
+    lines = by_reason([(cell, "nothing is left to run") for cell in cells] + [(cells[7], "it is held")])
     assert lines == [
-        "drill solo seed 0, drill solo seed 1, drill solo seed 2 and 997 more cells: nothing is owed",
+        "drill solo seed 0, drill solo seed 1, drill solo seed 2 and 997 more cells: nothing is left to run",
         "drill solo seed 7: it is held",
     ]
