@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from cooperbench_assets_tests import trees
-from perf import growth
+from perf import growth, report
+from perf.__main__ import MEASUREMENTS, PAGE, kept
 from perf.makespan import Machine, bound, run_after_run
 from perf.measure import ROOT
 
@@ -21,6 +22,13 @@ def test_a_quick_measurement_writes_its_page(tmp_path: Path) -> None:
     assert "not for quoting" in text
     assert "| **ours: 5 cells** |" in text
     assert str(tmp_path) not in text
+
+
+def test_the_page_in_the_docs_says_what_each_measurement_gave_last() -> None:
+    page = PAGE.read_text()
+    assert [section.name for section in kept()] == list(MEASUREMENTS)
+    for section in kept():
+        assert report.of_section(section) in page, f"run: python -m perf --only {section.name}"
 
 
 def test_an_unknown_measurement_is_refused() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +23,6 @@ def memory_mib() -> float:
 def describe() -> dict[str, str]:
     """The machine, by word and value."""
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{memory_mib() / 1024:.0f} GiB",
         "system": f"{platform.system()} {platform.release().split('-')[0]}",

@@ -15,7 +15,7 @@ CPU seconds count children. Peak memory is what a process of its own needed over
 """
 
 
-def page(sections: Sequence[Section], machine: dict[str, str], *, quick: bool, complete: bool) -> str:
+def page(sections: Sequence[Section], machine: dict[str, str], *, quick: bool) -> str:
     """The whole page."""
     facts = {name: value for one in sections for name, value in one.facts.items()}
     parts = [_TITLE, summary.lines(facts), _HEAD]
@@ -24,8 +24,8 @@ def page(sections: Sequence[Section], machine: dict[str, str], *, quick: bool, c
     parts.append(_table([["", ""], *([f"**{name}**", value] for name, value in machine.items())]))
     parts.append(_loads(sections))
     parts.append(_summary(sections))
-    parts += [_section(section) for section in sections]
-    if complete:
+    parts += [of_section(section) for section in sections]
+    if not quick:
         parts.append(beyond.section(facts | {"memory_mib": memory_mib()}))
     return "\n".join(parts)
 
@@ -33,11 +33,7 @@ def page(sections: Sequence[Section], machine: dict[str, str], *, quick: bool, c
 def _loads(sections: Sequence[Section]) -> str:
     loads = [value for section in sections for value in section.load]
     spread = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "not known"
-    minutes = sum(section.seconds for section in sections) / 60
-    return (
-        f"Load average of the machine before and after each measurement, the measurements' own included: {spread}. "
-        f"All of it took {minutes:.1f} minutes.\n"
-    )
+    return f"Load average of the machine before and after each measurement, the measurements' own included: {spread}.\n"
 
 
 def _summary(sections: Sequence[Section]) -> str:
@@ -54,14 +50,15 @@ def _anchor(title: str) -> str:
     return kept.replace(" ", "-")
 
 
-def _section(section: Section) -> str:
+def of_section(section: Section) -> str:
+    """What the page says of one measurement."""
     parts = [f"## {section.title}\n", f"{section.text}\n"]
     if section.records:
         parts.append(_table([["", "seconds", "CPU seconds", "peak MiB", "n", "rounds"], *map(_row, section.records)]))
     if section.table:
         parts.append(_table(section.table))
     parts += [f"Not met: {target.text}. {target.why}\n" for target in section.targets if target.met is False]
-    parts.append(f"Load {section.load[0]:.1f} before, {section.load[1]:.1f} after.\n")
+    parts.append(f"Measured on {section.date}; load {section.load[0]:.1f} before, {section.load[1]:.1f} after.\n")
     return "\n".join(parts)
 
 

@@ -63,6 +63,8 @@ class Section(Struct, kw_only=True):
     """Load average of the machine, one minute, before and after."""
 
     seconds: float = 0.0
+    date: str = ""
+    """Day on which it was measured, UTC: year, month and day."""
 
 
 def find(records: list[Record], name: str) -> Record:
