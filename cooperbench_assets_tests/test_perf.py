@@ -26,7 +26,9 @@ def test_a_quick_measurement_writes_its_page(tmp_path: Path) -> None:
 
 def test_the_page_in_the_docs_says_what_each_measurement_gave_last() -> None:
     page = PAGE.read_text()
-    assert [section.name for section in kept()] == list(MEASUREMENTS)
+    names = [section.name for section in kept()]
+    assert names == [name for name in MEASUREMENTS if name in names]
+    assert {"reading", "materialising", "evaluating", "demo"} <= set(names)
     for section in kept():
         assert report.of_section(section) in page, f"run: python -m perf --only {section.name}"
 
