@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.broken import broken_definitions
+from cooperbench_assets.broken_experiment import broken_definitions
 from cooperbench_assets.experiment import experiment_definitions
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.experiments import read_experiments
 from cooperbench_assets.project import Project
 

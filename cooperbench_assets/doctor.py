@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from cooperbench_assets.execution.redis import ON_BRIDGE
+from cooperbench_assets.execution.runner.message_server import ON_BRIDGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -120,8 +120,8 @@ class Examination:
             yield from self._secrets(name, spec)
 
     def _subset(self, name: str, spec: ExperimentSpec) -> Look:
-        from cooperbench_assets.bound import BoundExperiment, MissingInputError
         from cooperbench_assets.demo import DEMO_AGENT
+        from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
 
         need = Need(f"{name}: subset and dataset", "everything of this experiment", (name,))
         bound = BoundExperiment(name, spec, self.project)

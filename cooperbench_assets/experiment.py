@@ -20,7 +20,7 @@ from cooperbench_assets.assets.results_store import build_results_store
 from cooperbench_assets.assets.subset import build_subset_asset
 from cooperbench_assets.assets.task_images import build_task_images
 from cooperbench_assets.automation.definitions import automation_definitions
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import ExperimentError, ExperimentSpec
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from cooperbench_assets.stops import reach
+from cooperbench_assets.faultpoints import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

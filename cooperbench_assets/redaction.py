@@ -1,7 +1,8 @@
 """Taking secrets out of text: the one rule for every file, event, table and page that is written here.
 
 What belongs here: which values are secrets, how else they may be written, what has the shape of a key, and replacing
-all of these. What does not: which texts pass through it (``execution.secrecy``, ``store.secrecy``, ``bundle``).
+all of these. What does not: which texts pass through it (``execution.secret_values``,
+``store.redacted_frames``, ``sharing.bundle``).
 Standard library only: it also runs in the harness's environment.
 
 What is known for sure are values: of variables that are named as secrets or whose names say so, of keys in an agent

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cooperbench_assets import cron
 from cooperbench_assets.benchmark.pairs import Pair
-from cooperbench_assets.defsfile import COMPONENT as COMPONENT
-from cooperbench_assets.defsfile import ExperimentError as ExperimentError
-from cooperbench_assets.defsfile import read_component
+from cooperbench_assets.defs_file import COMPONENT as COMPONENT
+from cooperbench_assets.defs_file import ExperimentError as ExperimentError
+from cooperbench_assets.defs_file import read_component
 from cooperbench_assets.execution.job import FREE_GB, NEEDS_ENGINE
-from cooperbench_assets.execution.redis import ON_BRIDGE
+from cooperbench_assets.execution.runner.message_server import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:

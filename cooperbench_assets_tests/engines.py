@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from cooperbench_assets.execution.docker.engine import Engine
-from cooperbench_assets.execution.infrastructure import InfrastructureError
+from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.processes import is_alive, process_identity
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets_tests.services import missing
 
 START_SECONDS = 60

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import COMPONENT, parse_experiment
 from cooperbench_assets_tests import trees

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from playwright.sync_api import Page, expect
 
-from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.launch import Launcher
+from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets_tests.automation.ui_actions import (
     LOCATION,

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from cooperbench_assets.execution.attempts import write_attempt
-from cooperbench_assets.execution.docker.image_lock import update_lock
-from cooperbench_assets.execution.docker.images import ImageRecord
-from cooperbench_assets.execution.docker.wrapper import write_wrapper
+from cooperbench_assets.execution.attempts.records import write_attempt
 from cooperbench_assets.execution.provenance import write_provenance
-from cooperbench_assets.execution.slots import read_sizes
-from cooperbench_assets.execution.summary import write_eval_summary, write_summary
+from cooperbench_assets.execution.runner.run_summary import write_eval_summary, write_summary
+from cooperbench_assets.execution.runner.slots import read_sizes
+from cooperbench_assets.execution.sandboxes.docker.agent_cli import write_wrapper
+from cooperbench_assets.execution.sandboxes.docker.image_lock import update_lock
+from cooperbench_assets.execution.sandboxes.docker.images import ImageRecord
 from cooperbench_assets.files import UNFINISHED, replacing, write_atomically
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.planned import recall, remember

@@ -136,15 +136,13 @@ def mapped() -> set[str]:
     """What CONTRIBUTING's map of the package names: folders with their slash, and modules."""
     text = (CHECKOUT / "CONTRIBUTING.md").read_text()
     _, _, rest = text.partition("    cooperbench_assets/\n")
-    found: list[tuple[int, str]] = []
+    paths: set[str] = set()
+    above: list[str] = []
     for line in rest.partition("\nImports go one way")[0].splitlines():
         if line.strip():
             depth, name = (len(line) - len(line.lstrip()) - 6) // 2, line.split()[0]
-            found = [*found, (depth, name)]
-    paths, above = set(), ""
-    for depth, name in found:
-        above = name if depth == 0 else above
-        paths.add(name if depth == 0 else above + name)
+            above = [*above[:depth], name]
+            paths.add("".join(above))
     return paths
 
 
@@ -152,9 +150,8 @@ def test_the_map_names_every_room_and_every_module_outside_of_one() -> None:
     package = CHECKOUT / "cooperbench_assets"
     folders = {
         f"{folder.relative_to(package)}/"
-        for pattern in ("*", "*/*")
-        for folder in package.glob(pattern)
-        if folder.is_dir() and folder.name != "__pycache__" and folder.parent.name != "defs"
+        for folder in package.rglob("*")
+        if folder.is_dir() and folder.name != "__pycache__" and not {"defs", "libraries"} & {*folder.parent.parts}
     }
     modules = {file.name for file in package.glob("*.py") if file.name != "__init__.py"}
     assert mapped() == folders | modules

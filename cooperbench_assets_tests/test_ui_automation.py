@@ -12,10 +12,10 @@ from playwright.sync_api import expect
 
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.outcomes import judge
-from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.demo.strikes import StrikePolicy, strikes_agent
-from cooperbench_assets.execution.attempts import scan_attempts
-from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.demo.injected_faults import StrikePolicy, strikes_agent
+from cooperbench_assets.execution.attempts.records import scan_attempts
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets_tests.automation.driving import Driver, bind_demo, demo_attributes
 from cooperbench_assets_tests.automation.ui_actions import (

@@ -14,11 +14,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from cooperbench_assets.assets.reading import CELL_CHECKS
-from cooperbench_assets.automation.runs import cell_runs
+from cooperbench_assets.automation.dagster_runs import cell_runs
 from cooperbench_assets.benchmark.pairs import Pair
-from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
-from cooperbench_assets.launch import open_instance
+from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.local_runs import open_instance
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.read import query
 from cooperbench_assets_tests import trees

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cooperbench_assets.automation.runs import PARTITION_TAG, RANGE_TAGS
+from cooperbench_assets.automation.dagster_runs import PARTITION_TAG, RANGE_TAGS
 from cooperbench_assets.project import Project
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.automation.ui_actions import LOCATION, REPOSITORY, graphql

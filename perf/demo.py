@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from cooperbench_assets.execution.slots import default_sizes
+from cooperbench_assets.execution.runner.slots import default_sizes
 from cooperbench_assets_tests.projects import environment, make_project
 from perf import loading
 from perf.inputs import tree_size

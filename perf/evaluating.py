@@ -13,12 +13,12 @@ from statistics import median
 
 from cooperbench_assets.benchmark.pairs import load_subset
 from cooperbench_assets.demo import DEMO_AGENT, DEMO_MODEL, DEMO_MODULE, build_dataset
-from cooperbench_assets.execution.cell import run_agents, run_evaluations
-from cooperbench_assets.execution.docker.engine import Engine
-from cooperbench_assets.execution.infrastructure import InfrastructureError
+from cooperbench_assets.execution.api import run_agents, run_evaluations
+from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.job import CellJob, Limits
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets_tests.execution.docker.images import build_task_images
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+from cooperbench_assets_tests.execution.sandboxes.docker.images import build_task_images
 from perf.measure import ROOT, run_command
 from perf.results import Record, Section, Target
 

@@ -13,7 +13,7 @@ import polars as pl
 from cooperbench_assets.analysis.registry import run_all
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.rows import cell_frames
 from cooperbench_assets.store.schema import CELL_TABLES

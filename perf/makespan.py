@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median
 
 from cooperbench_assets.benchmark.pairs import Pair
-from cooperbench_assets.execution.history import History
-from cooperbench_assets.execution.plan import Step
-from cooperbench_assets.execution.schedule import launch_order
-from cooperbench_assets.execution.slots import Slot, SlotPool
+from cooperbench_assets.execution.planning.launch_order import launch_order
+from cooperbench_assets.execution.planning.plan import Step
+from cooperbench_assets.execution.planning.usage import History
+from cooperbench_assets.execution.runner.slots import Slot, SlotPool
 from perf import inputs
 from perf.results import Section, Target
 
@@ -29,7 +29,7 @@ USER = "user's shape"
 
 @dataclass
 class Cell:
-    """One cell on its way: what `execution.loop` keeps, without the children."""
+    """One cell on its way: what `execution.runner.scheduler` keeps, without the children."""
 
     name: str
     seconds: Durations
@@ -131,7 +131,7 @@ def shared(
 
 
 def from_others(cells: Mapping[str, Durations]) -> Callable[[str], Callable[[Pair], float | None]]:
-    """What is expected where the experiment's other runs are done: `execution.history`'s own rule."""
+    """What is expected where the experiment's other runs are done: `execution.planning.usage`'s own rule."""
 
     def of(name: str) -> Callable[[Pair], float | None]:
         known: dict[Pair, tuple[float, ...]] = {}

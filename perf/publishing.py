@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from cooperbench_assets.store.files import copy, sync
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.schema import CELL_TABLES
 from cooperbench_assets.store.units import cell_unit

@@ -19,10 +19,10 @@ from cooperbench_assets.analysis.comparability import (
     with_headline,
     without_refused,
 )
+from cooperbench_assets.analysis.formatting import MINUS, counted, points
 from cooperbench_assets.analysis.frames import SCORE, columns
 from cooperbench_assets.analysis.intervals import clustered_mean
 from cooperbench_assets.analysis.significance import holm, sign_flip
-from cooperbench_assets.analysis.words import MINUS, counted, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,6 +24,7 @@ from cooperbench_assets.analysis.difficulty import (
     held_out_difficulties,
     solo_scores,
 )
+from cooperbench_assets.analysis.formatting import counted
 from cooperbench_assets.analysis.frames import (
     EXPERIMENT,
     HEADLINE,
@@ -41,7 +42,6 @@ from cooperbench_assets.analysis.frames import (
     settings_of,
 )
 from cooperbench_assets.analysis.intervals import BOOTSTRAP, FEWEST_TASKS, bootstrap_ratio, clustered_mean
-from cooperbench_assets.analysis.words import counted
 
 if TYPE_CHECKING:
     from cooperbench_assets.analysis.frames import Frames

@@ -17,6 +17,7 @@ from cooperbench_assets.analysis.comparability import (
     window_gaps,
 )
 from cooperbench_assets.analysis.comparisons import contrasts_of
+from cooperbench_assets.analysis.formatting import counted, percent
 from cooperbench_assets.analysis.frames import (
     CELL,
     EXPERIMENT,
@@ -28,7 +29,6 @@ from cooperbench_assets.analysis.frames import (
     result_table,
 )
 from cooperbench_assets.analysis.intervals import FEWEST_TASKS
-from cooperbench_assets.analysis.words import counted, percent
 
 if TYPE_CHECKING:
     from cooperbench_assets.analysis.frames import Frames

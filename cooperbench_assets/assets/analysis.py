@@ -15,8 +15,8 @@ from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES, Analys
 from cooperbench_assets.assets.describe import column_schema, table_value
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
 from cooperbench_assets.assets.publishing import publish_tables
-from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.store.partition import Written, write_unit
+from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.store.partition_tables import Written, write_unit
 from cooperbench_assets.store.units import analysis_unit
 
 PREVIEW = 30

@@ -1,7 +1,7 @@
 """Running a stage of a cell from an asset: the job, the options of one launch, and live progress.
 
 What belongs here: turning an experiment into a ``CellJob`` and reports into Dagster's events. What does not: how
-pairs are run (``execution.cell``).
+pairs are run (``execution.api``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.assets.progress import News, describe, describe_wait
 from cooperbench_assets.demo import DEMO_AGENT, eval_environment
-from cooperbench_assets.execution.cell import plan_stage, run_agents, run_evaluations
+from cooperbench_assets.execution.api import plan_stage, run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits, Preflight
 from cooperbench_assets.execution.options import LaunchOptions
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.benchmark.pairs import Subset
-    from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.execution.plan import Plan
-    from cooperbench_assets.execution.progress import Progress, StageReport
-    from cooperbench_assets.execution.protocol import Stage
+    from cooperbench_assets.execution.planning.plan import Plan
+    from cooperbench_assets.execution.runner.progress import Progress, StageReport
+    from cooperbench_assets.execution.worker.protocol import Stage
+    from cooperbench_assets.experiment_context import BoundExperiment
     from cooperbench_assets.spec import CellSpec
 
 SAY_SECONDS = 2.0

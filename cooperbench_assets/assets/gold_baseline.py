@@ -16,24 +16,24 @@ from pydantic import Field
 
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.execution import container_limits, job_of
+from cooperbench_assets.assets.experiment_assets import asset_spec, look, write_table
 from cooperbench_assets.assets.keys import asset_key, op_name
-from cooperbench_assets.assets.secrecy import keeping_secrets
+from cooperbench_assets.assets.redacted_steps import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
-from cooperbench_assets.assets.whole import asset_spec, look, write_table
-from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD
 from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
 from cooperbench_assets.checks.reporting import check_results, check_specs
-from cooperbench_assets.execution.cell import plan_stage, run_evaluations, run_second_verdict
+from cooperbench_assets.execution.api import plan_stage, run_evaluations, run_second_verdict
 from cooperbench_assets.execution.gold import MODES, GoldRow, gold_job, read_gold, seed, to_judge
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets.execution.progress import Progress
+from cooperbench_assets.execution.runner.progress import Progress
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.gold import GOLD_BASELINE
-from cooperbench_assets.store.partition import write_unit
-from cooperbench_assets.store.secrecy import without_secrets
+from cooperbench_assets.store.partition_tables import write_unit
+from cooperbench_assets.store.redacted_frames import without_secrets
 from cooperbench_assets.store.units import cell_unit
 
 NAME = GOLD_BASELINE.name

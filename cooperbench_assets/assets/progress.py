@@ -1,7 +1,7 @@
 """A launch's progress in words, and whether it tells anything new.
 
 What belongs here: sentences about progress that a person reads, in the UI and on the command line. What does not:
-counting (``execution.progress``), and where a sentence is shown.
+counting (``execution.runner.progress``), and where a sentence is shown.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from cooperbench_assets.execution.progress import BudgetWait, SlotWait, StartWait
+from cooperbench_assets.execution.runner.progress import BudgetWait, SlotWait, StartWait
 
 if TYPE_CHECKING:
-    from cooperbench_assets.execution.progress import Progress, Waiting
-    from cooperbench_assets.execution.slots import SlotUser
+    from cooperbench_assets.execution.runner.progress import Progress, Waiting
+    from cooperbench_assets.execution.runner.slots import SlotUser
 
 _SLOT: Final = {"agents": "agent slot", "evaluations": "evaluation slot"}
 _RUN_ID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")

@@ -13,7 +13,7 @@ from cooperbench_assets.assets.tables import STORE_TABLES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
     from cooperbench_assets.store.planned import Plans
     from cooperbench_assets.store.publish import Published
 

@@ -23,10 +23,9 @@ import polars as pl
 from cooperbench_assets.assets.describe import CELL_METADATA, table_value
 from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, group_name, partition_key
-from cooperbench_assets.assets.secrecy import keeping_secrets
+from cooperbench_assets.assets.redacted_steps import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.benchmark.logtree import LogTreeError
-from cooperbench_assets.bound import CellSaid, MissingInputError
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
 from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD, Finding
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
@@ -34,15 +33,16 @@ from cooperbench_assets.checks.reporting import check_evaluation, check_results,
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.processes import namespace
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.experiment_context import CellSaid, MissingInputError
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.schema import CHECK_RESULTS
 from cooperbench_assets.store.units import cell_unit, check_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.checks.finding import CellView, Check
+    from cooperbench_assets.experiment_context import BoundExperiment
     from cooperbench_assets.spec import CellSpec
     from cooperbench_assets.store.cells import Cell
 

@@ -12,7 +12,7 @@ import dagster as dg
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.project import Project
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import dagster as dg
 from cooperbench_assets.assets.describe import published_metadata
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
 from cooperbench_assets.assets.publishing import publish_tables
-from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.checks.finding import Check, Finding
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import StoreError, UnitError
-from cooperbench_assets.store.partition import list_units, load_record, read_unit, write_unit
+from cooperbench_assets.store.partition_tables import list_units, load_record, read_unit, write_unit
 from cooperbench_assets.store.planned import Plans, recall
 from cooperbench_assets.store.schema import CHECK_RESULTS, PAIRS, PROVENANCE
 from cooperbench_assets.store.units import cell_unit, check_unit, parse_name, quote

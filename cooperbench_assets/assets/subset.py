@@ -10,7 +10,7 @@ from cooperbench_assets.assets.describe import subset_metadata
 from cooperbench_assets.assets.keys import asset_key, group_name
 
 if TYPE_CHECKING:
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 
 def build_subset_asset(bound: BoundExperiment) -> dg.AssetsDefinition:

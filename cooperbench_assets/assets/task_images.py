@@ -1,6 +1,6 @@
 """The asset task_images: the container images of an experiment's tasks, there, looked into, and pinned.
 
-What belongs here: what a materialisation does and reports. What does not: images (``execution.docker``).
+What belongs here: what a materialisation does and reports. What does not: images (``execution.sandboxes.docker``).
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
@@ -14,20 +14,20 @@ import dagster as dg
 from pydantic import Field
 
 from cooperbench_assets.assets.describe import table_value
+from cooperbench_assets.assets.experiment_assets import asset_spec, look, write_table
 from cooperbench_assets.assets.keys import asset_key, op_name
-from cooperbench_assets.assets.secrecy import keeping_secrets
-from cooperbench_assets.assets.whole import asset_spec, look, write_table
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.assets.redacted_steps import keeping_secrets
 from cooperbench_assets.checks.reporting import check_results, check_specs
 from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
-from cooperbench_assets.execution.docker.image_lock import image_rows, read_lock, update_lock
 from cooperbench_assets.execution.errors import LaunchError
-from cooperbench_assets.execution.infrastructure import InfrastructureError
+from cooperbench_assets.execution.infra_errors import InfrastructureError
+from cooperbench_assets.execution.sandboxes.docker.image_lock import image_rows, read_lock, update_lock
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.store.images import TASK_IMAGES
-from cooperbench_assets.store.secrecy import without_secrets
+from cooperbench_assets.store.redacted_frames import without_secrets
 
 if TYPE_CHECKING:
-    from cooperbench_assets.execution.docker.images import ImageRecord, Progress
+    from cooperbench_assets.execution.sandboxes.docker.images import ImageRecord, Progress
 
 NAME = TASK_IMAGES.name
 
@@ -83,7 +83,7 @@ def make_ready(
         LaunchError: if no engine answers, or the lock file cannot be read; nothing is recorded then.
     """
     # Imported here: it brings the Docker SDK, which loading the code location needs for nothing else.
-    from cooperbench_assets.execution.docker.images import Preparation, prepare_images
+    from cooperbench_assets.execution.sandboxes.docker.images import Preparation, prepare_images
 
     lock = read_lock(bound.image_lock)
     tasks = bound.subset().tasks

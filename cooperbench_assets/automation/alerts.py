@@ -1,7 +1,7 @@
 """Telling people, once: to the log, and to a webhook if the experiment names one.
 
 What belongs here: saying one message once, over ticks and restarts, and without a secret in it. What does not: what
-there is to say (``standing``). A webhook that is dead, slow or wrong fails nothing, and delays a tick by some
+there is to say (``alert_rules``). A webhook that is dead, slow or wrong fails nothing, and delays a tick by some
 seconds at most.
 """
 
@@ -22,7 +22,7 @@ import msgspec
 from dotenv import dotenv_values
 from filelock import FileLock
 
-from cooperbench_assets.bound import redactor_of
+from cooperbench_assets.experiment_context import redactor_of
 from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 WEBHOOK_SECONDS: Final = 5.0
 """Longest time that one message may take, from the name's look-up to the answer."""

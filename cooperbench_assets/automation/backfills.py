@@ -1,6 +1,7 @@
 """Real backfills from a schedule. Dagster has no public way: its private parts that this needs are named here alone.
 
-What belongs here: making a backfill, and asking which ones run. What does not: which cells to fill (``nightly``).
+What belongs here: making a backfill, and asking which ones run. What does not: which cells to fill
+(``nightly_schedule``).
 """
 
 from __future__ import annotations

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cooperbench_assets.automation.downstream import build_downstream_sensor
+from cooperbench_assets.automation.downstream_sensor import build_downstream_sensor
 from cooperbench_assets.automation.jobs import build_jobs
-from cooperbench_assets.automation.nightly import build_fill_job, build_nightly_schedule
-from cooperbench_assets.automation.read_again import build_read_again_job
-from cooperbench_assets.automation.retry import build_retry_sensor
-from cooperbench_assets.automation.second_verdict import build_second_verdict_job
-from cooperbench_assets.automation.watch import build_watch_sensor
+from cooperbench_assets.automation.nightly_schedule import build_fill_job, build_nightly_schedule
+from cooperbench_assets.automation.read_again_job import build_read_again_job
+from cooperbench_assets.automation.retry_sensor import build_retry_sensor
+from cooperbench_assets.automation.second_verdict_job import build_second_verdict_job
+from cooperbench_assets.automation.watch_sensor import build_watch_sensor
 
 if TYPE_CHECKING:
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 
 def automation_definitions(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.Definitions:

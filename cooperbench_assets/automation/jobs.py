@@ -11,14 +11,14 @@ import dagster as dg
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import asset_key, op_name
-from cooperbench_assets.automation.runs import CELL_ASSETS, job_name
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, job_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 SMOKE_PAIRS: Final = 5
 

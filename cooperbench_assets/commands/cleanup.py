@@ -12,7 +12,7 @@ from cooperbench_assets.commands.output import count, emit, new_table, note, row
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cooperbench_assets.execution.docker.sweep import Belonging, Swept
+    from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, Swept
 
 WHY: Final = {
     "dead": "the process that it served is gone",
@@ -31,9 +31,9 @@ def cleanup(dry_run: bool) -> None:
     starts again. What has no such label is never touched, nor are the images. Exit code 1 if something could not be
     removed, 3 if no engine answers.
     """
-    from cooperbench_assets.execution.docker.engine import Engine
-    from cooperbench_assets.execution.docker.sweep import sweep
-    from cooperbench_assets.execution.infrastructure import InfrastructureError
+    from cooperbench_assets.execution.infra_errors import InfrastructureError
+    from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+    from cooperbench_assets.execution.sandboxes.docker.leftovers import sweep
 
     try:
         with Engine.connect() as engine:

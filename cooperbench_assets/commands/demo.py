@@ -15,7 +15,7 @@ from cooperbench_assets.commands.status import look, show, stored
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cooperbench_assets.launch import Ran
+    from cooperbench_assets.local_runs import Ran
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import ExperimentSpec
 
@@ -36,7 +36,7 @@ def demo() -> None:
     out = console()
     out.print("The agents of this experiment are scripted: its figures say nothing about any model.")
 
-    from cooperbench_assets.launch import Launcher  # imports Dagster: seconds that --help need not cost
+    from cooperbench_assets.local_runs import Launcher  # imports Dagster: seconds that --help need not cost
 
     limits = spec.limits
     with Launcher(project, EXPERIMENT, spec) as launcher:

@@ -15,8 +15,8 @@ from cooperbench_assets.commands.output import count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from cooperbench_assets.automation.look import Look
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.automation.observation import Look
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 EVIDENCE_SHOWN: Final = 160
 """Characters of the text that shows an error."""
@@ -55,7 +55,7 @@ def errors_left(bound: BoundExperiment, looks: Iterable[Look], only: Sequence[st
 
 def _of_cell(bound: BoundExperiment, seen: Look) -> Iterator[ErrorLeft]:
     from cooperbench_assets.assets.execution import job_of
-    from cooperbench_assets.execution.state import read_states
+    from cooperbench_assets.execution.attempts.pair_state import read_states
 
     cell, now = seen.spec.cell, seen.state
     if now.problem is not None or not now.launched:

@@ -12,8 +12,8 @@ from cooperbench_assets.commands.context import check_known, choose, find_projec
 from cooperbench_assets.commands.output import count, note, warn
 
 if TYPE_CHECKING:
-    from cooperbench_assets.bundle import LogRun
     from cooperbench_assets.project import Project
+    from cooperbench_assets.sharing.bundle import LogRun
     from cooperbench_assets.spec import ExperimentSpec
 
 
@@ -33,9 +33,9 @@ def export(experiment: str, raw_logs: bool, target: Path) -> None:
     is no proof: look before you publish. import-bundle takes the file in on another machine, and prints the same
     content hash.
     """
-    from cooperbench_assets.bound import redactor_of
-    from cooperbench_assets.bundle import export_bundle
+    from cooperbench_assets.experiment_context import redactor_of
     from cooperbench_assets.redaction import Redactor, secret_variables
+    from cooperbench_assets.sharing.bundle import export_bundle
 
     project = find_project()
     spec = _spec(project, experiment)
@@ -72,8 +72,8 @@ def _spec(project: Project, experiment: str) -> ExperimentSpec | None:
 
 def _runs(project: Project, experiment: str, spec: ExperimentSpec) -> list[LogRun]:
     """The run folders of an experiment's planned cells."""
-    from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.bundle import LogRun
+    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.sharing.bundle import LogRun
 
     bound = BoundExperiment(experiment, spec, project)
     return [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]

@@ -27,7 +27,7 @@ def import_bundle(file: Path) -> None:
     same; if it does not, nothing is imported. The report is made anew (cooperbench-assets report); raw logs stay in
     the bundle: unpack it to read them. Where all of it is here, the content hash equals the one that export printed.
     """
-    from cooperbench_assets.bundle_import import import_bundle as take_in
+    from cooperbench_assets.sharing.bundle_import import import_bundle as take_in
 
     project = find_project()
     done = take_in(project, file)

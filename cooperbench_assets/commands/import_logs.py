@@ -10,13 +10,13 @@ import click
 from cooperbench_assets.benchmark.pairs import Subset, find_subset, load_subset
 from cooperbench_assets.commands.context import choose, find_project, read_experiments
 from cooperbench_assets.commands.output import UNKNOWN, count, emit, new_table, note, number, rows_to, some, warn
-from cooperbench_assets.importing import ImportLogsError, Survey, Template, find_runs, survey
+from cooperbench_assets.importing.run_templates import ImportLogsError, Survey, Template, find_runs, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cooperbench_assets.adoption import Adopted
-    from cooperbench_assets.newexperiment import NewExperiment
+    from cooperbench_assets.importing.adopt import Adopted
+    from cooperbench_assets.importing.new_experiment import NewExperiment
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import ExperimentSpec
 
@@ -135,7 +135,7 @@ def _make(
     *,
     replace: bool,
 ) -> None:
-    from cooperbench_assets.newexperiment import NewExperiment, check_place, settings_of, write
+    from cooperbench_assets.importing.new_experiment import NewExperiment, check_place, settings_of, write
 
     try:
         check_place(project, experiment, replace=replace)
@@ -176,7 +176,7 @@ def _show(surveys: Sequence[Survey], subset: Subset | None) -> None:
 
 def _remarks(new: NewExperiment, surveys: Sequence[Survey], subset: Subset) -> None:
     """What was taken for granted, and what deserves a look."""
-    from cooperbench_assets.newexperiment import differences
+    from cooperbench_assets.importing.new_experiment import differences
 
     _remarks_on_runs(surveys, subset)
     for remark in differences(new):
@@ -199,7 +199,7 @@ def _remarks_on_runs(surveys: Sequence[Survey], subset: Subset | None) -> None:
 
 
 def _adopt(project: Project, logs: Path, experiment: str, templates: Sequence[Template], *, copy: bool) -> None:
-    from cooperbench_assets.adoption import adopt, adopted_before, adoptions
+    from cooperbench_assets.importing.adopt import adopt, adopted_before, adoptions
 
     spec = choose(read_experiments(project), experiment)
     modes = {label: setting.mode for label, setting in spec.settings.items() if setting.mode}
@@ -219,7 +219,7 @@ def _adopt(project: Project, logs: Path, experiment: str, templates: Sequence[Te
 
 def _subset_of(project: Project, experiment: str, spec: ExperimentSpec) -> Subset | None:
     """The experiment's subset; None, and a word of it, where it is not there: adopting does not need it."""
-    from cooperbench_assets.bound import BoundExperiment, MissingInputError
+    from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
 
     try:
         return BoundExperiment(experiment, spec, project).subset_at_hand()

@@ -23,16 +23,16 @@ from cooperbench_assets.cli import NOT_DONE, NOT_IN_ORDER
 from cooperbench_assets.commands.context import choose, find_project, read_experiments
 from cooperbench_assets.commands.errors_left import described, errors_left
 from cooperbench_assets.commands.output import console
-from cooperbench_assets.execution.progress import SlotWait
+from cooperbench_assets.execution.runner.progress import SlotWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console
 
-    from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.execution.progress import Progress as StageProgress
-    from cooperbench_assets.launch import CellRan, Launcher, Ran
+    from cooperbench_assets.execution.runner.progress import Progress as StageProgress
+    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.local_runs import CellRan, Launcher, Ran
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
 
@@ -91,8 +91,8 @@ def materialize(
         "new_campaign": new_campaign,
     }
     config = {name: value for name, value in config.items() if value}
-    from cooperbench_assets.bound import BoundExperiment
-    from cooperbench_assets.launch import Launcher  # imports Dagster: seconds that --help need not cost
+    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.local_runs import Launcher  # imports Dagster: seconds that --help need not cost
 
     out = console()
     if gold and spec.execution not in ("docker", "process"):
@@ -310,7 +310,7 @@ def run_cells(
 
 def report_errors_left(launcher: Launcher, cells: Sequence[CellSpec], only: Sequence[str], out: Console) -> int:
     """Say which pairs have an infrastructure error in place of a verdict, and what to do; how many there are."""
-    from cooperbench_assets.automation.runs import job_name
+    from cooperbench_assets.automation.dagster_runs import job_name
 
     bound = launcher.bound
     looks = launcher.look_at(cells)

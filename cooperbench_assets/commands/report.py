@@ -72,6 +72,6 @@ def _record(project: Project, found: Experiments, built: Sequence[Built]) -> Non
     if not single:
         return
     from cooperbench_assets.assets.report import report_metadata
-    from cooperbench_assets.launch import record  # imports Dagster: seconds that --help need not cost
+    from cooperbench_assets.local_runs import record  # imports Dagster: seconds that --help need not cost
 
     record(project, {one.experiments[0]: report_metadata(project, one) for one in single}, "report")

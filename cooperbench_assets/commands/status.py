@@ -164,7 +164,7 @@ def stored(project: Project) -> dict[Cell, dict[str, Any]]:
 
 
 def _expected(project: Project, name: str, spec: ExperimentSpec) -> int | None:
-    from cooperbench_assets.bound import BoundExperiment, MissingInputError
+    from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
 
     try:
         return len(BoundExperiment(name, spec, project).subset_at_hand().pairs)

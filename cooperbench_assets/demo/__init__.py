@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from .dataset import DatasetError, build_dataset
-from .strikes import eval_environment
+from .injected_faults import eval_environment
 
 DEMO_AGENT: Final = "scripted"
 """Name under which the harness knows the scripted agents."""

@@ -1,8 +1,9 @@
 """The demo's scripted agents, as the harness's external agent ``scripted``. No model is called.
 
-What belongs here: making an ending come about through the harness's own interface. What does not: which ending it
-is (``endings``, ``strikes``). Imported by the harness: ``COOPERBENCH_EXTERNAL_AGENTS=cooperbench_assets.demo.agents``,
-with nothing but the standard library and the harness at hand.
+What belongs here: making an ending come about through the harness's own interface. What does not: which ending it is
+(``endings``, ``injected_faults``). Imported by the harness:
+``COOPERBENCH_EXTERNAL_AGENTS=cooperbench_assets.demo.agents``, with nothing but the standard library and the harness at
+hand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .assignment import Assignment, Submissions
 from .conversation import Talk, mailbox, script, talk
 from .difficulty import Traits
 from .endings import CoopEnding, coop_ending, solo_ending
-from .strikes import Strike, strikes_agent
+from .injected_faults import Strike, strikes_agent
 from .usage import Usage, usage
 
 _SYSTEM = "This is a scripted agent of the demo of cooperbench-assets. No model is behind it; its results are made up."

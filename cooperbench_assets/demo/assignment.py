@@ -17,7 +17,7 @@ from typing import Any
 from .chance import chance
 from .difficulty import Traits
 from .endings import Setting, setting_of
-from .strikes import ATTEMPT_VARIABLE, StrikePolicy
+from .injected_faults import ATTEMPT_VARIABLE, StrikePolicy
 
 DATASET_VARIABLE = "COOPERBENCH_ASSETS_DATASET"
 SEED_VARIABLE = "COOPERBENCH_ASSETS_SEED"

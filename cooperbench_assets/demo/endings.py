@@ -1,7 +1,7 @@
 """How the scripted agents' tries end: a function of pair, setting and seed.
 
 What belongs here: which ending it is, and what verdict it leads to. What does not: infrastructure failures
-(``strikes``), and making an ending come about (``agents``).
+(``injected_faults``), and making an ending come about (``agents``).
 
 One agent for both features does best; two that talk do worse, because each knows half and their patches can
 collide; two that do not talk cannot even keep out of each other's way. Skill falls with the pair's difficulty,

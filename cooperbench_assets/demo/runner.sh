@@ -7,7 +7,7 @@ set -u
 patches=/patches
 
 # The demo's scripted infrastructure: COOPERBENCH_DEMO_EVAL_STRIKES lists "pair@attempt=kind", and whoever
-# runs this says which pair and attempt it is (see cooperbench_assets/demo/strikes.py).
+# runs this says which pair and attempt it is (see cooperbench_assets/demo/injected_faults.py).
 this="${COOPERBENCH_ASSETS_PAIR:-}@${COOPERBENCH_ASSETS_ATTEMPT:-1}"
 for strike in ${COOPERBENCH_DEMO_EVAL_STRIKES:-}; do
   case "$strike" in

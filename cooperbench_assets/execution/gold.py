@@ -1,7 +1,7 @@
 """The benchmark judged by itself: every task's own solution, evaluated twice, by no agent and no model.
 
 What belongs here: seeding runs with the dataset's own patches, having them evaluated as any other run, and reading
-what came of it. What does not: how evaluations are run (``cell``), and tables and checks of it.
+what came of it. What does not: how evaluations are run (``api``), and tables and checks of it.
 
 Solo is the task's ``combined.patch``; coop is the two features' ``feature.patch``, which the evaluation merges. Some of
 those conflict on purpose: that is what the benchmark asks of two agents, and no fault of it.
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import judge
-from cooperbench_assets.execution.attempts import now
+from cooperbench_assets.execution.attempts.records import now
 from cooperbench_assets.execution.provenance import read_provenance, write_provenance
-from cooperbench_assets.execution.verdicts import read_verdicts
+from cooperbench_assets.execution.runner.further_verdicts import read_verdicts
 from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.job import CellJob
-    from cooperbench_assets.execution.verdicts import Verdict
+    from cooperbench_assets.execution.runner.further_verdicts import Verdict
 
 AGENT: Final = "gold"
 """What stands where other runs name their agent and model."""

@@ -20,10 +20,10 @@ import yaml
 
 from cooperbench_assets.benchmark.harness_version import merge_policy
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, open_regular, read_bytes
-from cooperbench_assets.execution.attempts import now
+from cooperbench_assets.execution.attempts.records import now
+from cooperbench_assets.execution.consistency import KEY, hash_folders, made_with, refuse_a_mixture
 from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
-from cooperbench_assets.execution.guard import KEY, hash_folders, made_with, refuse_a_mixture
-from cooperbench_assets.execution.secrecy import public_config
+from cooperbench_assets.execution.secret_values import public_config
 from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.job import CellJob
-    from cooperbench_assets.execution.protocol import Stage
+    from cooperbench_assets.execution.worker.protocol import Stage
 
 PROVENANCE_FILE: Final = "provenance.json"
 LAUNCHES_KEPT: Final = 50

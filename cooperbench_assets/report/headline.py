@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cooperbench_assets.report.standing import SUMMARY, with_standing
+from cooperbench_assets.report.headline_filter import SUMMARY, with_standing
 from cooperbench_assets.report.style import count, percent
 
 if TYPE_CHECKING:

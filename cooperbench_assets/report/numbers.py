@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cooperbench_assets.report.standing import ACROSS, CONTRAST, SUMMARY, with_standing
+from cooperbench_assets.report.headline_filter import ACROSS, CONTRAST, SUMMARY, with_standing
 from cooperbench_assets.report.tables import tex_escaped
 
 if TYPE_CHECKING:

@@ -13,7 +13,16 @@ from typing import TypeAlias
 import polars as pl
 
 from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES
-from cooperbench_assets.report.charts import contrasts, difficulty, grid, merges, money, outcomes, success, talk
+from cooperbench_assets.report.charts import (
+    communication,
+    contrasts,
+    costs,
+    difficulty,
+    grid,
+    merges,
+    outcomes,
+    success,
+)
 from cooperbench_assets.report.style import Chart, Look
 
 Draw: TypeAlias = Callable[[Mapping[str, pl.DataFrame], Look], Chart | str]
@@ -147,14 +156,14 @@ COMMUNICATION = Section(
     (
         Drawing(
             "communication",
-            talk.communication,
+            communication.communication,
             "Messages that agents sent each other, per pair with a readable result, and per step of the agents over "
             "the pairs whose steps are known. Which steps they were sent in is known only where trajectories are kept "
             "that hold one turn for every step.",
         ),
         Drawing(
             "message_kinds",
-            talk.message_kinds,
+            communication.message_kinds,
             "Share of messages that do each thing, by rules on their words and order (or by imported labels, where the "
             "figure says so). The rules read words, not minds; a message may do several things. Plan in the first "
             "message is a share of agents that wrote; unanswered is a share of questions.",
@@ -169,7 +178,7 @@ COSTS = Section(
     (
         Drawing(
             "cost_report",
-            money.cost_report,
+            costs.cost_report,
             "Spent is the known cost of every try, in parts: results that have a verdict, results that have none yet, "
             "and tries that infrastructure brought to nothing. USD per pass is all that was spent over passes, and is "
             "not given where a cost is not known. Unknown is never counted as 0.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import altair as alt
 
-from cooperbench_assets.analysis.words import MINUS
+from cooperbench_assets.analysis.formatting import MINUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

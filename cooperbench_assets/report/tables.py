@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from cooperbench_assets.analysis.words import MINUS
+from cooperbench_assets.analysis.formatting import MINUS
 from cooperbench_assets.report.style import UNKNOWN
 
 if TYPE_CHECKING:

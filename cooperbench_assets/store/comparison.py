@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from cooperbench_assets.store.books import read_books
+from cooperbench_assets.store.catalog import read_books
 from cooperbench_assets.store.exchange import HASHED_BY
 from cooperbench_assets.store.layout import kept_declarations
 from cooperbench_assets.store.loading import differing, row_key, rows_by_key
 from cooperbench_assets.store.migrations import info
-from cooperbench_assets.store.partition import list_units, problem_of
+from cooperbench_assets.store.partition_tables import list_units, problem_of
 from cooperbench_assets.store.planned import keeps, recall
 from cooperbench_assets.store.publish import FILE_TIME
 from cooperbench_assets.store.types import literal
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-    from cooperbench_assets.store.books import Entry
+    from cooperbench_assets.store.catalog import Entry
     from cooperbench_assets.store.loading import RowKey, Rows
-    from cooperbench_assets.store.partition import Listed
+    from cooperbench_assets.store.partition_tables import Listed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from cooperbench_assets.store import loading
-from cooperbench_assets.store.books import Entry, enter, forget_hashes, read_books, strike
+from cooperbench_assets.store.catalog import Entry, enter, forget_hashes, read_books, strike
 from cooperbench_assets.store.layout import BEFORE, drop_set_aside, kept_declarations, lay_out
 from cooperbench_assets.store.loading import Source
 from cooperbench_assets.store.migrations import info, migrate
-from cooperbench_assets.store.partition import list_units
+from cooperbench_assets.store.partition_tables import list_units
 from cooperbench_assets.store.planned import keeps
 from cooperbench_assets.store.types import identifier
 from cooperbench_assets.store.units import key_problem, parse_name

@@ -1,6 +1,6 @@
 """The table of task images: which image each task of an experiment runs in.
 
-What belongs here: its declaration. What does not: looking at images (``execution.docker.images``).
+What belongs here: its declaration. What does not: looking at images (``execution.sandboxes.docker.images``).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cooperbench_assets.store.content import columns_sha256
+from cooperbench_assets.store.content_hash import columns_sha256
 from cooperbench_assets.store.migrations import BOOKS, info, note
 from cooperbench_assets.store.types import identifier, literal, sql_type
 from cooperbench_assets.store.views import VIEWS, fingerprint
@@ -44,7 +44,7 @@ class Declaration(msgspec.Struct, frozen=True):
     columns: tuple[DeclaredColumn, ...]
     key: tuple[str, ...]
     columns_sha256: str
-    """As `store.content.columns_sha256` gives it: what a Parquet file must have to be taken as it is."""
+    """As `store.content_hash.columns_sha256` gives it: what a Parquet file must have to be taken as it is."""
 
     def holds_like(self, other: Declaration) -> bool:
         """Whether rows of the one can stay as rows of the other: same columns and key, whatever they mean."""

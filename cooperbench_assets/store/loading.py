@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import polars as pl
 
-from cooperbench_assets.stops import reach
-from cooperbench_assets.store.books import Entry
+from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.store.catalog import Entry
 from cooperbench_assets.store.errors import StoreError, UnitError
-from cooperbench_assets.store.partition import opened, problem_of
+from cooperbench_assets.store.partition_tables import opened, problem_of
 from cooperbench_assets.store.types import identifier, literal, sql_type
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from cooperbench_assets.faultpoints import reach
 from cooperbench_assets.files import write_atomically
-from cooperbench_assets.stops import reach
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import StoreError
 from cooperbench_assets.store.files import make_folders

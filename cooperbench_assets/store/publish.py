@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 import msgspec
 
-from cooperbench_assets.stops import reach
+from cooperbench_assets.faultpoints import reach
 from cooperbench_assets.store import planned as memory
-from cooperbench_assets.store.books import content_of
+from cooperbench_assets.store.build_dir import WAL_SUFFIXES, Workplace
+from cooperbench_assets.store.catalog import content_of
 from cooperbench_assets.store.errors import StoreError, StoreTooNewError
 from cooperbench_assets.store.exchange import (
     HASHED_BY,
@@ -40,7 +41,6 @@ from cooperbench_assets.store.layout import Declaration, declarations
 from cooperbench_assets.store.migrations import check_version, info, note, version_of
 from cooperbench_assets.store.schema import CORE_TABLES, Table
 from cooperbench_assets.store.types import literal
-from cooperbench_assets.store.workplace import WAL_SUFFIXES, Workplace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

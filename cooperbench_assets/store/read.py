@@ -18,11 +18,11 @@ import duckdb
 import polars as pl
 
 from cooperbench_assets.store.arrow import frame
+from cooperbench_assets.store.build_dir import SNAPSHOT_PREFIX, Workplace
 from cooperbench_assets.store.errors import StoreError, StoreMissingError
 from cooperbench_assets.store.files import copy
 from cooperbench_assets.store.migrations import check_version, version_of
 from cooperbench_assets.store.types import identifier, literal
-from cooperbench_assets.store.workplace import SNAPSHOT_PREFIX, Workplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

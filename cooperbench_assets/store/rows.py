@@ -1,7 +1,7 @@
 """From what was read of a run to the rows of a cell's tables.
 
 What belongs here: which field of which record becomes which column. What does not: reading (``benchmark``),
-writing Parquet (``partition``), and any rate (``analysis``).
+writing Parquet (``partition_tables``), and any rate (``analysis``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tables of the results store: names, columns, types, and what each means.
 
 What belongs here: declarations, and nothing that reads or writes. Every table is written as Parquet by
-``store.partition`` with exactly these columns, and becomes a DuckDB table in ``store.publish``; the
+``store.partition_tables`` with exactly these columns, and becomes a DuckDB table in ``store.publish``; the
 descriptions below become ``COMMENT ON`` there. Analyses declare tables of their own with the same classes.
 
 All times are UTC, stored without a zone. What is not known is NULL, never 0.

@@ -1,7 +1,7 @@
 """Units: what is replaced at once in the partition tables and in the results store, and where it lies.
 
 What belongs here: names, paths, and the record in ``current.json``. What does not: reading and writing
-(``store.partition``).
+(``store.partition_tables``).
 
 A unit lies in ``<tables>/<experiment>/<kind>/<part>/…``. Its ``current.json`` names the one content folder
 (``@<hash>-<token>``, beside it) that counts. Unit folders are never nested in one another.
@@ -155,7 +155,7 @@ class TableRecord(msgspec.Struct, frozen=True):
     """Of the file."""
 
     columns_sha256: str
-    """Of the column names and types, as `store.content.columns_sha256` gives it."""
+    """Of the column names and types, as `store.content_hash.columns_sha256` gives it."""
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The table of further verdicts: what the same patches were given when a whole cell was evaluated again.
 
-What belongs here: its declaration, and its unit. What does not: evaluating (``execution.verdicts``).
+What belongs here: its declaration, and its unit. What does not: evaluating (``execution.runner.further_verdicts``).
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from cooperbench_assets.assets.execution import job_of
-from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.execution.cell import run_agents
+from cooperbench_assets.execution.api import run_agents
 from cooperbench_assets.execution.errors import CellBusy
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets.execution.progress import StageReport
 from cooperbench_assets.execution.provenance import read_provenance
-from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.execution.runner.progress import StageReport
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.execution.cells import AGENTS, PAIRS, ROOT

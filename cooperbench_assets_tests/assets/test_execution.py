@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
-from cooperbench_assets.execution.servers import close_servers
-from cooperbench_assets.launch import Launcher
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.automation.driving import demo_attributes
 from cooperbench_assets_tests.projects import make_project
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from cooperbench_assets.execution.progress import Progress
+    from cooperbench_assets.execution.runner.progress import Progress
     from cooperbench_assets.project import Project
     from cooperbench_assets.store.cells import Cell
 

@@ -11,12 +11,12 @@ import pytest
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.assets.reading import CELL_CHECKS
 from cooperbench_assets.assets.results_store import publish_experiment
-from cooperbench_assets.automation.runs import error_of
+from cooperbench_assets.automation.dagster_runs import error_of
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.launch import CELL_ASSETS
+from cooperbench_assets.local_runs import CELL_ASSETS
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import list_units
+from cooperbench_assets.store.partition_tables import list_units
 from cooperbench_assets.store.read import query
 from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets_tests.experiments import SETTINGS, bind, fill, tree
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 SOLO = Cell("made", "solo", 0)
 

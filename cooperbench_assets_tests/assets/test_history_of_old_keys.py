@@ -17,9 +17,9 @@ from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.assets.keys import asset_key
 from cooperbench_assets.automation.backfills import add_backfill
-from cooperbench_assets.automation.nightly import NIGHTLY_TAG
-from cooperbench_assets.automation.runs import CELL_ASSETS
-from cooperbench_assets.launch import NO_OUTPUT, QUIET
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS
+from cooperbench_assets.automation.nightly_schedule import NIGHTLY_TAG
+from cooperbench_assets.local_runs import NO_OUTPUT, QUIET
 from cooperbench_assets_tests.automation.driving import Driver
 from cooperbench_assets_tests.automation.ui_actions import (
     Counts,

@@ -17,7 +17,7 @@ from cooperbench_assets_tests.benchmark.looking import DIED
 from cooperbench_assets_tests.experiments import bind, tree, view
 
 if TYPE_CHECKING:
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 LIMITED = trees.agent(status="Error", error="litellm.RateLimitError: 429 too many requests", patch_lines=0)
 AGENTS: dict[str, Any] = {

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cooperbench_assets.assets.progress import News, describe, describe_wait
-from cooperbench_assets.execution.progress import BudgetWait, Progress, SlotWait, StartWait, Waiting
-from cooperbench_assets.execution.slots import NOBODY, SlotUser
+from cooperbench_assets.execution.runner.progress import BudgetWait, Progress, SlotWait, StartWait, Waiting
+from cooperbench_assets.execution.runner.slots import NOBODY, SlotUser
 
 DEMO = SlotUser("demo", "solo seed 0", "run ab12cd34-1111-2222-3333-444455556666", 123)
 OTHER = SlotUser("x", "coop seed 1", "y", 7)

@@ -11,11 +11,11 @@ import pytest
 from cooperbench_assets.assets.keys import asset_key
 from cooperbench_assets.assets.results_store import kept_cells, publish_experiment
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
-from cooperbench_assets.bundle import export_bundle
-from cooperbench_assets.bundle_import import import_bundle
 from cooperbench_assets.experiment import experiment_definitions
+from cooperbench_assets.sharing.bundle import export_bundle
+from cooperbench_assets.sharing.bundle_import import import_bundle
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.read import query
 from cooperbench_assets.store.units import POINTER, cell_unit
 from cooperbench_assets_tests.experiments import bind, fill, view
@@ -23,7 +23,7 @@ from cooperbench_assets_tests.experiments import bind, fill, view
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 ONE = {"solo": {"mode": "solo", "seeds": [0]}}
 TWO = {"solo": {"mode": "solo", "seeds": [0, 1]}}

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
-from cooperbench_assets.assets.secrecy import keeping_secrets
+from cooperbench_assets.assets.redacted_steps import keeping_secrets
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.launch import CELL_ASSETS
+from cooperbench_assets.local_runs import CELL_ASSETS
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.experiments import bind, fill, tree

@@ -14,11 +14,11 @@ from cooperbench_assets.benchmark.images import image_name
 from cooperbench_assets.benchmark.pairs import Task
 from cooperbench_assets.checks.task_images import ImagesView, all_ready, digests_unchanged
 from cooperbench_assets.demo import build_dataset
-from cooperbench_assets.execution.docker.engine import Engine
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.store.images import TASK_IMAGES
 from cooperbench_assets_tests.engines import engine
-from cooperbench_assets_tests.execution.docker.images import base_image, build_task_images, make_image
-from cooperbench_assets_tests.execution.docker.places import Place, demo_experiment
+from cooperbench_assets_tests.execution.sandboxes.docker.images import base_image, build_task_images, make_image
+from cooperbench_assets_tests.execution.sandboxes.docker.places import Place, demo_experiment
 
 __all__ = ["engine"]
 

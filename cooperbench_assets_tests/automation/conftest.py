@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, event
 
-from cooperbench_assets.execution.servers import close_servers
-from cooperbench_assets.launch import NO_OUTPUT
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.local_runs import NO_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cooperbench_assets.assets.keys import partition_key, partitions_of
-from cooperbench_assets.automation import nightly, retry, watch
-from cooperbench_assets.automation.look import Look, look
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.automation import nightly_schedule as nightly
+from cooperbench_assets.automation import retry_sensor
+from cooperbench_assets.automation import watch_sensor as watch
+from cooperbench_assets.automation.observation import Look, look
 from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.launch import QUIET
+from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.local_runs import QUIET
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 
@@ -80,7 +82,7 @@ class Driver:
 
     def tick(self, cursor: str | None = None, is_over: Callable[[], bool] | None = None) -> dg.SensorResult:
         """One tick of the retry sensor."""
-        return retry.tick(self.bound, self.context(cursor), self.now, is_over)
+        return retry_sensor.tick(self.bound, self.context(cursor), self.now, is_over)
 
     def watch(self, is_over: Callable[[], bool] | None = None) -> str:
         """One tick of the watch sensor, which goes on where the last one ended."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cooperbench_assets.automation.alert_rules import alerts_of, cell_alerts
 from cooperbench_assets.automation.alerts import UI_VARIABLE, WEBHOOK_TRIES, Alert, Teller, post, scrub, slack_message
-from cooperbench_assets.automation.decide import CellState
-from cooperbench_assets.automation.look import Look, Stop
-from cooperbench_assets.automation.standing import alerts_of, cell_alerts
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.automation.observation import Look, Stop
+from cooperbench_assets.automation.policy import CellState
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.spec import ExperimentError
 from cooperbench_assets_tests.automation.driving import bind_demo
 

@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 
 from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.automation.alert_rules import run_alerts
 from cooperbench_assets.automation.alerts import Alert, Teller
-from cooperbench_assets.automation.decide import LONGEST_PAUSE, CellState, Launch, Wait, decide
-from cooperbench_assets.automation.standing import run_alerts
+from cooperbench_assets.automation.policy import LONGEST_PAUSE, CellState, Launch, Wait, decide
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo

@@ -15,7 +15,7 @@ from cooperbench_assets_tests.automation.driving import CELL_ASSETS, Driver, bin
 from cooperbench_assets_tests.experiments import bind, fill
 
 if TYPE_CHECKING:
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from click import BadParameter
 
 from cooperbench_assets.assets.keys import asset_key
 from cooperbench_assets.commands.materialize import chosen_cells
-from cooperbench_assets.execution.attempts import scan_attempts
+from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets_tests.automation.driving import CELL_ASSETS, Driver, bind_demo
 
 if TYPE_CHECKING:

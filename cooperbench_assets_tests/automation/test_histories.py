@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cooperbench_assets.automation.decide import Launch, Nothing, Wait
-from cooperbench_assets.execution.attempts import of_stage
+from cooperbench_assets.automation.policy import Launch, Nothing, Wait
+from cooperbench_assets.execution.attempts.records import of_stage
 from cooperbench_assets.execution.job import CellJob, Limits
 from cooperbench_assets_tests.automation.world import World
 from cooperbench_assets_tests.execution.making import job, pair

@@ -8,10 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cooperbench_assets.execution.docker.engine import Engine
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
 from cooperbench_assets_tests.engines import engine
-from cooperbench_assets_tests.execution.docker.images import build_task_images
+from cooperbench_assets_tests.execution.sandboxes.docker.images import build_task_images
 
 __all__ = ["engine"]
 

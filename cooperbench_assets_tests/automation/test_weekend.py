@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 
 from cooperbench_assets.demo.endings import setting_of
-from cooperbench_assets.demo.strikes import StrikePolicy, strikes_agent, strikes_eval
+from cooperbench_assets.demo.injected_faults import StrikePolicy, strikes_agent, strikes_eval
 from cooperbench_assets.store.read import query
 from cooperbench_assets_tests.automation.driving import STRUCK, Driver, bind_demo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cooperbench_assets.bound import BoundExperiment
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 pytestmark = pytest.mark.slow
 

@@ -13,20 +13,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from cooperbench_assets.automation.assess import Owed, assess, fingerprint
-from cooperbench_assets.automation.decide import CellState, Decision, Launch, decide
-from cooperbench_assets.automation.look import with_owed
-from cooperbench_assets.automation.runs import Asked
+from cooperbench_assets.automation.cell_state import Owed, assess, fingerprint
+from cooperbench_assets.automation.dagster_runs import Asked
+from cooperbench_assets.automation.observation import with_owed
+from cooperbench_assets.automation.policy import CellState, Decision, Launch, decide
 from cooperbench_assets.benchmark.failures import FAMILIES
 from cooperbench_assets.benchmark.pairs import Pair
-from cooperbench_assets.execution.attempts import Attempt, of_stage, tries_used
-from cooperbench_assets.execution.breaker import Breaker
-from cooperbench_assets.execution.history import History
+from cooperbench_assets.execution.attempts.pair_state import PairState
+from cooperbench_assets.execution.attempts.records import Attempt, of_stage, tries_used
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets.execution.plan import plan_agents, plan_evaluations
-from cooperbench_assets.execution.protocol import Stage
-from cooperbench_assets.execution.state import PairState
+from cooperbench_assets.execution.planning.circuit_breaker import Breaker
+from cooperbench_assets.execution.planning.plan import plan_agents, plan_evaluations
+from cooperbench_assets.execution.planning.usage import History
+from cooperbench_assets.execution.worker.protocol import Stage
 from cooperbench_assets.spec import ExperimentSpec
 from cooperbench_assets.store.cells import Cell
 

@@ -21,8 +21,8 @@ from cooperbench_assets_tests.experiments import bind, fill, tree, view
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.checks.finding import Finding
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 CHECKS = {check.name: check for check in (*RUN_LOGS_CHECKS, *EVAL_OUTPUTS_CHECKS, *PAIR_RESULTS_CHECKS)}
 

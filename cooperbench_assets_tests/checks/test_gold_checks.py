@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.benchmark.pairs import Pair
-    from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 SOLUTION = "diff --git a/x b/x\n"
 

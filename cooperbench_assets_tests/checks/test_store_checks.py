@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from cooperbench_assets.assets.results_store import publish_experiment, store_view
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets_tests.experiments import bind, fill, view
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cooperbench_assets.bound import BoundExperiment
     from cooperbench_assets.checks.finding import Finding
+    from cooperbench_assets.experiment_context import BoundExperiment
 
 ONE = {"solo": {"mode": "solo", "seeds": [0]}}
 TWO = {"solo": {"mode": "solo", "seeds": [0, 1]}}

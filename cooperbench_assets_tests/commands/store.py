@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.spec import load_experiments
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.schema import CHECK_RESULTS
 from cooperbench_assets.store.units import cell_unit, check_unit

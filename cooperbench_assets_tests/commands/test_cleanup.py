@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from cooperbench_assets.cli import NOT_DONE, cli
-from cooperbench_assets.execution.docker import ownership
-from cooperbench_assets.execution.docker.engine import Engine
 from cooperbench_assets.execution.processes import mark_of, process_identity
+from cooperbench_assets.execution.sandboxes.docker import ownership
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets_tests.engines import engine
-from cooperbench_assets_tests.execution.docker.images import base_image
+from cooperbench_assets_tests.execution.sandboxes.docker.images import base_image
 
 __all__ = ["engine"]
 

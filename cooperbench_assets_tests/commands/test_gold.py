@@ -13,7 +13,7 @@ import pytest
 from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.demo import build_dataset
-from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets_tests.automation.driving import demo_attributes
 from cooperbench_assets_tests.projects import add_experiment, environment, make_project
 

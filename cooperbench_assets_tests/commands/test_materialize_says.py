@@ -10,9 +10,9 @@ from rich.console import Console
 
 from cooperbench_assets.commands.materialize import progress_bars
 from cooperbench_assets.demo import build_dataset
-from cooperbench_assets.execution.progress import Progress, SlotWait
-from cooperbench_assets.execution.servers import close_servers
-from cooperbench_assets.execution.slots import SlotUser
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.execution.runner.progress import Progress, SlotWait
+from cooperbench_assets.execution.runner.slots import SlotUser
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests.automation.driving import STRUCK, demo_attributes
 from cooperbench_assets_tests.projects import add_experiment

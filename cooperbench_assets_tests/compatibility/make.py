@@ -31,7 +31,7 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of
-from cooperbench_assets.bound import BoundExperiment
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import CellSpec, load_experiments
 from cooperbench_assets.store.read import query

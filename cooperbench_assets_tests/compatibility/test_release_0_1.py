@@ -23,14 +23,14 @@ from cooperbench_assets.assets.execution import STAGES
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.assets.results_store import publish_experiment
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
-from cooperbench_assets.bound import BoundExperiment
-from cooperbench_assets.bundle_import import import_bundle
 from cooperbench_assets.cli import cli
 from cooperbench_assets.definitions import project_definitions
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.project import ROOT_VARIABLE, Project
+from cooperbench_assets.sharing.bundle_import import import_bundle
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import read_unit, write_unit
+from cooperbench_assets.store.partition_tables import read_unit, write_unit
 from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets_tests.compatibility import make
 from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project

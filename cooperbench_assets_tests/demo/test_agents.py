@@ -14,7 +14,7 @@ from cooperbench_assets.demo import DEMO_AGENT, DEMO_MODEL
 from cooperbench_assets.demo.assignment import DATASET_VARIABLE, SEED_VARIABLE, Assignment, AssignmentError
 from cooperbench_assets.demo.difficulty import pair_traits
 from cooperbench_assets.demo.endings import CoopEnding, coop_ending, solo_ending
-from cooperbench_assets.demo.strikes import ATTEMPT_VARIABLE, strikes_agent
+from cooperbench_assets.demo.injected_faults import ATTEMPT_VARIABLE, strikes_agent
 from cooperbench_assets_tests.demo.bench import PAIRS, Bench, split
 
 # Upstream's messaging calls it; what it is told about that is not our matter.

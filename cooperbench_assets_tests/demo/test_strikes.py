@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cooperbench_assets.benchmark.failures import classify, classify_output
 from cooperbench_assets.demo.endings import Setting
-from cooperbench_assets.demo.strikes import (
+from cooperbench_assets.demo.injected_faults import (
     ATTEMPT_VARIABLE,
     EVAL_VARIABLE,
     PAIR_VARIABLE,

@@ -14,10 +14,10 @@ import psutil
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.benchmark.pairs import Pair, Subset
-from cooperbench_assets.execution.cell import run_agents, run_evaluations
+from cooperbench_assets.execution.api import run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets.execution.progress import StageReport
+from cooperbench_assets.execution.runner.progress import StageReport
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy
 
 ROOT = Path(__file__).parents[2]

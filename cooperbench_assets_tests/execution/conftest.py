@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets_tests.execution.toy import Toy, make_toy
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cooperbench_assets.benchmark.pairs import Pair, Subset
-from cooperbench_assets.execution.attempts import Attempt
+from cooperbench_assets.execution.attempts.pair_state import PairState
+from cooperbench_assets.execution.attempts.records import Attempt
 from cooperbench_assets.execution.job import CellJob, Limits
-from cooperbench_assets.execution.state import PairState
 
 
 def pair(n: int, repo: str = "alpha_task") -> Pair:

@@ -18,7 +18,7 @@ from cooperbench.eval.backends import gcp  # type: ignore[import-untyped,unused-
 from cooperbench_assets.benchmark.images import image_name
 from cooperbench_assets.benchmark.pairs import Task
 from cooperbench_assets.execution.sandboxes.base import Finished, SandboxOptions
-from cooperbench_assets.execution.sandboxes.process import ProcessBackend, ProcessSandbox
+from cooperbench_assets.execution.sandboxes.process.backend import ProcessBackend, ProcessSandbox
 
 
 def record(what: str, **said: Any) -> None:

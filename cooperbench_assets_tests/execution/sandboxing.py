@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cooperbench_assets.execution.sandboxes import bubblewrap
 from cooperbench_assets.execution.sandboxes.base import SandboxOptions
-from cooperbench_assets.execution.sandboxes.process import ProcessBackend, ProcessSandbox
+from cooperbench_assets.execution.sandboxes.process import bubblewrap
+from cooperbench_assets.execution.sandboxes.process.backend import ProcessBackend, ProcessSandbox
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy, make_toy
 from cooperbench_assets_tests.services import missing
 

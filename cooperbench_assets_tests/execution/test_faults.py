@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from cooperbench_assets.benchmark.pairs import Subset
-from cooperbench_assets.execution import redis, servers
-from cooperbench_assets.execution.cell import run_agents, run_evaluations
+from cooperbench_assets.execution.api import run_agents, run_evaluations
+from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.errors import CellBusy, LaunchError
 from cooperbench_assets.execution.job import Limits, Preflight
-from cooperbench_assets.execution.lock import cell_lock
 from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets.execution.runner import harness_servers, message_server
 from cooperbench_assets_tests.execution.cells import PAIRS, attempt, attempts, cell, nothing_left, outcomes, run_both
 from cooperbench_assets_tests.execution.toy import Toy
 
@@ -139,7 +139,7 @@ def test_agents_that_talk_are_not_bought_without_a_redis(
     with pytest.raises(LaunchError, match=r"redis://127.0.0.1:1 does not answer.*cooperbench-assets\[harness\]"):
         run_agents(job, ALL)
     assert not list(job.run_dir.rglob("attempt.json"))
-    assert not redis.answers("redis://127.0.0.1:1")
+    assert not message_server.answers("redis://127.0.0.1:1")
 
 
 def test_a_second_run_of_a_cell_fails_at_once_naming_the_first_and_harms_nothing(core_toy: Toy, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_value_of_a_secret_reaches_the_agent_and_no_file(
 ) -> None:
     canary = "sk-canary-7f3a91"
     monkeypatch.setenv("TOY_SECRET", canary)
-    servers.close_servers()
+    harness_servers.close_servers()
     tries = {FIRST: ["tell:TOY_SECRET"]}
     job = cell(core_toy, tmp_path, tries=tries, secrets=("TOY_SECRET",))
     report = run_agents(job, ALL)
@@ -162,7 +162,7 @@ def test_the_value_of_a_secret_reaches_the_agent_and_no_file(
     assert "the secret has 16 characters" in attempt(job, FIRST, "agent-1")["evidence"]
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or canary.encode() not in file.read_bytes(), file
-    servers.close_servers()
+    harness_servers.close_servers()
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cooperbench_assets.execution.attempts import folder_name, scan_attempts, write_attempt
-from cooperbench_assets.execution.history import scan_results
+from cooperbench_assets.execution.attempts.pair_state import read_states
+from cooperbench_assets.execution.attempts.records import folder_name, scan_attempts, write_attempt
+from cooperbench_assets.execution.planning.usage import scan_results
 from cooperbench_assets.execution.provenance import PROVENANCE_FILE, answered_model, read_provenance
-from cooperbench_assets.execution.state import read_states
-from cooperbench_assets.execution.verdicts import Verdict, read_verdicts
+from cooperbench_assets.execution.runner.further_verdicts import Verdict, read_verdicts
 from cooperbench_assets_tests.benchmark.test_hostile_files import link_out_of_the_tree, link_to_a_device, pipe, sparse
 from cooperbench_assets_tests.execution.making import attempt, job, pair
 

@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from cooperbench_assets.benchmark.logtree import read_run
-from cooperbench_assets.execution.cell import run_agents, run_evaluations
+from cooperbench_assets.execution.api import run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets.execution.progress import Progress
-from cooperbench_assets.stops import VARIABLE
+from cooperbench_assets.execution.runner.progress import Progress
+from cooperbench_assets.faultpoints import VARIABLE
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.rows import cell_frames
 from cooperbench_assets_tests.execution.cells import (
@@ -47,7 +47,7 @@ TRIES = {pair: ["gold:0.15"] * 20 for pair in PAIRS} | {FIRST: [DOWN, "gold:0.15
 DRIVER = """
 import sys
 from pathlib import Path
-from cooperbench_assets.execution.cell import run_agents, run_evaluations
+from cooperbench_assets.execution.api import run_agents, run_evaluations
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets_tests.execution.cells import LASTING, cell
 from cooperbench_assets_tests.execution.toy import Toy

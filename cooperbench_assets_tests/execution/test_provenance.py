@@ -13,7 +13,7 @@ from cooperbench_assets.benchmark.pairs import Subset
 from cooperbench_assets.execution import provenance
 from cooperbench_assets.execution.errors import LaunchError, RefusedLaunch
 from cooperbench_assets.execution.job import CellJob
-from cooperbench_assets.execution.protocol import Stage
+from cooperbench_assets.execution.worker.protocol import Stage
 from cooperbench_assets_tests.execution.making import job, pair
 
 HARNESS = {"version": "0.0.29", "commit": "abc123", "dirty": False, "packages": {"litellm": "1.80"}}

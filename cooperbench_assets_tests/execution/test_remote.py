@@ -14,16 +14,16 @@ import pytest
 from cooperbench_assets.assets.execution import LaunchConfig, plan_of
 from cooperbench_assets.benchmark.images import image_name
 from cooperbench_assets.demo import build_dataset
-from cooperbench_assets.execution.cell import run_agents
+from cooperbench_assets.execution.api import run_agents
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import Preflight
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.provenance import read_provenance
+from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.sandboxes.base import evaluation_seconds
-from cooperbench_assets.execution.sandboxes.watched import BOOT_SECONDS
-from cooperbench_assets.execution.servers import close_servers
+from cooperbench_assets.execution.sandboxes.monitored import BOOT_SECONDS
 from cooperbench_assets_tests.execution.cells import PAIRS, ROOT, cell, outcomes
-from cooperbench_assets_tests.execution.docker.places import COOP, LIMITS, SOLO, Place, demo_experiment
+from cooperbench_assets_tests.execution.sandboxes.docker.places import COOP, LIMITS, SOLO, Place, demo_experiment
 from cooperbench_assets_tests.execution.toy import Toy
 from cooperbench_assets_tests.projects import CHECKOUT
 

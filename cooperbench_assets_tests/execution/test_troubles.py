@@ -16,13 +16,13 @@ import dagster as dg
 import pytest
 
 from cooperbench_assets.benchmark.pairs import Pair
-from cooperbench_assets.execution import loop
-from cooperbench_assets.execution.cell import run_agents, run_evaluations, run_second_verdict
+from cooperbench_assets.execution.api import run_agents, run_evaluations, run_second_verdict
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets.execution.progress import Progress, StartWait
-from cooperbench_assets.launch import Cancelled
+from cooperbench_assets.execution.runner import scheduler
+from cooperbench_assets.execution.runner.progress import Progress, StartWait
+from cooperbench_assets.local_runs import Cancelled
 from cooperbench_assets_tests.execution.cells import PAIRS, PLENTY, attempts, cell, nothing_left, outcomes, servers
 from cooperbench_assets_tests.execution.toy import Toy
 
@@ -222,7 +222,7 @@ def test_the_server_of_a_thread_that_has_ended_is_closed_by_the_next_launch(core
 def test_children_that_can_never_be_started_are_one_clear_error(
     core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(scheduler, "FIRST_PAUSE_SECONDS", 0.01)
     job = cell(core_toy, tmp_path)
     run_agents(job, LaunchOptions(at_most=1))
     Refusal(children=0)
@@ -242,8 +242,8 @@ def blocked(job: CellJob, pair: Pair, root: Path) -> Path:
 
 def in_order(job: CellJob) -> list[Pair]:
     """Pairs in the order of their launches."""
-    from cooperbench_assets.execution.cell import plan_stage
-    from cooperbench_assets.execution.schedule import launch_order
+    from cooperbench_assets.execution.api import plan_stage
+    from cooperbench_assets.execution.planning.launch_order import launch_order
 
     return [step.pair for step in launch_order(plan_stage("agent", job, ALL).runs, job.experiment, budgeted=False)]
 

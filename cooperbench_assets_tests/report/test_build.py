@@ -15,13 +15,13 @@ from cooperbench_assets.analysis.comparability import NotComparable
 from cooperbench_assets.assets.keys import asset_key
 from cooperbench_assets.assets.report import MOST_BYTES, build_report_asset
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
-from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.cli import cli
-from cooperbench_assets.launch import open_instance
+from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.local_runs import open_instance
 from cooperbench_assets.report.build import build_reports, build_side_by_side
 from cooperbench_assets.report.sources import ReportError
 from cooperbench_assets.spec import load_experiments
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets_tests import experiments, trees

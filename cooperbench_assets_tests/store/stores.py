@@ -8,7 +8,7 @@ import polars as pl
 
 from cooperbench_assets.store import read
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import read_unit, write_unit
+from cooperbench_assets.store.partition_tables import read_unit, write_unit
 from cooperbench_assets.store.publish import Published, publish
 from cooperbench_assets.store.schema import CORE_TABLES, Column, Table
 from cooperbench_assets.store.units import Unit, analysis_unit, cell_unit

@@ -15,7 +15,7 @@ import pytest
 
 import cooperbench_assets.store
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import read_unit
+from cooperbench_assets.store.partition_tables import read_unit
 from cooperbench_assets.store.publish import rebuild
 from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets_tests.store.stores import Store

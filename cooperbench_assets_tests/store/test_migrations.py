@@ -10,7 +10,7 @@ import pytest
 from cooperbench_assets.store import migrations, read
 from cooperbench_assets.store.errors import StoreError, StoreTooNewError
 from cooperbench_assets.store.migrations import BOOKS, MIGRATIONS, Migration, migrate, version_of
-from cooperbench_assets.store.partition import load_record
+from cooperbench_assets.store.partition_tables import load_record
 from cooperbench_assets.store.schema import CELL_TABLES, SCHEMA_VERSION
 from cooperbench_assets.store.units import POINTER, cell_unit
 from cooperbench_assets_tests.store.stores import COOP, SOLO, Store

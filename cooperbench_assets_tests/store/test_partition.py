@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.content import content_sha256
+from cooperbench_assets.store.content_hash import content_sha256
 from cooperbench_assets.store.errors import FrameError, UnitError
 from cooperbench_assets.store.files import unheld
-from cooperbench_assets.store.partition import list_units, load_record, opened, read_unit, write_unit
+from cooperbench_assets.store.partition_tables import list_units, load_record, opened, read_unit, write_unit
 from cooperbench_assets.store.schema import CELL_TABLES, CORE_TABLES, SCHEMA_VERSION, Column, Table
 from cooperbench_assets.store.units import (
     POINTER,
@@ -346,7 +346,7 @@ def test_readers_under_write_load_never_see_a_mixed_cell(tmp_path: Path) -> None
 def test_the_hash_does_not_depend_on_the_process() -> None:
     program = (
         "from cooperbench_assets.store.cells import Cell;"
-        "from cooperbench_assets.store.content import content_sha256;"
+        "from cooperbench_assets.store.content_hash import content_sha256;"
         "from cooperbench_assets.store.schema import CELL_TABLES;"
         "from cooperbench_assets_tests.store.frames import cell_frames;"
         "f = cell_frames(Cell('demo', 'coop-comm', 0));"

@@ -9,13 +9,13 @@ import duckdb
 import polars as pl
 import pytest
 
-from cooperbench_assets.store import exchange, partition, read
+from cooperbench_assets.store import exchange, partition_tables, read
+from cooperbench_assets.store.build_dir import Workplace
 from cooperbench_assets.store.errors import StoreError, StoreLockedError
-from cooperbench_assets.store.partition import read_unit, write_unit
+from cooperbench_assets.store.partition_tables import read_unit, write_unit
 from cooperbench_assets.store.publish import rebuild
 from cooperbench_assets.store.schema import CORE_TABLES, PAIRS, Column, Table
 from cooperbench_assets.store.units import POINTER, Unit, analysis_unit, cell_unit, check_unit
-from cooperbench_assets.store.workplace import Workplace
 from cooperbench_assets_tests.store.frames import START, cell_frames, check_frame
 from cooperbench_assets_tests.store.stores import COOP, OTHER, SOLO, SUMMARY, Store
 
@@ -189,7 +189,7 @@ def write_under_another_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> U
     """Rows of the first solo cell in the folder of a seed that nobody has, as earlier versions accepted it."""
     unit = Unit("demo", "cells", ("solo", "7"), cell_unit(SOLO[0]).key)
     with monkeypatch.context() as patch:
-        patch.setattr(partition, "key_problem", lambda *_: None)
+        patch.setattr(partition_tables, "key_problem", lambda *_: None)
         write_unit(store.tables, unit, cell_frames(SOLO[0], draw=9), declared=CORE_TABLES)
     return unit
 
@@ -230,7 +230,7 @@ def test_rows_that_were_published_under_another_name_give_way_to_the_unit_of_the
     unit = write_under_another_name(store, monkeypatch)
     store.write(COOP)
     with monkeypatch.context() as patch:
-        for module in (partition, exchange):
+        for module in (partition_tables, exchange):
             patch.setattr(module, "key_problem", lambda *_: None)
         assert unit.name in store.publish().changed
     store.write(SOLO[0])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.schema import CORE_TABLES
 from cooperbench_assets.store.units import cell_unit, check_unit
 from cooperbench_assets_tests.store.frames import cell_frames, check_frame

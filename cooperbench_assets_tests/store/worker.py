@@ -18,7 +18,7 @@ import duckdb
 import polars as pl
 
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.partition import write_unit
+from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.schema import CELL_TABLES, CORE_TABLES
 from cooperbench_assets.store.units import cell_unit

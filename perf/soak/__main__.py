@@ -90,9 +90,9 @@ def _images(root: Path, execution: str) -> Iterator[None]:
         yield
         return
     from cooperbench_assets.demo import build_dataset
-    from cooperbench_assets.execution.docker.engine import Engine
+    from cooperbench_assets.execution.sandboxes.docker.engine import Engine
     from cooperbench_assets_tests.engines import running_engine
-    from cooperbench_assets_tests.execution.docker.images import build_task_images
+    from cooperbench_assets_tests.execution.sandboxes.docker.images import build_task_images
 
     with running_engine(), Engine.connect() as engine:
         build_task_images(engine, build_dataset(root / "dataset"))

@@ -195,7 +195,7 @@ def wait_until(what: object, seconds: float, nap: float = 0.05) -> bool:
 
 
 def _is_server(process: psutil.Process) -> bool:
-    return any("server.py" in word or word.endswith("execution.server") for word in _words(process))
+    return any("server.py" in word or word.endswith("execution.worker.server") for word in _words(process))
 
 
 def _leads(process: psutil.Process) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cooperbench_assets.execution.lock import holder
-from cooperbench_assets.execution.slots import POOLS, SlotPool
+from cooperbench_assets.execution.cell_lock import holder
+from cooperbench_assets.execution.runner.slots import POOLS, SlotPool
 from cooperbench_assets.store.read import query
 from perf.soak.drivers import Driver, processes_of
 from perf.soak.place import SETTINGS, files
@@ -175,8 +175,8 @@ def _gaps(run: Path) -> list[str]:
 
 def _containers() -> list[str]:
     """What this experiment has on the engine."""
-    from cooperbench_assets.execution.docker.engine import Engine
-    from cooperbench_assets.execution.docker.sweep import belongings
+    from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+    from cooperbench_assets.execution.sandboxes.docker.leftovers import belongings
     from perf.soak.place import EXPERIMENT
 
     with Engine.connect() as engine:

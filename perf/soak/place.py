@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from cooperbench_assets.bound import BoundExperiment
 from cooperbench_assets.demo import build_dataset
+from cooperbench_assets.experiment_context import BoundExperiment
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project

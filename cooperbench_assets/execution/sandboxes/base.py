@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from cooperbench_assets.execution.infrastructure import InfrastructureError
+from cooperbench_assets.execution.infra_errors import InfrastructureError
 
 REPO = "/workspace/repo"
 PATCHES = "/patches"
@@ -29,6 +29,12 @@ OVERHEAD_SECONDS = {
     "gcp": 5400.0,
 }
 """What an evaluation may take beside its test runs, by execution: making the sandbox, applying and merging patches."""
+
+OWN_BACKENDS = ("process", "docker")
+"""Executions whose evaluations run in a sandbox of ours; upstream's own backends serve the others."""
+
+WITHOUT_CONTAINERS = ("process",)
+"""Executions that have no container for an agent to work in."""
 
 
 def evaluation_seconds(execution: str, test_seconds: float) -> float:

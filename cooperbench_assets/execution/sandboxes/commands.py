@@ -1,7 +1,7 @@
 """Running one command to its end or its deadline, with nothing of it left behind.
 
-What belongs here: start, wait, kill, collect. What does not: where the command sees itself (``bubblewrap``,
-``rewriting``), and what its output means.
+What belongs here: start, wait, kill, collect. What does not: where the command sees itself (``process.bubblewrap``,
+``process.path_rewriting``), and what its output means.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.report.charts.verdicts import marks
-from cooperbench_assets.report.standing import ACROSS, CONTRAST, with_standing
+from cooperbench_assets.report.headline_filter import ACROSS, CONTRAST, with_standing
 from cooperbench_assets.report.style import (
     GREY,
     WIDTH,

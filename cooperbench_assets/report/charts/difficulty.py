@@ -14,7 +14,7 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.analysis.curves import LEAVE_ONE_OUT, REPRODUCTION
-from cooperbench_assets.report.standing import not_drawn, refusals_of
+from cooperbench_assets.report.headline_filter import not_drawn, refusals_of
 from cooperbench_assets.report.style import GREY, Chart, Look, Row, data
 
 if TYPE_CHECKING:

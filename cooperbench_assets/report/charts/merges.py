@@ -11,7 +11,7 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.analysis.merges import CONDITIONS
-from cooperbench_assets.report.standing import not_drawn, refusals_of
+from cooperbench_assets.report.headline_filter import not_drawn, refusals_of
 from cooperbench_assets.report.style import (
     BLACK,
     BLUE,

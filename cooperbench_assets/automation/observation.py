@@ -1,0 +1,228 @@
+"""Looking at cells: the log tree, the tries on disk, the lock and Dagster's runs, as one ``CellState`` each.
+
+What belongs here: reading. What does not: what follows from it (``cell_state``, ``policy``). Nothing is written, and
+nothing is locked: a cell that is being worked on is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from cooperbench_assets.assets.execution import job_of
+from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.automation.cell_state import Owed, assess, fingerprint
+from cooperbench_assets.automation.dagster_runs import Asked, CellRuns, asked_for, cell_runs
+from cooperbench_assets.automation.policy import CellState
+from cooperbench_assets.execution.api import check
+from cooperbench_assets.execution.attempts.pair_state import read_states
+from cooperbench_assets.execution.cell_lock import holder
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.planning.budget import Budget
+from cooperbench_assets.execution.provenance import read_provenance
+from cooperbench_assets.experiment_context import MissingInputError, redactor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import dagster as dg
+
+    from cooperbench_assets.benchmark.pairs import Subset
+    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.spec import CellSpec
+
+_LOG: Final = logging.getLogger(__name__)
+
+READ_SLACK: Final = timedelta(seconds=1)
+"""Clocks of a file system and of Dagster's storage may be apart by this much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A launch that was stopped before it had run everything."""
+
+    stage: str
+    kind: str
+    """budget or breaker."""
+
+    reason: str
+    started_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One cell: the state that decisions are made from, and what alerts tell beside it."""
+
+    spec: CellSpec
+    state: CellState
+    stops: tuple[Stop, ...] = ()
+    """Of the last launch of each stage."""
+
+    newest_run: str | None = None
+    complete: bool = False
+    """Every pair has its verdict or is accepted, and the tables say so."""
+
+    families: Mapping[str, int] = field(default_factory=dict)
+    """Waiting pairs by family."""
+
+    tries: int = 0
+    """Recorded tries, both stages."""
+
+
+def look(
+    bound: BoundExperiment,
+    instance: dg.DagsterInstance,
+    now: datetime,
+    *,
+    cells: Sequence[CellSpec] | None = None,
+    backfilled: Mapping[str, str] | None = None,
+) -> Iterator[Look]:
+    """Planned cells of an experiment, one after another.
+
+    Args:
+        bound: The experiment.
+        instance: Dagster's instance.
+        now: The present time, UTC without a zone.
+        cells: Only these cells, in this order; all planned ones if not given.
+        backfilled: Partitions that a running backfill will still launch, with its id.
+
+    Raises:
+        MissingInputError: if there is no subset.
+    """
+    subset = bound.subset()
+    chosen = bound.cells if cells is None else cells
+    runs = cell_runs(instance, bound, chosen)
+    for cell in chosen:
+        yield look_at(bound, instance, cell, subset, now, runs[cell.cell], backfilled or {})
+
+
+def look_at(
+    bound: BoundExperiment,
+    instance: dg.DagsterInstance,
+    cell: CellSpec,
+    subset: Subset,
+    now: datetime,
+    runs: CellRuns,
+    backfilled: Mapping[str, str],
+) -> Look:
+    """One cell as it is; one that is being worked on is not read."""
+    state = CellState(
+        cell=cell.cell,
+        now=now,
+        executes=bound.spec.execution != "none",
+        active_run=runs.active or backfilled.get(partition_key(cell.cell)),
+        launched=bound.run_dir(cell).is_dir(),
+        cancelled_run=runs.cancelled,
+        backoff=timedelta(minutes=bound.spec.retry.backoff_minutes),
+    )
+    seen = Look(cell, state, newest_run=runs.newest)
+    try:
+        by = holder(bound.run_dir(cell))
+        if state.active_run is not None or by is not None:
+            return replace(seen, state=replace(state, holder=str(by) if by is not None else None))
+        return _read(bound, instance, seen, subset, runs.read_at)
+    except (LaunchError, MissingInputError) as error:
+        return replace(seen, state=replace(state, problem=str(error)))
+    except Exception as error:
+        # One cell with a damaged file, or on a disk that is gone, must not stop the others' retries.
+        _LOG.warning("%s cannot be looked at", cell.cell, exc_info=True)
+        text = redactor_of(bound.spec).text(f"{type(error).__name__}: {error}")
+        return replace(seen, state=replace(state, problem=text))
+
+
+def _read(
+    bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subset: Subset, tables: datetime | None
+) -> Look:
+    run_dir = bound.run_dir(seen.spec)
+    changed = newest_change(run_dir)
+    unread = changed is not None and (tables is None or changed > tables + READ_SLACK)
+    if not seen.state.executes:
+        state = replace(seen.state, launched=changed is not None, unread=unread)
+        return replace(seen, state=state)
+    job = job_of(bound, seen.spec, subset)
+    check(job)
+    states = read_states(job)
+    record = read_provenance(run_dir)
+    whole = bool(record.get("asked_whole"))
+    owed = assess(job, states, _campaigns(record), whole=whole, now=seen.state.now)
+    tries = sum(owed.tries.values())
+    launched = bool(tries or record.get("launches") or any(one.has_result for one in states.values()))
+    unread = unread and launched
+    mark = fingerprint(seen.spec.cell, bound.spec, subset.sha256, owed, changed if unread else None)
+    money = Budget(job, states).stop_reason() if owed.agents else None
+    to_do = bool(owed.agents or owed.evaluations or unread)
+    asked = asked_for(instance, seen.spec.cell, mark) if to_do else Asked()
+    state = with_owed(seen.state, owed, asked, fingerprint=mark)
+    state = replace(state, launched=launched, whole=whole, unread=unread, money=money)
+    return replace(
+        seen,
+        state=state,
+        stops=tuple(_stops(record)),
+        complete=launched and owed.complete and not unread,
+        families=_counted(owed),
+        tries=tries,
+    )
+
+
+def with_owed(state: CellState, owed: Owed, asked: Asked, *, fingerprint: str) -> CellState:
+    """A cell's state with what it owes, and what became of runs that were asked for it as it stands."""
+    return replace(
+        state,
+        fingerprint=fingerprint,
+        asked=asked.over,
+        fruitless=asked.failed,
+        newest_failure=asked.newest_failure,
+        done_already=asked.succeeded,
+        agents=owed.agents,
+        evaluations=owed.evaluations,
+        unwanted=len(owed.unwanted),
+        exhausted=owed.exhausted,
+        waiting=owed.waiting,
+        rounds=owed.rounds,
+        newest_end=owed.newest_end,
+        not_before=owed.not_before,
+    )
+
+
+def _campaigns(record: Mapping[str, Any]) -> dict[str, int]:
+    found = record.get("campaigns")
+    return {str(stage): int(number) for stage, number in found.items()} if isinstance(found, dict) else {}
+
+
+def _counted(owed: Owed) -> dict[str, int]:
+    families = list(owed.waiting.values())
+    return {family: families.count(family) for family in sorted(set(families))}
+
+
+def _stops(record: Mapping[str, Any]) -> Iterator[Stop]:
+    """Why the last launch of each stage was stopped, where it was."""
+    launches = record.get("launches")
+    last = {one.get("stage"): one for one in launches if isinstance(one, dict)} if isinstance(launches, list) else {}
+    for stage, launch in last.items():
+        if reason := launch.get("stopped"):
+            money = bool(record.get("truncated")) and record.get("truncated_reason") == reason
+            kind = "budget" if money else "breaker"
+            yield Stop(str(stage), kind, str(reason), str(launch.get("started_at")))
+
+
+def newest_change(run_dir: Path, *, hidden: bool = False) -> datetime | None:
+    """When anything in a run folder last changed, UTC; None where there is no file.
+
+    Files and folders with a leading dot (the lock, staging) count only where `hidden` ones are asked for.
+    """
+    newest = 0.0
+    for folder, names, files in os.walk(run_dir):
+        names[:] = [name for name in names if hidden or not name.startswith(".")]
+        for name in files:
+            if name.startswith(".") and not hidden:
+                continue
+            try:
+                newest = max(newest, os.stat(f"{folder}/{name}").st_mtime)  # noqa: PTH116 - thousands of files
+            except FileNotFoundError:
+                continue
+    return datetime.fromtimestamp(newest, UTC).replace(tzinfo=None) if newest else None

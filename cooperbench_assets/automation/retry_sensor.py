@@ -1,0 +1,160 @@
+"""The retry sensor of an experiment: the one layer that tries again what infrastructure broke.
+
+What belongs here: one tick. What does not: what is still to run (``cell_state``), when (``policy``), and how (the
+assets). Off until somebody starts it: it buys model calls.
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of a sensor as they are.
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+
+from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
+from cooperbench_assets.automation.alert_rules import alerts_of, input_alerts
+from cooperbench_assets.automation.alerts import Teller
+from cooperbench_assets.automation.backfills import still_to_launch
+from cooperbench_assets.automation.dagster_runs import (
+    CELL_ASSETS,
+    FINGERPRINT_TAG,
+    WHY_TAG,
+    active_runs,
+    job_name,
+)
+from cooperbench_assets.automation.dead_runs import report_dead_runs
+from cooperbench_assets.automation.policy import CellState, Launch, decide
+from cooperbench_assets.automation.tick_budget import by_reason, look_on, read_place, time_box, write_place
+from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+
+
+def build_retry_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
+    """The sensor that asks for a run of each cell with something to retry."""
+    images = ("task_images",) if bound.spec.execution == "docker" else ()
+
+    @dg.sensor(
+        name=job_name(bound.name, "retry"),
+        target=dg.AssetSelection.assets(*(asset_key(bound.name, name) for name in (*images, *CELL_ASSETS))),
+        minimum_interval_seconds=bound.spec.retry.every_seconds,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Tries again what infrastructure broke in cells that somebody has launched, within the limits of "
+        "tries, with pauses that grow. It buys model calls: start it when you want that.",
+    )
+    def retry(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return tick(bound, context, datetime.now(UTC).replace(tzinfo=None))
+
+    return retry
+
+
+def sensor_is_on(instance: dg.DagsterInstance, bound: BoundExperiment) -> bool:
+    """Whether somebody has started an experiment's retry sensor."""
+    name = job_name(bound.name, "retry")
+    sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    return any(sensor.name == name and sensor.is_running for sensor in sensors)
+
+
+def tick(
+    bound: BoundExperiment,
+    context: dg.SensorEvaluationContext,
+    now: datetime,
+    is_over: Callable[[], bool] | None = None,
+) -> dg.SensorResult:
+    """One look at the experiment's cells: what to run, and why not the rest.
+
+    Args:
+        bound: The experiment.
+        context: Dagster's; its cursor only says where a long look goes on, and may be lost.
+        now: The present time, UTC without a zone.
+        is_over: Whether the tick's time is over; a box of `TICK_SECONDS` where not given.
+    """
+    is_over = is_over or time_box()
+    for run_id in report_dead_runs(context.instance, bound, now):
+        context.log.warning(f"run {run_id} was reported as failed: its process is gone")
+    try:
+        portion = look_on(
+            bound,
+            context.instance,
+            now,
+            read_place(context.cursor),
+            is_over,
+            backfilled=backfilled(bound, context.instance),
+        )
+    except MissingInputError as error:
+        Teller(bound, context.log).tell_all(input_alerts(bound, error))
+        return dg.SensorResult(skip_reason=str(error))
+    cursor = write_place(portion.place)
+    Teller(bound, context.log).tell_all(alerts_of(bound, portion.looks, all_complete=portion.all_complete))
+    requests, reasons = [], []
+    decisions = [(seen, decide(seen.state)) for seen in portion.looks]
+    # What was launched since the tick began: the looks may have taken most of a minute.
+    launched = active_runs(context.instance, bound) if any(isinstance(one, Launch) for _, one in decisions) else {}
+    for seen, decision in decisions:
+        if isinstance(decision, Launch) and (run := launched.get(partition_key(seen.state.cell))) is not None:
+            reasons.append((seen.state.cell, f"run {run[:8]} of it is not over"))
+        elif isinstance(decision, Launch):
+            requests.append(request(bound, seen.state, decision))
+            context.log.info(f"{seen.state.cell}: {decision.why}")
+        else:
+            reasons.append((seen.state.cell, decision.reason))
+    lines = by_reason(reasons)
+    for line in lines:
+        context.log.info(line)
+    if requests and (images := images_request(bound, now)) is not None:
+        context.log.info("task images come first: no lock file names them yet")
+        return dg.SensorResult(run_requests=[images], cursor=cursor)
+    if requests:
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+    return dg.SensorResult(skip_reason="\n".join(lines) or "the experiment plans no cell", cursor=cursor)
+
+
+def backfilled(bound: BoundExperiment, instance: dg.DagsterInstance) -> dict[str, str]:
+    """Partitions of pair_results that a running backfill will still launch, with its id."""
+    return still_to_launch(instance, asset_key(bound.name, "pair_results"))
+
+
+def request(bound: BoundExperiment, state: CellState, launch: Launch) -> dg.RunRequest:
+    """The run that a decision asks Dagster for."""
+    return dg.RunRequest(
+        run_key=launch.run_key,
+        partition_key=partition_key(state.cell),
+        asset_selection=[asset_key(bound.name, name) for name in launch.assets],
+        run_config=run_config(
+            bound.name, launch.assets, {"run_logs": launch.agents, "eval_outputs": launch.evaluations}
+        ),
+        tags={
+            FINGERPRINT_TAG: state.fingerprint,
+            WHY_TAG: launch.why,
+        },
+    )
+
+
+def images_request(bound: BoundExperiment, now: datetime) -> dg.RunRequest | None:
+    """The run that makes the task images ready, where that was never done; once an hour while it fails."""
+    if bound.spec.execution != "docker" or bound.image_lock.is_file():
+        return None
+    return dg.RunRequest(
+        run_key=f"{bound.name}:task_images:{now:%Y-%m-%dT%H}",
+        asset_selection=[asset_key(bound.name, "task_images")],
+        tags={WHY_TAG: "no lock file names the task images yet"},
+    )
+
+
+def run_config(
+    experiment: str, assets: Iterable[str], only: Mapping[str, tuple[str, ...] | None] | None = None
+) -> dict[str, Any]:
+    """Run config of a run that nobody asked for: what only a person can fix is left alone.
+
+    Args:
+        experiment: The experiment's name.
+        assets: The assets of the run.
+        only: The only pairs of an asset, where it may not run whatever is still to run.
+    """
+    configs: dict[str, Any] = {}
+    for name in assets:
+        pairs = (only or {}).get(name)
+        config: dict[str, Any] = {"automatic": True}
+        if pairs is not None:
+            config["pairs"] = list(pairs)
+        configs[op_name(experiment, name)] = {"config": config}
+    return {"ops": configs}

@@ -1,0 +1,127 @@
+"""One harness server for each thread, shared by the stages and cells that it runs one after another.
+
+What belongs here: making, keeping and closing it. What does not: what it does (``harness_client``, ``worker.server``).
+Importing the harness takes seconds, a child of it milliseconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import threading
+from typing import TYPE_CHECKING, Final
+
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.runner.harness_client import HarnessError, HarnessServer
+from cooperbench_assets.execution.runner.slots import state_folder
+from cooperbench_assets.execution.secret_values import open_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.execution.worker.protocol import HarnessInfo
+
+EXTERNAL_AGENTS: Final = "COOPERBENCH_EXTERNAL_AGENTS"
+
+MODEL_CALLS: Final = {
+    # Ten calls of three requests each, and 273 s, are what a dead endpoint costs otherwise.
+    "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "5",
+    # Seconds; litellm's own is 6000: an endpoint that hangs would be waited for until the pair's deadline.
+    "REQUEST_TIMEOUT": "600",
+}
+"""Retries and time limit of model calls, unless the experiment's environment or agent config says otherwise."""
+
+_Key = tuple["Path | None", tuple[tuple[str, str], ...]]
+_kept: dict[int, tuple[_Key, HarnessServer]] = {}
+"""By thread: a server is for one loop at a time."""
+
+
+def harness_server(job: CellJob) -> HarnessServer:
+    """A server for a cell's harness and variables, importing or ready. It has no secrets: single children are told.
+
+    Raises:
+        LaunchError: if the interpreter is not there.
+    """
+    environment = _environment(job)
+    key = (job.harness_python, tuple(sorted(environment.items())))
+    thread = threading.get_ident()
+    _close_left_behind()
+    kept, server = _kept.get(thread, (None, None))
+    if server is None or kept != key:
+        if server is not None:
+            server.close()
+        log = (job.state or state_folder()) / "harness.log"
+        server = HarnessServer(python=job.harness_python, environment=environment, log=log)
+        _kept[thread] = (key, server)
+    try:
+        server.start()
+    except HarnessError as error:
+        raise LaunchError(f"{job.label}: {error}") from error
+    return server
+
+
+def imported(job: CellJob, server: HarnessServer, *, agents: bool = True) -> HarnessInfo:
+    """What the server has imported; waits for it.
+
+    Args:
+        job: The cell.
+        server: Its server.
+        agents: Whether agents are to be run, so that the harness must know the cell's.
+
+    Raises:
+        LaunchError: if the harness cannot be used, or does not know the cell's agent.
+    """
+    try:
+        info = server.ready()
+    except HarnessError as error:
+        server.close()
+        raise LaunchError(f"{job.label}: {error}") from error
+    if agents and job.agent not in info.agents:
+        raise LaunchError(
+            f"{job.label}: the harness knows no agent {job.agent!r}; it knows {', '.join(info.agents)}: "
+            "correct agent:, or name the module that registers it in external_agents:"
+        )
+    return info
+
+
+def close_servers() -> None:
+    """Close the servers that this process keeps, with their children."""
+    while _kept:
+        _, (_, server) = _kept.popitem()
+        server.close()
+
+
+def _close_left_behind() -> None:
+    """Close the servers of threads that have ended: nobody would use them again, and each holds the harness."""
+    living = {thread.ident for thread in threading.enumerate()}
+    for thread in [one for one in _kept.copy() if one not in living]:
+        if (left := _kept.pop(thread, None)) is not None:
+            left[1].close()
+
+
+atexit.register(close_servers)
+
+
+def _environment(job: CellJob) -> dict[str, str]:
+    environment = {**MODEL_CALLS, **_wrapper(job), **open_environment(job)}
+    if job.external_agents:
+        environment[EXTERNAL_AGENTS] = ",".join(job.external_agents)
+    return environment
+
+
+def _wrapper(job: CellJob) -> dict[str, str]:
+    """Variables under which agents' containers get labels and limits; none where no agent can have a container.
+
+    Without the command docker evaluations still work, and preflight tells of agents that need it.
+    """
+    if job.execution != "docker":
+        return {}
+    from cooperbench_assets.execution.sandboxes.docker.agent_cli import wrapper_environment
+    from cooperbench_assets.execution.sandboxes.docker.options import DockerOptions
+
+    if shutil.which("docker") is None:
+        return {}
+    # Labels differ from child to child, and the server is the same for all of them.
+    options = DockerOptions.read({name: value for name, value in job.sandbox.items() if name != "environment"})
+    return wrapper_environment((job.state or state_folder()) / "docker", options)

@@ -1,0 +1,35 @@
+"""Everything that is watched while upstream's agents run in a child: their calls, their streams, their containers.
+
+What belongs here: putting the watches in their places before upstream's function is called. What does not: what each
+of them sees (``model_calls``, ``agent_streams``, ``agent_containers``). Standard library and the harness only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cooperbench_assets.execution.worker.agent_containers import Containers
+from cooperbench_assets.execution.worker.agent_streams import watch_streams
+from cooperbench_assets.execution.worker.model_calls import Calls, listen, watch_runners
+
+
+def watch_agents(function: Callable[..., Any], clean: Callable[[str], str]) -> Containers:
+    """Watch the agents that an upstream function for a mode is going to run in this process.
+
+    Args:
+        function: Upstream's; its module is where it looks agents up.
+        clean: Takes out of a text what must be in no file.
+
+    Returns:
+        Their containers, which are to be asked when the function has returned.
+    """
+    calls = Calls(Path(), clean)
+    listen(calls)
+    watch_runners(sys.modules[function.__module__], calls)
+    watch_streams(calls)
+    containers = Containers()
+    containers.watch()
+    return containers

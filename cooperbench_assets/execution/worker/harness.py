@@ -1,0 +1,207 @@
+"""The upstream harness as the server finds it: importing it once, and saying what was imported.
+
+What belongs here: the import with its errors, and the harness's identity for provenance. What does not: calling it
+(``child``). Standard library only: it runs in the harness's environment, which may have nothing of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cooperbench_assets.execution.sandboxes.base import OWN_BACKENDS
+from cooperbench_assets.execution.sandboxes.process.backend import choose_isolation
+from cooperbench_assets.execution.worker.protocol import HarnessInfo
+
+EXTERNAL_AGENTS = "COOPERBENCH_EXTERNAL_AGENTS"
+
+_MODULES = (
+    "cooperbench.runner.solo",
+    "cooperbench.runner.coop",
+    "cooperbench.eval.evaluate",
+    "cooperbench.eval.sandbox",
+)
+
+UPSTREAM_BACKENDS = {
+    "modal": {"modal": "modal"},
+    "gcp": {"google.cloud.batch_v1": "google-cloud-batch", "google.cloud.storage": "google-cloud-storage"},
+}
+"""Executions that upstream's own backends serve: the modules that they import, late, and the packages of these."""
+
+
+class HarnessImportError(RuntimeError):
+    """The harness cannot be used; the text is one sentence with the remedy."""
+
+
+def import_harness() -> HarnessInfo:
+    """Import the harness and the external agents that the environment names.
+
+    Raises:
+        HarnessImportError: if anything of it cannot be imported.
+    """
+    # Half a gigabyte of classes and no garbage: the collector would take a quarter of the time.
+    gc.disable()
+    # Upstream would import these too: it only warns of one that is missing, and names none that raises.
+    external = os.environ.pop(EXTERNAL_AGENTS, "")
+    try:
+        for name in _MODULES:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise HarnessImportError(_import_failure(error)) from error
+    except Exception as error:
+        raise HarnessImportError(
+            f"importing the harness failed in {sys.executable}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        os.environ[EXTERNAL_AGENTS] = external
+    with contextlib.suppress(ImportError):
+        # Older harnesses have no teams.
+        importlib.import_module("cooperbench.runner.team")
+    _import_external_agents()
+    # What is there now is shared with every child as long as nobody writes to it: the collector must not.
+    gc.collect()
+    gc.freeze()
+    return _describe()
+
+
+def version() -> str:
+    """The version of the imported harness."""
+    return str(getattr(sys.modules.get("cooperbench"), "__version__", "unknown"))
+
+
+def agents() -> tuple[str, ...]:
+    """Names of the agents that are registered."""
+    return tuple(importlib.import_module("cooperbench.agents").list_agents())
+
+
+def is_upstreams_own(agent: str) -> bool:
+    """Whether the agent comes with the harness, and so needs a container to work in."""
+    registry: dict[str, type] = getattr(importlib.import_module("cooperbench.agents.registry"), "_REGISTRY", {})
+    found = registry.get(agent)
+    return found is not None and found.__module__.partition(".")[0] == "cooperbench"
+
+
+def _import_failure(error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "cooperbench":
+        return (
+            f"the harness is not installed in {sys.executable}: install the package cooperbench there, "
+            f"or name an interpreter that has it (harness: {{python: …}})"
+        )
+    missing = getattr(error, "name", None)
+    what = f"the module {missing!r} is missing" if isinstance(error, ModuleNotFoundError) else str(error)
+    return (
+        f"the harness in {sys.executable} cannot be imported: {what}; "
+        f"install what it needs there (for our own environment: cooperbench-assets[harness])"
+    )
+
+
+def _import_external_agents() -> None:
+    for name in filter(None, (part.strip() for part in os.environ.get(EXTERNAL_AGENTS, "").split(","))):
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            remedy = "correct the name, or set PYTHONPATH in the experiment's environment"
+            if isinstance(error, KeyError):  # As os.environ raises it.
+                remedy = "read keys when an agent runs: none is in the environment before that"
+            raise HarnessImportError(
+                f"external agent module {name!r} cannot be imported in {sys.executable}: "
+                f"{type(error).__name__}: {error}; {remedy}"
+            ) from error
+
+
+def _describe() -> HarnessInfo:
+    commit, dirty = _checkout()
+    isolation, reason = choose_isolation()
+    return HarnessInfo(
+        version=version(),
+        python=sys.executable,
+        python_version=sys.version.partition(" ")[0],
+        commit=commit,
+        dirty=dirty,
+        packages=_packages(),
+        agents=agents(),
+        backends=(*OWN_BACKENDS, *(name for name, needs in UPSTREAM_BACKENDS.items() if all(map(_is_there, needs)))),
+        isolation=isolation,
+        isolation_reason=reason,
+        warnings=tuple(_thread_warnings()),
+    )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _thread_warnings() -> list[str]:
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if not threads:
+        return []
+    warning = (
+        f"importing the harness or its agents started threads ({', '.join(sorted(threads))}); "
+        f"children are forked without them, and one that waits for such a thread would hang until its deadline"
+    )
+    return [warning]
+
+
+def _packages() -> dict[str, str]:
+    # The folders' names say it; reading 170 metadata files would take a tenth of a second.
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder or "."):
+                if entry.name.endswith(".dist-info"):
+                    name, _, number = entry.name.removesuffix(".dist-info").rpartition("-")
+                    found.setdefault(name.replace("_", "-").lower(), number)
+    return dict(sorted(found.items()))
+
+
+def _checkout() -> tuple[str | None, bool | None]:
+    """Commit and dirty state of the checkout that the harness comes from; None where it is a plain package."""
+    try:
+        written = metadata.distribution("cooperbench").read_text("direct_url.json")
+        origin: dict[str, Any] = json.loads(written) if written else {}
+    except (metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    if commit := origin.get("vcs_info", {}).get("commit_id"):
+        return str(commit), False
+    folder = Path(str(sys.modules["cooperbench"].__file__)).parent
+    if {"site-packages", "dist-packages"} & set(folder.parts):
+        return None, None
+    return _git(folder, "rev-parse", "HEAD"), _is_dirty(folder)
+
+
+def _is_dirty(folder: Path) -> bool | None:
+    changes = _git(folder, "status", "--porcelain", "--", ".")
+    return None if changes is None else bool(changes)
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-c", f"safe.directory={folder}", "-C", str(folder), *args],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def to_message(info: HarnessInfo) -> dict[str, Any]:
+    """The record as a message carries it."""
+    return {"type": "ready", "info": asdict(info)}

@@ -1,0 +1,1 @@
+"""An experiment as one file for co-authors, and such a file taken in."""

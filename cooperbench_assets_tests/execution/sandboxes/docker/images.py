@@ -1,0 +1,243 @@
+"""Images of tasks that are made on the spot: no registry, no package mirror, nothing but this machine's own files.
+
+A base image is put together from the host's own programs (bash, git, Python with pip, coreutils) and the libraries
+that they load: 2 s instead of the minute that a bootstrap from a mirror takes. A task's image adds its checkout and
+its runner, laid out as upstream's are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from cooperbench_assets.benchmark.images import image_name
+from cooperbench_assets.benchmark.pairs import Task
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+from cooperbench_assets_tests.services import missing
+
+BASE = "cooperbench-assets-test-base"
+CONTENT = "cooperbench-assets-test.content"
+"""Label with the hash of what an image was made from."""
+
+_RECIPE = 2
+"""Raise it when the way of making a base image changes."""
+
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+_NEEDED = "bash sh cat cp mkdir rm sleep base64 git env"
+_PROGRAMS = (
+    f"{_NEEDED} mv rmdir ls test echo printf true false head tail wc touch chmod ln dirname basename tr cut sort uniq "
+    "tee sed grep awk find xargs id seq date dd mktemp kill nohup timeout which readlink realpath uname stat diff "
+    "patch tar gzip sha256sum setsid ps git-receive-pack git-upload-pack"
+)
+_UNUSED = frozenset(
+    {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "site-packages", "dist-packages", "ensurepip"}
+)
+
+
+def build_task_images(engine: Engine, dataset: Path) -> list[str]:
+    """Make the image of every task of a dataset that has ``<repo>/task<id>/{repo/,runner.sh}``, where it is not there.
+
+    Returns:
+        The images' names, in order.
+    """
+    base = base_image(engine)
+    runners = sorted(dataset.glob("*/task*/runner.sh"))
+    return [_task_image(engine, base, runner.parent) for runner in runners if (runner.parent / "repo").is_dir()]
+
+
+def base_image(engine: Engine) -> str:
+    """The name of an image with bash, git, Python and pip."""
+    if sys.platform != "linux" or shutil.which("ldd") is None:
+        missing("base image", "it is made from the programs of a Linux host with ldd")
+    programs = _programs()
+    name = f"{BASE}:{_fingerprint(programs)}"
+    with FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-base-{os.getuid()}.lock"):
+        if not _is_there(engine, name):
+            with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+                with tarfile.open(fileobj=archive, mode="w") as tar:
+                    _write_base(tar, programs)
+                archive.flush()
+                repository, _, tag = name.partition(":")
+                changes = [f"ENV PATH={_PATH}", "ENV PYTHONDONTWRITEBYTECODE=1", "WORKDIR /workspace"]
+                engine.api.import_image(archive.name, repository=repository, tag=tag, changes=changes)
+    return name
+
+
+def make_image(engine: Engine, name: str, base: str, files: Mapping[str, bytes], mode: int = 0o755) -> str:
+    """An image with a few files on top of another one; returns its id."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for path, data in files.items():
+            _add_bytes(tar, path, data, mode)
+    return _commit(engine, name, base, content.getvalue(), {})
+
+
+def git_server_image(engine: Engine) -> str:
+    """The name of an image that serves git as upstream's does."""
+    core = subprocess.run(["git", "--exec-path"], check=True, capture_output=True, text=True).stdout.strip()
+    if not Path(core, "git-daemon").is_file():
+        missing("git server's image", "this machine's git has no daemon to put into it")
+    base = base_image(engine)
+    name = f"{BASE.removesuffix('base')}git:{base.rpartition(':')[2]}"
+    with FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-git-{os.getuid()}.lock"):
+        if not _is_there(engine, name):
+            serve = ["git", "daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", "--base-path=/git"]
+            empty = io.BytesIO()
+            tarfile.open(fileobj=empty, mode="w").close()
+            _commit(engine, name, base, empty.getvalue(), {"Entrypoint": [*serve, "--listen=0.0.0.0", "/git"]})
+    return name
+
+
+def _task_image(engine: Engine, base: str, task: Path) -> str:
+    name = image_name(Task(task.parent.name, int(task.name.removeprefix("task"))))
+    content = _content_hash(task, base)
+    if _label(engine, name, CONTENT) == content:
+        return name
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(task / "repo", "workspace/repo", filter=_as_root)
+        _add_bytes(tar, "usr/local/bin/runner.sh", (task / "runner.sh").read_bytes(), 0o755)
+    config: dict[str, object] = {
+        "Entrypoint": ["/usr/local/bin/runner.sh"],
+        "Cmd": [],
+        "WorkingDir": "/workspace",
+        "Env": [f"PATH={_PATH}", "PYTHONDONTWRITEBYTECODE=1"],
+        "Labels": {CONTENT: content},
+    }
+    _commit(engine, name, base, archive.getvalue(), config)
+    return name
+
+
+def _commit(engine: Engine, name: str, base: str, archive: bytes, config: dict[str, object]) -> str:
+    container = engine.api.create_container(base, ["true"])["Id"]
+    try:
+        engine.api.put_archive(container, "/", archive)
+        repository, _, tag = name.rpartition(":")
+        made = engine.api.commit(container, repository=repository, tag=tag, conf=config)
+    finally:
+        engine.api.remove_container(container, force=True)
+    return str(made["Id"])
+
+
+def _is_there(engine: Engine, name: str) -> bool:
+    return bool(engine.api.images(name=name))
+
+
+def _label(engine: Engine, name: str, label: str) -> str | None:
+    found = engine.api.images(name=name)
+    return (found[0].get("Labels") or {}).get(label) if found else None
+
+
+def _content_hash(task: Path, base: str) -> str:
+    # Without .git: commits of the same files differ in their times, and patches see the files only.
+    content = hashlib.sha256(base.encode())
+    for path in sorted([task / "runner.sh", *(task / "repo").rglob("*")]):
+        name = path.relative_to(task)
+        if path.is_file() and ".git" not in name.parts:
+            content.update(f"\0{name}\0{path.stat().st_mode:o}\0".encode() + path.read_bytes())
+    return content.hexdigest()
+
+
+def _programs() -> dict[Path, Path]:
+    """Path in the image → file of the host."""
+    found = {name: shutil.which(name, path=_PATH) for name in _PROGRAMS.split()}
+    if lacking := [name for name in _NEEDED.split() if found[name] is None]:
+        missing("base image", f"this machine has no {', '.join(lacking)} to put into it")
+    programs = {Path(path): Path(path).resolve() for path in found.values() if path is not None}
+    core = Path(subprocess.run(["git", "--exec-path"], check=True, capture_output=True, text=True).stdout.strip())
+    if core.is_dir():
+        programs |= {path: path.resolve() for path in core.iterdir() if path.is_file() and not path.is_symlink()}
+    return programs | {_python(): _python().resolve()}
+
+
+def _python() -> Path:
+    """The interpreter that this environment was made from."""
+    return Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def _fingerprint(programs: Mapping[Path, Path]) -> str:
+    described = [f"{path} {file.stat().st_size} {file.stat().st_mtime_ns}" for path, file in sorted(programs.items())]
+    text = "\n".join([str(_RECIPE), sys.version, *described])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write_base(tar: tarfile.TarFile, programs: Mapping[Path, Path]) -> None:
+    for name in ("bin", "sbin", "lib", "lib64"):
+        _add_link(tar, name, f"usr/{name}")
+    library = dict(_standard_library())
+    objects = [*programs.values(), *(path for path in library.values() if ".so" in path.name)]
+    written: set[str] = set()
+    for inside, file in {**programs, **library, **_libraries(objects)}.items():
+        name = re.sub(r"^/(bin|sbin|lib|lib64)/", r"/usr/\1/", str(inside)).lstrip("/")
+        if name not in written:
+            written.add(name)
+            _add_file(tar, name, file)
+    for name in ("python3", "python"):
+        _add_link(tar, f"usr/local/bin/{name}", str(_python()))
+    for name, mode in (("tmp", 0o1777), ("root", 0o700), ("workspace", 0o755)):
+        folder = tarfile.TarInfo(name)
+        folder.type, folder.mode = tarfile.DIRTYPE, mode
+        tar.addfile(folder)
+    _add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/bash\n", 0o644)
+    _add_bytes(tar, "etc/group", b"root:x:0:\n", 0o644)
+
+
+def _standard_library() -> Iterator[tuple[Path, Path]]:
+    folder = Path(sysconfig.get_paths(vars={"base": sys.base_prefix, "installed_base": sys.base_prefix})["stdlib"])
+    for path, names, files in os.walk(folder):
+        names[:] = [name for name in names if name not in _UNUSED and not name.startswith("config-")]
+        for file in files:
+            yield Path(path, file), Path(path, file).resolve()
+    pip = importlib.util.find_spec("pip")
+    if pip is None or pip.origin is None:
+        missing("base image", "the tests' environment has no pip to put into it")
+    package = Path(pip.origin).parent
+    for found in package.rglob("*"):
+        if found.is_file() and found.suffix != ".pyc":
+            # Debian's Python looks into the second.
+            for site in ("site-packages", "dist-packages"):
+                yield folder / site / "pip" / found.relative_to(package), found
+
+
+def _libraries(objects: Iterable[Path]) -> dict[Path, Path]:
+    told = subprocess.run(["ldd", *map(str, objects)], capture_output=True, text=True, check=False).stdout
+    return {Path(path): Path(path).resolve() for path in re.findall(r"(/\S+) \(0x", told)}
+
+
+def _add_file(tar: tarfile.TarFile, name: str, file: Path) -> None:
+    information = tar.gettarinfo(file, name)
+    # One inode under several names would become a link to a name that may come later.
+    information.type, information.size = tarfile.REGTYPE, file.stat().st_size
+    with file.open("rb") as content:
+        tar.addfile(_as_root(information), content)
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
+    information = tarfile.TarInfo(name)
+    information.size, information.mode = len(content), mode
+    tar.addfile(information, io.BytesIO(content))
+
+
+def _add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
+    information = tarfile.TarInfo(name)
+    information.type, information.linkname = tarfile.SYMTYPE, target
+    tar.addfile(information)
+
+
+def _as_root(information: tarfile.TarInfo) -> tarfile.TarInfo:
+    information.uid = information.gid = 0
+    information.uname = information.gname = "root"
+    return information

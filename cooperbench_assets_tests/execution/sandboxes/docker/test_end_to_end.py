@@ -1,0 +1,155 @@
+"""Whole experiments on a Docker engine, through the assets: images, verdicts, the gold baseline, a killed container."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from cooperbench_assets.assets.keys import partition_key
+from cooperbench_assets.automation.dagster_runs import job_name
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+from cooperbench_assets.experiment import experiment_definitions
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.read import query
+from cooperbench_assets_tests.commands.place import make_place
+from cooperbench_assets_tests.execution.sandboxes.docker.places import LIMITS, Place, demo_experiment, in_background
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+ALL = {
+    "solo": {"mode": "solo", "seeds": [0]},
+    "coop-comm": {"mode": "coop", "seeds": [0]},
+}
+VERDICT = ("pair", "outcome", "reason", "outcome_strict", "reason_strict", "merge_status", "apply_a", "apply_b")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_images: list[str]) -> Iterator[None]:
+    """Slots of this test's own, and the images."""
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    yield
+    close_servers()
+
+
+def verdicts(tried: Place, setting: str) -> list[tuple[Any, ...]]:
+    return tried.table(setting).select(VERDICT).sort("pair").rows()
+
+
+def until_settled(tried: Place, setting: str) -> None:
+    """Run a cell as often as its scripted failures of infrastructure need."""
+    for _ in range(4):
+        assert tried.run(setting).error is None
+        if not tried.table(setting).filter(pl.col("outcome") == "infra_error").height:
+            return
+
+
+@pytest.mark.parametrize("subset", ["tiny", "lite"])
+def test_verdicts_on_docker_equal_those_of_processes(
+    subset: str, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    settings = ALL if subset == "tiny" else {"solo": ALL["solo"]}
+    said = {"subset": subset, "settings": settings}
+    docker = Place(tmp_path / "docker", demo_experiment(demo_dataset, **said))
+    process = Place(tmp_path / "process", demo_experiment(demo_dataset, execution="process", **said))
+    for setting in settings:
+        for tried in (docker, process):
+            until_settled(tried, setting)
+        assert verdicts(docker, setting) == verdicts(process, setting)
+        assert {row[1] for row in verdicts(docker, setting)} <= {"pass", "fail"}
+    assert docker.left(engine) == []
+
+
+@pytest.mark.parametrize("execution", ["docker", "process"])
+def test_gold_passes_but_for_pairs_that_conflict_on_purpose(
+    execution: str, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = Place(tmp_path / "project", demo_experiment(demo_dataset, execution=execution))
+    ran = tried.gold()
+    assert ran.error is None
+    assert ran.failed_checks == ()
+    said = ran.metadata["gold_baseline"]
+    assert {name: said[name] for name in ("sound", "fails", "flaky", "conflicting", "not_judged")} == {
+        "sound": 12,
+        "fails": 0,
+        "flaky": 0,
+        "conflicting": 2,
+        "not_judged": 0,
+    }
+    until_settled(tried, "solo")
+    published = tried.publish()
+    assert (published.error, published.failed_checks) == (None, ())
+    rows = tried.rows("SELECT mode, first, second, count(*) FROM gold_baseline GROUP BY ALL ORDER BY ALL")
+    assert rows == [("coop", "fail", "fail", 2), ("coop", "pass", "pass", 4), ("solo", "pass", "pass", 6)]
+    sensitivity = tried.rows("SELECT DISTINCT setting, gold_passes, gold_fails, gold_unknown FROM gold_sensitivity")
+    assert sensitivity == [("solo", 6, 0, 0)]
+    assert tried.left(engine) == []
+
+
+def test_a_container_that_is_killed_is_no_fail_and_the_next_run_completes_the_cell(
+    demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    limits = {**LIMITS, "eval_concurrency": 1, "eval_attempts": 3}
+    tried = Place(tmp_path / "project", demo_experiment(demo_dataset, limits=limits))
+    killed: list[str] = []
+
+    def kill() -> None:
+        end = time.monotonic() + 240
+        while not killed and time.monotonic() < end:
+            for one in tried.left(engine):
+                if engine.api.inspect_container(one.id)["State"]["Running"]:
+                    engine.api.kill(one.id)
+                    killed.append(one.described["pair"])
+                    return
+            time.sleep(0.02)
+
+    with in_background(kill):
+        assert tried.run().error is None
+    (pair,) = killed
+    assert tried.outcomes()[pair].startswith("infra_error eval container_")
+    assert tried.left(engine) == []
+    until_settled(tried, "solo")
+    assert set(tried.table("solo")["outcome"]) <= {"pass", "fail"}
+
+
+def evaluate_again(tried: Place, setting: str) -> None:
+    """The job second_verdict on a cell."""
+    repository = experiment_definitions(tried.bound).get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        repository.get_job(job_name(tried.name, "second_verdict")).execute_in_process(
+            instance=instance, partition_key=partition_key(Cell(tried.name, setting, 0))
+        )
+
+
+def test_an_experiment_with_images_gold_and_second_verdicts_is_the_same_on_another_machine(
+    demo_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = Place(tmp_path / "here", demo_experiment(demo_dataset, agent_config={"strikes": {"rate": 0.0}}))
+    assert tried.gold().error is None
+    assert tried.run().error is None
+    evaluate_again(tried, "solo")
+    assert tried.publish().error is None
+    units = "SELECT unit, content_sha256 FROM published WHERE unit NOT LIKE '%/analysis/%' ORDER BY unit"
+    here = tried.rows(units)
+    assert {unit.split("/")[1] for unit, _ in here} == {
+        "cells", "checks", "gold_baseline", "second_verdicts", "task_images"
+    }  # fmt: skip
+    there = make_place(tmp_path / "there")
+    printed = []
+    for root, command in (
+        (tried.project.root, ("export", tried.name, "-o", tmp_path / "bundle.tar.gz")),
+        (there.project.root, ("import-bundle", tmp_path / "bundle.tar.gz")),
+    ):
+        monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(root))
+        done = there.run(*command)
+        assert done.exit_code == 0, done.output
+        printed += [line for line in done.stdout.splitlines() if line.startswith("content hash")]
+    assert len(printed) == 2
+    assert printed[0] == printed[1]
+    assert query(there.project.database, units).rows() == here

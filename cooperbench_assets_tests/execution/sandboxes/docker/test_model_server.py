@@ -1,0 +1,227 @@
+"""Upstream's own agent on Docker, asking a scripted model on loopback, through the assets."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cooperbench_assets.execution.provenance import read_provenance
+from cooperbench_assets.execution.runner import preflight
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+from cooperbench_assets.execution.sandboxes.docker.ownership import PREFIX
+from cooperbench_assets.report.build import build_reports
+from cooperbench_assets_tests.execution.sandboxes.docker.model_server import (
+    COMPLETION_TOKENS,
+    PROMPT_TOKENS,
+    ModelServer,
+    Trouble,
+    serving,
+)
+from cooperbench_assets_tests.execution.sandboxes.docker.places import (
+    COOP,
+    LIMITS,
+    PRICES,
+    Place,
+    in_background,
+    model_experiment,
+)
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+CANARY = "sk-canary-5d1f7c0e93ab4826"
+PER_CALL = PROMPT_TOKENS * PRICES["input_cost_per_token"] + COMPLETION_TOKENS * PRICES["output_cost_per_token"]
+CONFLICTING = 2
+"""Pairs of tiny whose own patches do not merge."""
+
+
+@pytest.fixture(scope="module")
+def server(demo_dataset: Path, demo_images: list[str]) -> Iterator[ModelServer]:
+    with serving(demo_dataset) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def surroundings(server: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A key, slots of this test's own, and a server that works."""
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(preflight, "_answered", {})
+    server.reset()
+    yield
+    close_servers()
+
+
+def place(tmp_path: Path, server: ModelServer, dataset: Path, **changes: Any) -> Place:
+    return Place(tmp_path / "project", model_experiment(dataset, server.url, **changes))
+
+
+def everything(root: Path) -> Iterator[tuple[str, str]]:
+    """Every file below a folder as text, compressed tables unpacked."""
+    for file in sorted(root.rglob("*")):
+        if file.suffix == ".parquet":
+            yield str(file), json.dumps(pl.read_parquet(file).rows(), default=str)
+        elif file.is_file():
+            yield str(file), file.read_bytes().decode("latin-1")
+
+
+def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = place(tmp_path, server, demo_dataset)
+    ran = tried.run()
+    assert ran.error is None
+    assert set(tried.outcomes().values()) == {"pass"}
+    assert tried.publish().error is None
+
+    # Three calls of 1,000 and 100 tokens a pair, at the prices of the agent config.
+    costs = tried.rows("SELECT cost_usd, steps, outcome FROM pairs")
+    assert [row[1:] for row in costs] == [(3, "pass")] * 6
+    assert [row[0] for row in costs] == pytest.approx([3 * PER_CALL] * 6)
+    record = read_provenance(tried.bound.logs / f"{tried.name}-solo")
+    assert (record["endpoint_host"], record["model_answered"]) == ("127.0.0.1", "scripted-model-1")
+
+    # The endpoint that the experiment names was asked, with the key, first of all by the preflight.
+    assert {(asked.path, asked.key, asked.model) for asked in server.asked} == {
+        ("/v1/chat/completions", CANARY, "scripted")
+    }
+    assert len(server.asked) == 1 + 6 * 3
+    assert len(server.asked[0].messages) == 1
+
+    build_reports(tried.project.database, tried.project.report, [tried.name], {tried.name: tried.bound.logs})
+    dumped = tried.rows("SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'")
+    seen = [(name, str(tried.rows(f'SELECT * FROM "{name}"'))) for (name,) in dumped]
+    seen += everything(tmp_path)
+    assert any(name.endswith("report.html") for name, _ in seen)
+    assert any("dagster" in name and name.endswith(".db") for name, _ in seen)
+    assert [name for name, text in seen if CANARY in text] == []
+    assert tried.left(engine) == []
+
+
+def test_agents_containers_carry_labels_and_limits_and_are_gone_afterwards(
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = place(tmp_path, server, demo_dataset, preflight={"ask_model": False})
+    server.pause = 1.0
+    seen: list[Any] = []
+
+    def look() -> None:
+        assert server.slow.wait(120)
+        seen.extend(engine.api.inspect_container(one.id) for one in tried.left(engine))
+
+    with in_background(look):
+        assert tried.run(at_most=1).error is None
+    (container,) = seen
+    labels = container["Config"]["Labels"]
+    assert {name: labels[f"{PREFIX}.{name}"] for name in ("setting", "seed", "attempt", "purpose")} == {
+        "setting": "solo",
+        "seed": "0",
+        "attempt": "agent-1",
+        "purpose": "agent",
+    }
+    limits = container["HostConfig"]
+    assert (limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) == (2**30, 2 * 10**9, 500)
+    assert tried.left(engine) == []
+
+
+def test_two_agents_talk_and_their_patches_are_merged_and_tested(
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = place(tmp_path, server, demo_dataset, settings=COOP)
+    assert tried.run("coop-comm").error is None
+    pairs = tried.table("coop-comm")
+    counts = dict(pairs["outcome_strict"].value_counts().iter_rows())
+    assert counts == {"pass": 6 - CONFLICTING, "fail": CONFLICTING}
+    assert set(pairs.filter(pl.col("outcome_strict") == "fail")["reason_strict"]) == {"conflict"}
+    messages = tried.table("coop-comm", "messages")
+    assert messages.height == 12
+    assert pairs["cost_usd"].sum() == pytest.approx(6 * 2 * 4 * PER_CALL)
+    assert tried.left(engine) == []
+
+
+FAILING = {
+    "401": "auth",
+    "429": "rate_limit",
+    "503": "provider",
+    "cut": "provider",
+    "hang": "provider_timeout",
+}
+
+
+@pytest.mark.parametrize("trouble", FAILING)
+def test_a_failing_endpoint_is_infrastructure_of_its_family_and_nothing_is_left(
+    trouble: Trouble, server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    changes = {"preflight": {"ask_model": False}, "limits": {**LIMITS, "concurrency": 1}}
+    tried = place(tmp_path, server, demo_dataset, kwargs={"timeout": 2, "max_retries": 0}, **changes)
+    server.trouble = trouble
+    began = time.monotonic()
+    ran = tried.run(at_most=2)
+    assert ran.error is None
+    assert time.monotonic() - began < 120
+    # After a refused key no further pair is launched.
+    launched = 1 if trouble == "401" else 2
+    found = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
+    assert found == [f"infra_error agent {FAILING[trouble]}"] * launched
+    assert len(server.asked) == launched
+    assert tried.left(engine) == []
+
+    server.trouble = None
+    assert tried.run(at_most=2).error is None
+    assert sorted(tried.outcomes().values()) == ["missing"] * 4 + ["pass"] * 2
+
+
+def test_a_refused_key_is_found_before_any_pair_is_launched(
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = place(tmp_path, server, demo_dataset)
+    server.trouble = "401"
+    ran = tried.run()
+    assert ran.error is not None
+    assert "openai/scripted does not answer (auth)" in ran.error
+    assert CANARY not in ran.error
+    assert len(server.asked) == 1
+    assert not (tried.bound.logs / f"{tried.name}-solo" / "solo").exists()
+
+
+def test_an_agent_that_hangs_is_ended_at_its_deadline(
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    limits = {**LIMITS, "pair_timeout_minutes": 0.25}
+    changes = {"preflight": {"ask_model": False}, "limits": limits, "kwargs": {"timeout": 600}}
+    tried = place(tmp_path, server, demo_dataset, **changes)
+    server.trouble = "hang"
+    began = time.monotonic()
+    assert tried.run(at_most=1).error is None
+    assert time.monotonic() - began < 90
+    (found,) = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
+    assert found == "infra_error agent provider_timeout"
+    assert tried.left(engine) == []
+
+
+def test_an_agent_whose_container_is_killed_is_never_graded(
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+) -> None:
+    tried = place(tmp_path, server, demo_dataset, preflight={"ask_model": False})
+    server.pause = 1.0
+
+    def kill() -> None:
+        assert server.slow.wait(120)
+        for one in tried.left(engine):
+            engine.api.kill(one.id)
+
+    with in_background(kill):
+        assert tried.run(at_most=1).error is None
+    (found,) = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
+    assert found == "infra_error agent container_died"
+    assert tried.left(engine) == []
+
+    server.pause = 0.0
+    assert tried.run(at_most=1).error is None
+    assert sorted(tried.outcomes().values()) == ["missing"] * 5 + ["pass"]

@@ -1,0 +1,501 @@
+"""The parent's side: launching, hearing of ends, killing, and what happens when one of the two dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cooperbench_assets.execution.processes import is_alive, kill_recorded
+from cooperbench_assets.execution.runner.harness_client import Child, HarnessError, HarnessServer, base_environment
+from cooperbench_assets.execution.runner.slots import SlotPool
+from cooperbench_assets.execution.sandboxes import network
+from cooperbench_assets.execution.worker import wire
+from cooperbench_assets_tests.execution.toy import Toy, make_toy
+from cooperbench_assets_tests.execution.worker.test_server import ROOT, Runs, toy_environment
+
+PARENT = """
+import json, sys, time
+from dataclasses import replace
+from pathlib import Path
+from cooperbench_assets.execution.runner.harness_client import HarnessServer
+from cooperbench_assets.execution.worker.protocol import ChildRequest
+request = ChildRequest.from_json(sys.argv[1])
+server = HarnessServer(environment=json.loads(sys.argv[2]), log=Path(sys.argv[3]))
+server.start()
+child = server.launch(request)
+print(json.dumps([server._process.pid, child.pid, child.identity]), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def shared(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HarnessServer]:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with HarnessServer(environment=toy_environment(toy), log=log) as server:
+        yield server
+
+
+@pytest.fixture
+def runs(shared: HarnessServer, toy: Toy, tmp_path: Path) -> Iterator[Runs]:
+    runs = Runs(shared, toy, tmp_path)
+    yield runs
+    shared.kill(shared.children, grace_seconds=0)
+    shared.listen()
+
+
+@pytest.fixture
+def own(toy: Toy, tmp_path: Path) -> Iterator[Runs]:
+    """A server that a test may break."""
+    with HarnessServer(environment=toy_environment(toy), log=tmp_path / "server.log") as server:
+        yield Runs(server, toy, tmp_path)
+
+
+def eventually(question: Any, seconds: float = 8) -> bool:
+    end = time.monotonic() + seconds
+    while not question() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(question())
+
+
+def pids_left_by(runs_staging: str) -> list[int]:
+    path = Path(runs_staging, "pids.json")
+    assert eventually(lambda: path.exists() and path.read_text().endswith("]"))
+    pids: list[int] = json.loads(path.read_text())
+    return pids
+
+
+def server_pid(server: HarnessServer) -> int:
+    assert server._process is not None
+    return server._process.pid
+
+
+def test_starting_returns_at_once_and_ready_waits(toy: Toy, tmp_path: Path) -> None:
+    server = HarnessServer(environment=toy_environment(toy), log=tmp_path / "server.log")
+    server.start()
+    assert server.alive
+    assert server._info is None, "nothing has been waited for"
+    assert server.ready(60).version
+    pid = server_pid(server)
+    assert is_alive(pid)
+    server.close()
+    assert not is_alive(pid)
+    assert not server.alive
+
+
+def test_several_children_run_at_once_and_each_end_is_heard_once(runs: Runs) -> None:
+    children = [runs.server.launch(runs.request("sleep:0.4")) for _ in range(3)]
+    began = time.monotonic()
+    assert len({child.pid for child in children}) == 3
+    assert [child.poll() for child in children] == [None] * 3
+    heard: list[Child] = []
+    while len(heard) < 3:
+        heard += runs.server.wait(10)
+    assert time.monotonic() - began < 5
+    assert set(heard) == set(children)
+    assert [child.ended.exit_code for child in children if child.ended] == [0, 0, 0]
+    assert runs.server.wait(0.1) == []
+    assert runs.server.children == []
+
+
+def test_waiting_ends_with_its_time_and_with_the_first_end(runs: Runs) -> None:
+    child = runs.server.launch(runs.request("sleep:3"))
+    began = time.monotonic()
+    assert runs.server.wait(0.1) == []
+    assert time.monotonic() - began < 2
+    assert runs.server.wait() == [child]
+    assert 2 < time.monotonic() - began < 7
+
+
+def test_the_socket_can_be_waited_on_with_other_things(runs: Runs) -> None:
+    child = runs.server.launch(runs.request("sleep:0.2"))
+    assert select.select([runs.server], [], [], 10)[0] == [runs.server]
+    assert runs.server.listen() == [child]
+
+
+def test_two_children_with_one_key_are_refused(runs: Runs) -> None:
+    request = runs.request("sleep:5")
+    runs.server.launch(request)
+    with pytest.raises(ValueError, match="runs already"):
+        runs.server.launch(request)
+
+
+def test_a_child_that_heeds_sigterm_ends_by_it(runs: Runs) -> None:
+    child = runs.server.launch(runs.request("sleep:600"))
+    assert eventually(lambda: Path(child.request.staging, "child.log").exists())
+    began = time.monotonic()
+    child.kill(grace_seconds=30)
+    assert time.monotonic() - began < 5
+    assert child.ended is not None
+    assert (child.ended.signal, child.ended.error) == (signal.SIGTERM, None)
+    assert not is_alive(child.pid)
+    child.kill()
+
+
+def test_a_child_killed_as_soon_as_it_is_launched_ends_too(runs: Runs) -> None:
+    """Before it has a group of its own, and before it has taken its signals over from the server."""
+    for _ in range(20):
+        child = runs.server.launch(runs.request("sleep:600"))
+        child.kill(grace_seconds=30)
+        assert child.ended is not None
+        assert child.ended.signal == signal.SIGTERM
+    assert runs.server.alive
+
+
+def test_children_that_ignore_sigterm_are_killed_together_after_the_grace(runs: Runs) -> None:
+    children = [runs.server.launch(runs.request("stubborn")) for _ in range(3)]
+    time.sleep(0.5)
+    began = time.monotonic()
+    runs.server.kill(children, grace_seconds=0.5)
+    assert time.monotonic() - began < 3
+    assert [child.ended.signal for child in children if child.ended] == [signal.SIGKILL] * 3
+
+
+def test_an_evaluation_that_is_told_to_end_removes_its_sandbox(runs: Runs, toy: Toy) -> None:
+    request = runs.request()
+    runs.end(request)
+    (runs.pair_folder(request) / "solo.patch").write_text(toy.at_import(1, "while True: pass"))
+    from dataclasses import replace
+
+    for isolation in ("auto", "subprocess"):
+        child = runs.server.launch(replace(request, stage="eval", sandbox={"isolation": isolation}))
+        staging = Path(request.staging)
+        assert eventually(lambda: list(staging.glob("sandbox-*/workspace/repo/tests/*")))  # noqa: B023
+        child.kill(grace_seconds=30)
+        assert not list(staging.glob("sandbox-*"))
+        assert not (runs.pair_folder(request) / "eval.json").exists()
+
+
+@pytest.mark.parametrize("model", ["leave", "leave:hang"])
+def test_nothing_that_a_child_started_outlives_it(runs: Runs, model: str) -> None:
+    """Not what it left in its group, not what went into a session of its own, not what lost its own parent."""
+    child = runs.server.launch(runs.request(model))
+    left = pids_left_by(child.request.staging)
+    if model == "leave:hang":
+        assert all(is_alive(pid) for pid in left)
+        child.kill(grace_seconds=1)
+    while child.ended is None:
+        runs.server.wait(10)
+    assert [pid for pid in left if is_alive(pid)] == []
+
+
+def test_ending_one_child_leaves_the_kin_of_another_alone(runs: Runs) -> None:
+    staying = runs.server.launch(runs.request("leave:hang"))
+    kin = pids_left_by(staying.request.staging)
+    runs.end(runs.request("leave"))
+    assert all(is_alive(pid) for pid in kin)
+    staying.kill()
+    assert not any(is_alive(pid) for pid in kin)
+
+
+def test_a_child_holds_its_slot_until_it_has_ended(runs: Runs, tmp_path: Path) -> None:
+    pool = SlotPool("agents", 1, tmp_path / "state")
+    slot = pool.acquire()
+    assert slot is not None
+    child = runs.server.launch(runs.request("sleep:600"), slot.fd)
+    slot.close()
+    other = runs.server.launch(runs.request("sleep:600"))
+    assert pool.acquire() is None
+    child.kill()
+    again = pool.acquire()
+    assert again is not None
+    again.close()
+    other.kill()
+
+
+def test_close_ends_every_child(own: Runs) -> None:
+    children = [own.server.launch(own.request("leave:hang")) for _ in range(2)]
+    left = [pid for child in children for pid in pids_left_by(child.request.staging)]
+    pid = server_pid(own.server)
+    own.server.close()
+    assert not any(is_alive(one) for one in [pid, *left, *(child.pid for child in children)])
+    assert all(child.ended is not None and child.ended.signal == signal.SIGTERM for child in children)
+
+
+def test_a_server_that_was_closed_tells_its_next_user_nothing_of_the_last_one_s_children(own: Runs) -> None:
+    request = own.request("sleep:600")
+    own.server.launch(request)
+    own.server.close()
+    own.server.start()
+    again = own.server.launch(request)
+    assert own.server.wait(0) == []
+    assert again.ended is None
+
+
+def test_a_dead_server_is_noticed_its_children_are_ended_and_it_starts_anew(own: Runs) -> None:
+    child = own.server.launch(own.request("leave:hang"))
+    left = pids_left_by(child.request.staging)
+    os.kill(server_pid(own.server), signal.SIGKILL)
+    assert own.server.wait(10) == [child]
+    assert child.ended is not None
+    assert (child.ended.exit_code, child.ended.signal) == (None, signal.SIGKILL)
+    assert "the harness server is gone: signal 9 ended it" in str(child.ended.error)
+    assert eventually(lambda: not any(is_alive(pid) for pid in [child.pid, *left]))
+    with pytest.raises(HarnessError, match="signal 9 ended it"):
+        own.server.launch(own.request())
+    own.server.start()
+    assert own.end(own.request()).exit_code == 0
+
+
+def test_a_server_that_is_told_to_end_ends_its_children_first(own: Runs) -> None:
+    child = own.server.launch(own.request("sleep:600"))
+    os.kill(server_pid(own.server), signal.SIGTERM)
+    assert own.server.wait(10) == [child]
+    assert eventually(lambda: not is_alive(child.pid))
+
+
+def test_an_interrupt_from_the_terminal_is_the_parent_s_to_handle(own: Runs) -> None:
+    child = own.server.launch(own.request("sleep:0.5"))
+    assert os.getpgid(server_pid(own.server)) != os.getpgid(0)
+    os.kill(server_pid(own.server), signal.SIGINT)
+    assert own.server.wait(10) == [child]
+    assert child.ended is not None
+    assert child.ended.exit_code == 0
+
+
+@pytest.mark.parametrize("server_too", [False, True])
+def test_when_the_parent_is_killed_nothing_is_left(toy: Toy, tmp_path: Path, server_too: bool) -> None:
+    """The server ends with its parent and takes its children along; killed itself, the kernel ends them.
+
+    What had gone into sessions of its own is then known by the record of the child.
+    """
+    runs = Runs(HarnessServer(environment={}, log=tmp_path / "unused"), toy, tmp_path)
+    request = runs.request("leave:hang")
+    arguments = [request.to_json(), json.dumps(toy_environment(toy)), str(tmp_path / "server.log")]
+    with subprocess.Popen([sys.executable, "-c", PARENT, *arguments], stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        try:
+            assert parent.stdout is not None
+            server, child, identity = json.loads(parent.stdout.readline())
+            left = pids_left_by(request.staging)
+            assert all(is_alive(pid) for pid in [server, child, *left])
+            if server_too:
+                os.kill(server, signal.SIGKILL)
+        finally:
+            parent.kill()
+    assert eventually(lambda: not is_alive(server) and not is_alive(child))
+    if server_too:
+        living = [pid for pid in left if is_alive(pid)]
+        assert len(living) == 3
+        assert kill_recorded(child, identity, grace_seconds=1) == 3
+    assert eventually(lambda: not any(is_alive(pid) for pid in left))
+
+
+def test_a_harness_that_is_not_installed_is_one_clear_error(tmp_path: Path) -> None:
+    bare = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    server = HarnessServer(python=bare / "bin" / "python", environment={}, log=tmp_path / "server.log")
+    with pytest.raises(HarnessError, match=r"the harness is not installed in .*venv/bin/python: install the package"):
+        server.ready(60)
+    server.close()
+
+
+def test_an_interpreter_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    server = HarnessServer(python=tmp_path / "python", environment={}, log=tmp_path / "server.log")
+    with pytest.raises(HarnessError, match=r"cannot be started: No such file or directory; correct harness"):
+        server.start()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("toy_agents_of_nobody", "ModuleNotFoundError: No module named 'toy_agents_of_nobody'"),
+        ("broken_agents", "ZeroDivisionError: division by zero; correct the name"),
+        ("early_agents", "KeyError: 'MY_API_KEY'; read keys when an agent runs"),
+    ],
+)
+def test_an_external_agent_that_cannot_be_imported_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, said: str
+) -> None:
+    (tmp_path / "broken_agents.py").write_text("1 / 0\n")
+    (tmp_path / "early_agents.py").write_text("import os\nKEY = os.environ['MY_API_KEY']\n")
+    monkeypatch.setenv("MY_API_KEY", "sk-here-but-not-there")
+    environment = {"COOPERBENCH_EXTERNAL_AGENTS": module, "PYTHONPATH": str(tmp_path)}
+    with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
+        with pytest.raises(HarnessError) as caught:
+            server.ready(60)
+        assert said in str(caught.value)
+        with pytest.raises(HarnessError):
+            server.ready()
+
+
+def test_threads_that_an_agent_s_import_starts_are_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "busy_agents.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='busy', daemon=True).start()\n"
+    )
+    environment = {"COOPERBENCH_EXTERNAL_AGENTS": "busy_agents", "PYTHONPATH": str(tmp_path)}
+    with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
+        assert "started threads (busy)" in server.info.warnings[0]
+
+
+def test_an_import_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
+    with HarnessServer(environment={}, log=tmp_path / "server.log") as server:
+        with pytest.raises(HarnessError, match=r"took more than 0\.05 s"):
+            server.ready(0.05)
+        assert server.alive
+
+
+def test_a_server_that_was_not_started_says_so(tmp_path: Path) -> None:
+    server = HarnessServer(environment={}, log=tmp_path / "server.log")
+    with pytest.raises(HarnessError, match="start it first"):
+        server.fileno()
+    assert server.wait(0) == []
+    server.close()
+
+
+def test_no_key_of_the_parent_is_passed_on() -> None:
+    given_here = {"PATH": "/bin", "HOME": "/h", "OPENAI_API_KEY": "x", "AWS_SECRET_ACCESS_KEY": "y", "HTTPS_PROXY": "p"}
+    base = base_environment(given_here)
+    assert {name: base[name] for name in ("PATH", "HOME", "HTTPS_PROXY", "TZ")} == {
+        "PATH": "/bin",
+        "HOME": "/h",
+        "HTTPS_PROXY": "p",
+        "TZ": "UTC",
+    }
+    assert not {"OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"} & set(base)
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy's address, and the first line of each request that came to it; it answers none."""
+    heard: list[bytes] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            heard.append(self.rfile.readline())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_address[1]}", heard
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_starting_the_harness_asks_no_network_for_prices_and_knows_them_all_the_same(
+    toy: Toy, tmp_path: Path, proxy: tuple[str, list[bytes]]
+) -> None:
+    address, heard = proxy
+    environment = toy_environment(toy) | {"HTTPS_PROXY": address, "HTTP_PROXY": address}
+    with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
+        server.ready()
+    assert heard == []
+    assert "cost map" not in (tmp_path / "server.log").read_text()
+    prices = "import litellm; print(litellm.model_cost['gpt-4o']['input_cost_per_token'] > 0)"
+    told = subprocess.run(
+        [sys.executable, "-c", prices],
+        env=base_environment(os.environ) | {"HTTPS_PROXY": address},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (told.stdout, told.stderr, heard) == ("True\n", "", [])
+    # Without what is set for every harness, the list would be asked for.
+    subprocess.run(
+        [sys.executable, "-c", "import litellm"], env={"HTTPS_PROXY": address}, capture_output=True, check=True
+    )
+    assert any(b"raw.githubusercontent.com" in line for line in heard)
+
+
+def test_what_containers_are_told_of_the_network_reaches_the_child_that_makes_them() -> None:
+    """An index or a proxy that the server did not get could not be passed on by a sandbox."""
+    given_here = {name: f"value of {name}" for name in network.VARIABLES}
+    assert given_here.items() <= base_environment(given_here).items()
+    assert {"UV_INDEX_URL", "NPM_CONFIG_REGISTRY", "GOPROXY", "PIP_TRUSTED_HOST"} <= set(given_here)
+
+
+# The wire.
+
+
+messages = st.lists(
+    st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=40) | st.none(), max_size=4), max_size=6
+)
+
+
+@given(messages=messages, cuts=st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_messages_arrive_whole_however_they_are_cut(messages: list[dict[str, Any]], cuts: list[int]) -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for message in messages:
+            wire.send(ours, message)
+        ours.close()
+        stream = b""
+        while piece := theirs.recv(2**16):
+            stream += piece
+    inbox, got, at = wire.Inbox(), [], 0
+    for step in [*cuts, len(stream) + 1]:
+        got += list(inbox.feed(stream[at : at + step]))
+        at += step
+    assert got == messages
+
+
+@given(messages=messages)
+def test_messages_are_received_one_by_one_until_the_other_side_is_gone(messages: list[dict[str, Any]]) -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for message in messages:
+            wire.send(ours, message)
+        ours.close()
+        for message in messages:
+            assert wire.receive(theirs) == (message, [])
+        assert wire.receive(theirs) is None
+
+
+def test_descriptors_stay_with_their_message(tmp_path: Path) -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    paths = [tmp_path / "a", tmp_path / "b"]
+    with ours, theirs:
+        wire.send(ours, {"n": 0})
+        for n, path in enumerate(paths):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+            wire.send(ours, {"n": n + 1}, [descriptor])
+            os.close(descriptor)
+        assert wire.receive(theirs) == ({"n": 0}, [])
+        for n, path in enumerate(paths):
+            received = wire.receive(theirs)
+            assert received is not None
+            message, (descriptor,) = received
+            assert message == {"n": n + 1}
+            assert os.path.sameopenfile(descriptor, os.open(path, os.O_RDONLY))
+            assert not os.get_inheritable(descriptor)
+            os.close(descriptor)
+
+
+def test_a_message_cut_short_is_the_end_of_the_other_side() -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"\0\0\0\x10{")
+        ours.close()
+        assert wire.receive(theirs) is None
+
+
+def test_what_is_no_message_is_refused() -> None:
+    with pytest.raises(wire.WireError):
+        list(wire.Inbox().feed(b"HTTP/1.1 200 OK"))

@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cooperbench_assets.assets.experiment_assets import look, write_table
+from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
+from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
+from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
+from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.project import Project
+from cooperbench_assets.redaction import Redactor
+from cooperbench_assets.report.build import build_reports
+from cooperbench_assets.sharing.bundle import BundleError, LogRun, export_bundle
+from cooperbench_assets.sharing.bundle_import import import_bundle
+from cooperbench_assets.spec import load_experiments
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets.store.gold import GOLD_BASELINE
+from cooperbench_assets.store.images import TASK_IMAGES
+from cooperbench_assets.store.partition_tables import read_unit, write_unit
+from cooperbench_assets.store.publish import publish
+from cooperbench_assets.store.read import query, table
+from cooperbench_assets.store.schema import Column, Table
+from cooperbench_assets.store.units import Unit, cell_unit
+from cooperbench_assets.store.verdicts import SECOND_VERDICTS, verdicts_unit
+from cooperbench_assets_tests import experiments, trees
+from cooperbench_assets_tests.commands.place import make_place
+from cooperbench_assets_tests.commands.store import fail_a_check
+from cooperbench_assets_tests.disks import files_at_most
+from cooperbench_assets_tests.report.making import Page
+
+KEY = "sk-aB3dE6gH9jK2mN5pQ8sT1vW4"
+ALL = ("solo", 0), ("solo", 1), ("coop-comm", 0), ("coop-nocomm", 0)
+
+
+def machine(root: Path, cells: tuple[tuple[str, int], ...] = ALL, **changes: Any) -> BoundExperiment:
+    """A machine on which these cells of the experiment `made` were run, read and published."""
+    settings: dict[str, Any] = {}
+    for setting, seed in cells:
+        settings.setdefault(setting, {**experiments.SETTINGS[setting], "seeds": []})["seeds"].append(seed)
+    bound = experiments.bind(root, settings=settings, logs="data/logs")
+    for cell in bound.cells:
+        experiments.fill(bound, cell.cell.setting, cell.cell.seed)
+    for setting, seed in cells:
+        if changes:
+            experiments.tree(bound, setting, seed).result(bound.subset().pairs[0], **changes)
+    read(bound)
+    return bound
+
+
+def read(bound: BoundExperiment) -> None:
+    for cell in bound.cells:
+        write_unit(bound.project.tables, cell_unit(cell.cell), bound.view(cell).frames, declared=CELL_UNIT_TABLES)
+    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES, planned={"made": bound.planned})
+
+
+def blank(root: Path) -> Project:
+    (root / "data").mkdir(parents=True)
+    return Project(root)
+
+
+def cells_in(project: Project) -> list[tuple[str, int]]:
+    return sorted(table(project.database, "pairs").select("setting", "seed").unique().rows())
+
+
+def repacked(file: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """The bundle with its files changed."""
+    with tarfile.open(file) as archive:
+        files = {one.name: stream.read() for one in archive if (stream := archive.extractfile(one)) is not None}
+    change(files)
+    with tarfile.open(target, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return target
+
+
+def test_what_is_exported_here_is_the_same_rows_there(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a")
+    fail_a_check(bound.project, Cell("made", "solo", 0))
+    done = export_bundle(bound.project, "made", tmp_path / "made.tar.gz")
+    assert len(done.cells) == 4
+    there = blank(tmp_path / "b")
+    taken = import_bundle(there, done.file)
+    assert taken.added == done.cells
+    for name in ("pairs", "agents", "messages", "attempts", "provenance", "check_results", "patch_overlaps"):
+        assert table(there.database, name).equals(table(bound.project.database, name)), name
+
+
+def add_whole_tables(bound: BoundExperiment) -> None:
+    """What task_images, gold_baseline and the job second_verdict write, and the checks of the first two."""
+    name = bound.name
+    image = {"experiment": name, "repo": "a_task", "task_id": 1, "image": "a:1", "state": "ready", "pulled": True}
+    gold = {"experiment": name, "mode": "solo", "pair": "a_task/1/f1_f2", "first": "pass", "second": "pass"}
+    write_table(bound, TASK_IMAGES, TASK_IMAGES.frame([image]))
+    look(bound, TASK_IMAGES, TASK_IMAGES_CHECKS, ImagesView(name, TASK_IMAGES.frame([image])))
+    write_table(bound, GOLD_BASELINE, GOLD_BASELINE.frame([gold]))
+    look(bound, GOLD_BASELINE, GOLD_BASELINE_CHECKS, GoldView(name, GOLD_BASELINE.frame([gold])))
+    for cell in bound.cells:
+        key = {"experiment": name, "setting": cell.cell.setting, "seed": cell.cell.seed}
+        rows = [{**key, "pair": "a_task/1/f1_f2", "round": n, "first": "pass", "verdict": "fail"} for n in (2, 3)]
+        frames = {SECOND_VERDICTS.name: SECOND_VERDICTS.frame(rows)}
+        write_unit(bound.project.tables, verdicts_unit(cell.cell), frames, declared=(SECOND_VERDICTS,))
+
+
+def contents_in(project: Project) -> dict[str, str]:
+    """Content hash of every unit in the store, but for analyses, which are made anew."""
+    sql = "SELECT unit, content_sha256 FROM published WHERE unit NOT LIKE '%/analysis/%' ORDER BY unit"
+    return dict(query(project.database, sql).rows())
+
+
+def test_images_gold_and_second_verdicts_go_along_by_command_with_equal_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = make_place(tmp_path / "a"), make_place(tmp_path / "b")
+    bound = machine(mine.project.root)
+    add_whole_tables(bound)
+    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+    file = tmp_path / "made.tar.gz"
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(mine.project.root))
+    exported = mine.run("export", "made", "-o", file)
+    assert exported.exit_code == 0, exported.output
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(other.project.root))
+    imported = other.run("import-bundle", file)
+    assert imported.exit_code == 0, imported.output
+    there = contents_in(other.project)
+    assert there == contents_in(bound.project)
+    kinds = {name.split("/")[1] for name in there}
+    assert kinds == {"cells", "checks", "gold_baseline", "second_verdicts", "task_images"}
+    (content,) = [line for line in exported.stdout.splitlines() if line.startswith("content hash ")]
+    assert content in imported.stdout.splitlines()
+
+
+def test_cells_of_several_machines_merge_and_the_same_again_is_unchanged(tmp_path: Path) -> None:
+    one = machine(tmp_path / "a", (("solo", 0), ("coop-comm", 0)))
+    two = machine(tmp_path / "b", (("solo", 1),))
+    first = export_bundle(one.project, "made", tmp_path / "a.tar.gz").file
+    assert [cell.seed for cell in import_bundle(two.project, first).added] == [0, 0]
+    assert cells_in(two.project) == [("coop-comm", 0), ("solo", 0), ("solo", 1)]
+    again = import_bundle(two.project, first)
+    assert again.added == ()
+    assert len(again.unchanged) == 2
+    assert not again.published.replaced
+    both = export_bundle(two.project, "made", tmp_path / "b.tar.gz").file
+    back = import_bundle(one.project, both)
+    assert [(cell.setting, cell.seed) for cell in back.added] == [("solo", 1)]
+    assert len(back.unchanged) == 2
+
+
+def test_the_same_cell_with_other_content_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    one = machine(tmp_path / "a", (("solo", 0), ("solo", 1)))
+    two = machine(tmp_path / "b", (("solo", 1),), total_cost=9.0)
+    before = two.project.database.read_bytes()
+    file = export_bundle(one.project, "made", tmp_path / "a.tar.gz").file
+    with pytest.raises(BundleError, match=r"different content: made solo seed 1.*Nothing was imported"):
+        import_bundle(two.project, file)
+    assert two.project.database.read_bytes() == before
+    assert not cell_unit(Cell("made", "solo", 0)).folder(two.project.tables).exists()
+
+
+def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a")
+    first = export_bundle(bound.project, "made", tmp_path / "1.tar.gz").file
+    second = export_bundle(bound.project, "made", tmp_path / "2.tar.gz").file
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_raw_logs_and_tables_go_without_secrets_and_the_page_links_to_them(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", (("coop-comm", 0),))
+    built = experiments.tree(bound, "coop-comm")
+    pair = bound.subset().pairs[1]
+    built.conversation(pair, trees.message(text=f"use {KEY} please"))
+    built.result(pair, agents=[trees.agent(status="Error", error=f"401 bad key my-own-secret {KEY}"), trees.agent()])
+    (built.folder(pair) / "link").symlink_to("/etc/hostname")
+    read(bound)
+    build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
+    runs = [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]
+    done = export_bundle(
+        bound.project, "made", tmp_path / "x.tar.gz", runs=runs, redactor=Redactor({"MINE": "my-own-secret"})
+    )
+    assert done.contents.redacted["api_key"] > 1
+    assert done.contents.redacted["MINE"] > 0
+    assert len(done.left_out) == 1
+    assert "link: no regular file" in done.left_out[0]
+    packed = gzip.decompress(done.file.read_bytes())
+    assert KEY.encode() not in packed
+    assert b"my-own-secret" not in packed
+
+    with tarfile.open(done.file) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    page = tmp_path / "unpacked" / "report" / "made" / "report.html"
+    links = [href for href in Page(page.read_text()).having("href") if href.startswith("./")]
+    assert links
+    assert all((page.parent / href).resolve().is_dir() for href in links)
+
+    there = blank(tmp_path / "b")
+    import_bundle(there, done.file)
+    assert table(there.database, "messages")["message"].to_list() == ["use [redacted:api_key] please"]
+    assert import_bundle(bound.project, done.file).added == ()  # where it came from, it is the same cell
+
+
+def test_an_experiment_without_cells_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", (("solo", 0),))
+    with pytest.raises(BundleError, match="other has no cell"):
+        export_bundle(bound.project, "other", tmp_path / "x.tar.gz")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_disk_that_fills_leaves_the_bundle_that_was_there(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", ALL[:1])
+    target = tmp_path / "to" / "made.tar.gz"
+    export_bundle(bound.project, "made", target)
+    whole = target.read_bytes()
+    with files_at_most(1000), pytest.raises(BundleError, match=r"made\.tar\.gz: File too large; nothing was exported"):
+        export_bundle(bound.project, "made", target)
+    assert list(target.parent.iterdir()) == [target]
+    assert target.read_bytes() == whole
+
+
+def test_what_the_experiment_dropped_is_not_exported(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", (("solo", 0), ("solo", 1)))
+    kept = {"made": {Cell("made", "solo", 0)}}
+    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES, planned=kept)
+    assert export_bundle(bound.project, "made", tmp_path / "x.tar.gz").cells == (Cell("made", "solo", 0),)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    bound = machine(tmp_path / "a", (("solo", 0),))
+    return export_bundle(bound.project, "made", tmp_path / "x.tar.gz").file
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/out", "tables/../../out", "a\\..\\out", "./tables/x", "tables//x"])
+def test_a_path_that_leads_out_of_the_archive_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
+    def add(files: dict[str, bytes]) -> None:
+        files[name] = b"x"
+
+    there = blank(tmp_path / "b")
+    with pytest.raises(BundleError, match="no plain file within it"):
+        import_bundle(there, repacked(bundle, tmp_path / "y.tar.gz", add))
+    assert not there.tables.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_in_an_archive_is_refused(bundle: Path, tmp_path: Path) -> None:
+    evil = tmp_path / "y.tar.gz"
+    with tarfile.open(evil, "w:gz") as archive:
+        member = tarfile.TarInfo("tables/x")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    with pytest.raises(BundleError, match="no plain file within it"):
+        import_bundle(blank(tmp_path / "b"), evil)
+
+
+def _changed(bundle: Path, target: Path, **changes: Any) -> Path:
+    def change(files: dict[str, bytes]) -> None:
+        files["bundle.json"] = json.dumps(json.loads(files["bundle.json"]) | changes).encode()
+
+    return repacked(bundle, target, change)
+
+
+@pytest.mark.parametrize("name", ["format", "schema_version"])
+def test_a_bundle_of_another_version_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError, match=rf"{name} 99, this is \d+.*use the same version"):
+        import_bundle(blank(tmp_path / "b"), _changed(bundle, tmp_path / "y.tar.gz", **{name: 99}))
+
+
+@pytest.mark.parametrize(
+    "name", ["made/cells/../x/0", "../cells/solo/0", "other/cells/solo/0", "made/analysis/w", "made"]
+)
+def test_a_unit_of_another_name_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
+    with tarfile.open(bundle) as archive:
+        stream = archive.extractfile("bundle.json")
+        assert stream is not None
+        units = json.loads(stream.read())["units"]
+    there = blank(tmp_path / "b")
+    with pytest.raises(BundleError, match="names a unit"):
+        import_bundle(there, _changed(bundle, tmp_path / "y.tar.gz", units=[units[0] | {"name": name}]))
+    assert not there.tables.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ({"seed": 1}, "made/cells/solo/0"),
+        ({}, "made/cells/solo/1"),
+        ({}, "made/aaa/solo/0"),
+        ({}, "made/gold_baseline/x"),
+    ],
+)
+def test_a_unit_that_would_take_the_rows_of_another_is_refused(
+    bundle: Path, tmp_path: Path, key: dict[str, Any], name: str
+) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        contents = json.loads(files["bundle.json"])
+        unit = next(one for one in contents["units"] if one["name"] == "made/cells/solo/0")
+        unit["key"] |= key
+        unit["name"] = name
+        files["bundle.json"] = json.dumps(contents).encode()
+
+    there = blank(tmp_path / "b")
+    with pytest.raises(BundleError, match=r"has the key of another one|names a unit"):
+        import_bundle(there, repacked(bundle, tmp_path / "y.tar.gz", change))
+    assert not there.tables.exists()
+
+
+def test_tables_that_no_version_here_knows_are_left_out_by_name(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", (("solo", 0),))
+    strange = Table("strange", "Of a later version", (Column("experiment", pl.String, "Name"),), key=("experiment",))
+    unit = Unit.of("made", "strange", "all", key={"experiment": "made"})
+    write_unit(bound.project.tables, unit, {"strange": strange.frame([{"experiment": "made"}])}, declared=[strange])
+    done = export_bundle(bound.project, "made", tmp_path / "x.tar.gz")
+    assert done.left_out == ("made/strange/all: this version knows no such tables",)
+    assert import_bundle(blank(tmp_path / "b"), done.file).added == (Cell("made", "solo", 0),)
+
+
+def test_tables_of_an_earlier_layout_are_one_clear_error(tmp_path: Path) -> None:
+    bound = machine(tmp_path / "a", (("solo", 0),))
+    earlier = replace(GOLD_BASELINE, columns=GOLD_BASELINE.columns[:-1])
+    unit = Unit.of("made", GOLD_BASELINE.name, "all", key={"experiment": "made"})
+    frames = {GOLD_BASELINE.name: earlier.frame([{"experiment": "made"}])}
+    write_unit(bound.project.tables, unit, frames, declared=[earlier])
+    with pytest.raises(
+        BundleError, match=r"gold_baseline/all: .* lacks evidence: another version wrote it.*materialize"
+    ):
+        export_bundle(bound.project, "made", tmp_path / "x.tar.gz")
+
+
+def test_images_and_gold_that_are_here_already_stay_and_are_named(tmp_path: Path) -> None:
+    one, two = machine(tmp_path / "a", (("solo", 0),)), machine(tmp_path / "b", (("solo", 0),))
+    add_whole_tables(one)
+    add_whole_tables(two)
+    changed = TASK_IMAGES.frame([{"experiment": "made", "image": "another:1", "state": "ready"}])
+    write_table(two, TASK_IMAGES, changed)
+    taken = import_bundle(two.project, export_bundle(one.project, "made", tmp_path / "a.tar.gz").file)
+    assert taken.kept == ("made/task_images/all",)
+    assert table(two.project.database, "task_images")["image"].to_list() == ["another:1"]
+
+
+def test_a_damaged_table_is_refused(bundle: Path, tmp_path: Path) -> None:
+    def damage(files: dict[str, bytes]) -> None:
+        name = next(name for name in files if name.endswith("pairs.parquet"))
+        files[name] = files[name][:-1] + b"x"
+
+    with pytest.raises(BundleError, match="table pairs of made/cells/solo/0 is missing or damaged"):
+        import_bundle(blank(tmp_path / "b"), repacked(bundle, tmp_path / "y.tar.gz", damage))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"cut", mtime=0)], ids=["empty", "text", "gzip"])
+def test_a_file_that_is_no_bundle_says_so(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.tar.gz"
+    file.write_bytes(content)
+    with pytest.raises(BundleError, match=r"no bundle|no bundle\.json"):
+        import_bundle(blank(tmp_path / "b"), file)
+
+
+def test_a_cut_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cut.tar.gz"
+    file.write_bytes(bundle.read_bytes()[:-200])
+    with pytest.raises(BundleError, match=r"export it again|was cut"):
+        import_bundle(blank(tmp_path / "b"), file)
+
+
+def test_a_person_exports_and_imports_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = make_place(tmp_path)
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(place.project.root))
+    place.add_run("mine-solo")
+    runs = ("--run", "solo=mine-solo")
+    assert place.run("import-logs", place.logs, "--experiment", "mine", "--subset", place.subset, *runs).exit_code == 0
+    bound = BoundExperiment("mine", load_experiments(place.project.defs)["mine"], place.project)
+    for cell in bound.cells:
+        write_unit(place.project.tables, cell_unit(cell.cell), bound.view(cell).frames, declared=CELL_UNIT_TABLES)
+    file = tmp_path / "mine.tar.gz"
+    done = place.run("export", "mine", "--raw-logs", "-o", file)
+    assert done.exit_code == 0, done.output
+    assert "1 cell, no report, 7 raw files" in done.stdout
+
+    other = make_place(tmp_path / "other")
+    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(other.project.root))
+    done = other.run("import-bundle", file)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[:2] == ["mine: 1 cell added, 0 unchanged", "  solo seed 0"]
+    assert other.run("import-bundle", file).stdout.startswith("mine: 0 cells added, 1 unchanged")
+    assert other.run("export", "mine", "--raw-logs", "-o", file).exit_code == 2
+    (tmp_path / "bad.tar.gz").write_bytes(b"x")
+    assert other.run("import-bundle", tmp_path / "bad.tar.gz").exit_code == 3
+
+
+def test_what_was_imported_reads_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    there = blank(tmp_path / "b")
+    import_bundle(there, bundle)
+    unit = cell_unit(Cell("made", "solo", 0))
+    here = read_unit(Project(tmp_path / "a").tables, unit)
+    assert [name for name, frame in read_unit(there.tables, unit).items() if not frame.equals(here[name])] == []

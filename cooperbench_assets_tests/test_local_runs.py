@@ -1,0 +1,172 @@
+"""Cells side by side in one process, each a real Dagster run with real agents and tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import chdir
+from datetime import datetime
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psutil
+import pytest
+import yaml
+from dagster._core.instance.ref import InstanceRef
+
+from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.local_runs import Launcher
+from cooperbench_assets.project import Project
+from cooperbench_assets.spec import parse_experiment
+from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.projects import add_experiment, environment, make_project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {"solo": {"mode": "solo", "seeds": [0, 1]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
+NAME = "drill"
+CODE = "from cooperbench_assets.cli import main; main()"
+
+
+@pytest.fixture(autouse=True)
+def servers_closed() -> Iterator[None]:
+    yield
+    close_servers()
+
+
+def drill(**changes: Any) -> dict[str, Any]:
+    return demo_attributes(settings=SETTINGS, **changes)
+
+
+def launcher(project: Project) -> Launcher:
+    return Launcher(project, NAME, bound(project).spec)
+
+
+def bound(project: Project) -> BoundExperiment:
+    file = project.defs / NAME / "defs.yaml"
+    attributes = yaml.safe_load(file.read_text())["attributes"]
+    return BoundExperiment(NAME, parse_experiment(NAME, attributes, file), project)
+
+
+def tries(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_bytes()) for file in sorted(run_dir.rglob("attempt.json"))]
+
+
+def spans(records: list[dict[str, Any]]) -> list[tuple[datetime, datetime]]:
+    return [(datetime.fromisoformat(one["started_at"]), datetime.fromisoformat(one["ended_at"])) for one in records]
+
+
+def run_statuses(project: Project) -> list[str]:
+    with chdir(project.root), dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(project.root))) as instance:
+        runs = [run for run in instance.get_runs() if "dagster/partition" in run.tags]
+    return sorted(run.status.value for run in runs)
+
+
+def outcomes(project: Project) -> dict[str, dict[str, str]]:
+    experiment = bound(project)
+    return {
+        f"{cell.cell}": dict(experiment.view(cell).pairs.select("pair", "outcome").iter_rows())
+        for cell in experiment.cells
+    }
+
+
+def test_cells_side_by_side_give_what_cells_one_after_another_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    paced = drill(agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.02})
+    for at_once in (4, 1):
+        project = make_project(tmp_path / f"{at_once}", {NAME: paced})
+        with launcher(project) as runs:
+            assert runs.run_subset().error is None
+            ended = list(runs.run_cells(runs.bound.cells, at_once=at_once))
+        assert [one.ran.error for one in ended] == [None] * 3
+        assert {one.cell.cell for one in ended} == runs.bound.planned
+        assert run_statuses(project) == ["SUCCESS"] * 3
+    together, alone = (Project(tmp_path / number) for number in ("4", "1"))
+    assert outcomes(together) == outcomes(alone)
+    times = {cell.run_name: spans(tries(bound(together).run_dir(cell))) for cell in bound(together).cells}
+    pairs_of_cells = combinations(times.values(), 2)
+    assert any(a[0] < b[1] and b[0] < a[1] for left, right in pairs_of_cells for a in left for b in right)
+
+
+def test_a_struck_cell_is_run_again_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    strikes = {"rate": 0.4, "eval_rate": 0.0}
+    project = make_project(tmp_path / "project", {NAME: drill(strikes=strikes)})
+    with launcher(project) as runs:
+        runs.run_subset()
+        ended = list(runs.run_cells(runs.bound.cells, rounds=5))
+    last = {one.cell.cell: one for one in ended}
+    assert not any(one.again for one in last.values())
+    assert any(one.again for one in ended), "some cell was struck"
+    assert [one.ran.error for one in ended if one.ran.error] == []
+    assert {outcome for cell in outcomes(project).values() for outcome in cell.values()} <= {"pass", "fail"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    # Room for every pair of every cell, so that none waits for slots of another.
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "slots.toml").write_text("agents = 18\nevaluations = 2\n")
+    limits = {"concurrency": 18, "eval_concurrency": 2, "pair_timeout_minutes": 10, "test_timeout_seconds": 30}
+    slow = drill(agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 60}, limits=limits)
+    project = make_project(tmp_path / "project", {NAME: slow})
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, "materialize", NAME],
+        cwd=project.root,
+        env=environment(project),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 120
+    while running_cells(project) < 3:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, (output, errors)
+    assert "Traceback" not in errors
+    assert set(run_statuses(project)) <= {"CANCELED"}
+    assert below(project) == []
+    records = [record for cell in bound(project).cells for record in tries(bound(project).run_dir(cell))]
+    assert records
+    assert {record["outcome"] for record in records} == {"interrupted"}
+
+    shutil.rmtree(project.defs / NAME)
+    add_experiment(project, NAME, drill())
+    with launcher(project) as runs:
+        assert [one.ran.error for one in runs.run_cells(runs.bound.cells)] == [None] * 3
+    assert {outcome for cell in outcomes(project).values() for outcome in cell.values()} <= {"pass", "fail"}
+
+
+def running_cells(project: Project) -> int:
+    """Cells with an agent's try on record."""
+    return sum(any(bound(project).run_dir(cell).rglob("attempt.json")) for cell in bound(project).cells)
+
+
+def below(project: Project) -> list[str]:
+    """Processes that work below a project."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(project.root)):
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,138 @@
+"""Which room may import which, and what a module says of others: read from the sources, at any depth."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import cooperbench_assets
+
+PACKAGE = Path(cooperbench_assets.__file__).parent
+
+EXECUTION = (
+    "execution.errors execution.infra_errors execution.job execution.options execution.processes execution.cell_lock",
+    "execution.sandboxes",
+    "execution.sandboxes.process execution.sandboxes.docker",
+    "execution.worker execution.secret_values execution.consistency",
+    "execution.attempts",
+    "execution.provenance",
+    "execution.planning",
+    "execution.runner execution.gold",
+    "execution.api",
+)
+"""Rooms of execution from the ground up; those of one line import only each other and what stands before them."""
+
+DECLARED = {"cooperbench", "docker", "requests", "urllib3", "psutil"}
+"""What the worker may import beside the standard library: the harness, the Docker SDK with what it requires, and psutil
+where there is no ``/proc``."""
+
+
+def name_of(file: Path) -> str:
+    """A module's name below the package."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(file): file for file in PACKAGE.rglob("*.py") if "libraries" not in file.parts}
+
+
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run: not what stands below `if TYPE_CHECKING`."""
+    if isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test):
+        return
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        yield from running(child)
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """What a module imports when it runs: ours by their names below the package, others by their first word."""
+    found: set[str] = set()
+    package = PACKAGE.name
+    here = [package, *module.split(".")]
+    for node in running(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            above = here[: -node.level] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            for name in node.names:
+                below = f"{source}.{name.name}".removeprefix(f"{package}.")
+                found.add(f"{package}.{below}" if below in MODULES else source)
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    ours = {name.removeprefix(f"{package}.") for name in found if name.startswith(f"{package}.")}
+    return frozenset(ours | {name.partition(".")[0] for name in found if not name.startswith(package)})
+
+
+def everything(module: str) -> set[str]:
+    """What a module imports, and what that imports, and so on."""
+    seen: set[str] = set()
+    ahead = [module]
+    while ahead:
+        one = ahead.pop()
+        if one not in seen:
+            seen.add(one)
+            ahead += imports(one) if one in MODULES else ()
+    return seen
+
+
+def storey(module: str) -> int | None:
+    """Where a module of execution stands, from the ground up."""
+    found = [
+        (len(room), height)
+        for height, rooms in enumerate(EXECUTION)
+        for room in rooms.split()
+        if module == room or module.startswith(f"{room}.")
+    ]
+    return max(found)[1] if found else None
+
+
+def test_no_module_of_execution_imports_from_a_room_above_its_own() -> None:
+    wrong = []
+    for module in MODULES:
+        here = storey(module)
+        if here is None:
+            assert module == "execution" or not module.startswith("execution."), module
+            continue
+        wrong += [(module, other) for other in imports(module) if (storey(other) or 0) > here]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ["benchmark", "store", "analysis", "report", "execution"])
+def test_rooms_below_the_assets_import_neither_dagster_nor_what_stands_above_them(room: str) -> None:
+    above = {"assets", "checks", "automation", "commands", "experiment", "definitions", "cli", "local_runs"}
+    for module in MODULES:
+        if module.partition(".")[0] == room:
+            heads = {name.partition(".")[0] for name in imports(module)}
+            assert not heads & {"dagster", *above}, module
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if name.startswith("execution.worker.") or name == "execution.worker"]
+)
+def test_the_worker_needs_only_the_standard_library_the_harness_and_what_is_declared(module: str) -> None:
+    foreign = {name for name in everything(module) if name not in MODULES and "." not in name}
+    assert foreign - sys.stdlib_module_names <= DECLARED
+
+
+def resolved(reference: str, module: str) -> bool:
+    """Whether a name in a module's docstring is that of a module, from its own room or one around it."""
+    around = module.split(".")
+    return any(".".join([*around[:depth], reference]) in MODULES for depth in range(len(around), -1, -1))
+
+
+def test_what_a_docstring_says_belongs_in_another_module_names_one_that_is_there() -> None:
+    wrong = []
+    for module, file in MODULES.items():
+        said = ast.get_docstring(ast.parse(file.read_text())) or ""
+        elsewhere = said.partition("What does not:")[2].partition("\n\n")[0]
+        for remark in re.findall(r"\(([^()]*``[^()]*)\)", elsewhere):
+            names = re.findall(r"``([a-z_.]+)``", remark)
+            wrong += [(module, name) for name in names if not resolved(name, module)]
+    assert wrong == []
