@@ -12,7 +12,7 @@ import dagster as dg
 
 from cooperbench_assets.broken_experiment import broken_definitions
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.experiments import read_experiments
 from cooperbench_assets.project import Project
 
@@ -44,8 +44,8 @@ def project_definitions(project: Project) -> dg.Definitions:
             broken[name] = f"{project.relative(project.defs / name)}: {_innermost(error)}"
 
     for name, spec in found.usable.items():
-        bound = BoundExperiment(name, spec, project)
-        add(name, partial(experiment_definitions, bound))
+        experiment = ExperimentContext(name, spec, project)
+        add(name, partial(experiment_definitions, experiment))
     for folder in found.others:
         add(folder.name, partial(other_definitions, folder, project))
     for sentence in broken.values():

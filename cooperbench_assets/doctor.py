@@ -43,7 +43,7 @@ State = Literal["ok", "problem", "absent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Probe:
     """What one look found."""
 
     subject: str
@@ -66,13 +66,13 @@ class Need:
     prevents: str
     needed_by: tuple[str, ...]
 
-    def there(self, detail: str) -> Look:
+    def there(self, detail: str) -> Probe:
         """It is there."""
-        return Look(self.subject, "ok", detail, None, self.needed_by)
+        return Probe(self.subject, "ok", detail, None, self.needed_by)
 
-    def missing(self, detail: str) -> Look:
+    def missing(self, detail: str) -> Probe:
         """It is not there: a problem if an experiment needs it."""
-        return Look(self.subject, "problem" if self.needed_by else "absent", detail, self.prevents, self.needed_by)
+        return Probe(self.subject, "problem" if self.needed_by else "absent", detail, self.prevents, self.needed_by)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Examination:
         """Names of the experiments that need something."""
         return tuple(name for name, spec in self.experiments.items() if needs(spec))
 
-    def machine(self) -> Iterator[Look]:
+    def machine(self) -> Iterator[Probe]:
         """What the machine and the project offer to every experiment."""
         yield look_at_python()
         yield look_at_project(self.project)
@@ -103,7 +103,7 @@ class Examination:
             Need("Redis, embedded", "coop with messages, and team, where redis_url names none", talking)
         )
 
-    def each_experiment(self) -> Iterator[Look]:
+    def each_experiment(self) -> Iterator[Probe]:
         """What each experiment needs for itself."""
         for name, spec in self.experiments.items():
             yield self._subset(name, spec)
@@ -119,28 +119,28 @@ class Examination:
                 yield look_at_remote(Need(f"{name}: {spec.execution}", "running it", (name,)), self.environment)
             yield from self._secrets(name, spec)
 
-    def _subset(self, name: str, spec: ExperimentSpec) -> Look:
+    def _subset(self, name: str, spec: ExperimentSpec) -> Probe:
         from cooperbench_assets.demo import DEMO_AGENT
-        from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+        from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
         need = Need(f"{name}: subset and dataset", "everything of this experiment", (name,))
-        bound = BoundExperiment(name, spec, self.project)
+        experiment = ExperimentContext(name, spec, self.project)
         try:
-            subset = bound.subset_at_hand()
+            subset = experiment.subset_at_hand()
         except MissingInputError as error:
             told = str(error).removeprefix(f"{name}: ")
             if spec.agent == DEMO_AGENT:
-                return Look(need.subject, "absent", told, None, (name,))
+                return Probe(need.subject, "absent", told, None, (name,))
             return need.missing(told)
         detail = f"{subset.name}: {len(subset.pairs)} pairs in {len(subset.tasks)} tasks"
-        absent = [task.folder for task in subset.tasks if not (bound.dataset / task.folder).is_dir()]
+        absent = [task.folder for task in subset.tasks if not (experiment.dataset / task.folder).is_dir()]
         if absent and spec.execution != "none":
-            lacking = f"{detail}; {len(absent)} of them not in {self.project.relative(bound.dataset)}"
+            lacking = f"{detail}; {len(absent)} of them not in {self.project.relative(experiment.dataset)}"
             need = Need(need.subject, "running agents and tests of this experiment", (name,))
             return need.missing(f"{lacking} ({', '.join(absent[:3])}, …); get it with `cooperbench prepare`")
         return need.there(detail)
 
-    def _logs(self, name: str, spec: ExperimentSpec) -> Look:
+    def _logs(self, name: str, spec: ExperimentSpec) -> Probe:
         need = Need(f"{name}: logs", "reading its cells", (name,))
         logs = self.project.resolve(spec.logs)
         runs = [cell.run_name for cell in spec.cells(name)]
@@ -149,7 +149,7 @@ class Examination:
             return need.there(f"{len(runs)} runs in {self.project.relative(logs)}")
         return need.missing(f"not in {self.project.relative(logs)}: {', '.join(absent)}; correct logs: or run_name:")
 
-    def _secrets(self, name: str, spec: ExperimentSpec) -> Iterator[Look]:
+    def _secrets(self, name: str, spec: ExperimentSpec) -> Iterator[Probe]:
         for variable in spec.secrets:
             need = Need(f"{name}: {variable}", "agents that call the model", (name,))
             if self.environment.get(variable):
@@ -158,7 +158,7 @@ class Examination:
                 yield need.missing("not set; export it, or put it into .env in the project's root")
 
 
-def examine(project: Project, experiments: Mapping[str, ExperimentSpec], environment: Mapping[str, str]) -> list[Look]:
+def examine(project: Project, experiments: Mapping[str, ExperimentSpec], environment: Mapping[str, str]) -> list[Probe]:
     """Every look, the machine first."""
     examination = Examination(project, experiments, environment)
     return [*examination.machine(), *examination.each_experiment()]
@@ -177,16 +177,16 @@ def _in_processes(spec: ExperimentSpec) -> bool:
     return spec.execution == "process"
 
 
-def look_at_python() -> Look:
+def look_at_python() -> Probe:
     """The interpreter that runs this."""
     running = sys.version_info[:2]
     detail = f"{platform.python_version()} at {sys.executable}"
     if OLDEST_PYTHON <= running <= NEWEST_PYTHON:
-        return Look("Python", "ok", detail)
-    return Look("Python", "problem", f"{detail}; 3.11, 3.12 and 3.13 are supported", "everything")
+        return Probe("Python", "ok", detail)
+    return Probe("Python", "problem", f"{detail}; 3.11, 3.12 and 3.13 are supported", "everything")
 
 
-def look_at_project(project: Project) -> Look:
+def look_at_project(project: Project) -> Probe:
     """Whether run-time files can be written, and how much room there is."""
     folder = project.data if project.data.is_dir() else project.root
     try:
@@ -194,34 +194,34 @@ def look_at_project(project: Project) -> Look:
             pass
     except OSError as error:
         detail = f"{folder} cannot be written: {error.strerror}"
-        return Look("project", "problem", detail, "everything but status and query")
-    return Look("project", "ok", f"{project.root}, {_gigabytes(shutil.disk_usage(folder).free)} free")
+        return Probe("project", "problem", detail, "everything but status and query")
+    return Probe("project", "ok", f"{project.root}, {_gigabytes(shutil.disk_usage(folder).free)} free")
 
 
-def look_at_store(database: Path) -> Look:
+def look_at_store(database: Path) -> Probe:
     """Whether the results store is there, and of this version."""
     from cooperbench_assets.store.errors import StoreError
 
     if not database.exists():
-        return Look("results store", "absent", "not made yet: materialise an experiment", "query")
+        return Probe("results store", "absent", "not made yet: materialise an experiment", "query")
     try:
         from cooperbench_assets.store.read import connect
 
         with connect(database) as connection:
             row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
     except StoreError as error:
-        return Look("results store", "problem", str(error), "status and query")
+        return Probe("results store", "problem", str(error), "status and query")
     size = f"{database.stat().st_size / 1e6:.1f} MB"
-    return Look("results store", "ok", f"{database.name}, layout {row[0] if row else 0}, {size}")
+    return Probe("results store", "ok", f"{database.name}, layout {row[0] if row else 0}, {size}")
 
 
-def look_at_git(need: Need) -> Look:
+def look_at_git(need: Need) -> Probe:
     """The git command."""
     said = _run("git", "--version")
     return need.missing("not on the PATH") if said is None else need.there(said.removeprefix("git version "))
 
 
-def look_at_bubblewrap() -> Look:
+def look_at_bubblewrap() -> Probe:
     """Whether bubblewrap can make a sandbox here: inside many containers it is there and cannot."""
     without = "isolation of execution: process, which then runs tests as plain subprocesses"
     need = Need("bubblewrap", without, ())
@@ -233,7 +233,7 @@ def look_at_bubblewrap() -> Look:
     return need.there(f"{(_run('bwrap', '--version') or '').removeprefix('bubblewrap ')}, a sandbox can be made")
 
 
-def look_at_harness(need: Need) -> Look:
+def look_at_harness(need: Need) -> Probe:
     """The harness in our own environment; found by its metadata, because importing it takes seconds."""
     try:
         version = importlib.metadata.version("cooperbench")
@@ -242,7 +242,7 @@ def look_at_harness(need: Need) -> Look:
     return need.there(f"cooperbench {version}")
 
 
-def look_at_other_harness(need: Need, python: Path) -> Look:
+def look_at_other_harness(need: Need, python: Path) -> Probe:
     """The harness in another virtual environment."""
     if not python.is_file():
         return need.missing(f"no interpreter at {python}; correct harness.python")
@@ -254,7 +254,7 @@ def look_at_other_harness(need: Need, python: Path) -> Look:
     return need.there(f"cooperbench {version} on Python {running} at {python}")
 
 
-def look_at_docker(need: Need) -> Iterator[Look]:
+def look_at_docker(need: Need) -> Iterator[Probe]:
     """The engine that the environment names, and the disk that its images lie on."""
     info = _ask_engine()
     if isinstance(info, str):
@@ -292,14 +292,14 @@ def _ask_engine() -> dict[str, Any] | str:
         return f"{address}: {_last_cause(error)}"
 
 
-def look_at_embedded_redis(need: Need) -> Look:
+def look_at_embedded_redis(need: Need) -> Probe:
     """The Redis that runs inside our own process."""
     if importlib.util.find_spec("fakeredis") is None:
         return need.missing("fakeredis is not installed; install the extra `harness`, or give redis_url:")
     return need.there(f"fakeredis {importlib.metadata.version('fakeredis')}")
 
 
-def look_at_redis(need: Need, url: str) -> Look:
+def look_at_redis(need: Need, url: str) -> Probe:
     """A Redis server at a URL; a password in it is not repeated."""
     if importlib.util.find_spec("redis") is None:
         return need.missing("the redis package is not installed; install the extra `harness`")
@@ -319,7 +319,7 @@ def look_at_redis(need: Need, url: str) -> Look:
     return need.there(f"{place} answers")
 
 
-def look_at_remote(need: Need, environment: Mapping[str, str]) -> Look:
+def look_at_remote(need: Need, environment: Mapping[str, str]) -> Probe:
     """Whether there are credentials for a remote sandbox; they are not tried."""
     if need.subject.endswith("modal"):
         if environment.get("MODAL_TOKEN_ID") or Path("~/.modal.toml").expanduser().is_file():

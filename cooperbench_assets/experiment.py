@@ -20,7 +20,7 @@ from cooperbench_assets.assets.results_store import build_results_store
 from cooperbench_assets.assets.subset import build_subset_asset
 from cooperbench_assets.assets.task_images import build_task_images
 from cooperbench_assets.automation.definitions import automation_definitions
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import ExperimentError, ExperimentSpec
 
@@ -53,34 +53,34 @@ class Experiment(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of the experiment whose folder this is: <root>/cooperbench_assets/defs/<name>."""
         project = Project(context.path.parents[2])
-        return experiment_definitions(BoundExperiment(context.path.name, self.spec, project))
+        return experiment_definitions(ExperimentContext(context.path.name, self.spec, project))
 
 
-def experiment_definitions(bound: BoundExperiment) -> dg.Definitions:
+def experiment_definitions(experiment: ExperimentContext) -> dg.Definitions:
     """Assets, checks, sensors, schedules and jobs of one experiment."""
     with warnings.catch_warnings():
         # Partitioned checks and components are new in Dagster 1.13; their behaviour is tested here.
         warnings.simplefilter("ignore", category=dg.PreviewWarning)
         warnings.simplefilter("ignore", category=dg.BetaWarning)
-        partitions = partitions_of(bound.spec)
+        partitions = partitions_of(experiment.spec)
         assets = dg.Definitions(
             assets=[
-                build_subset_asset(bound),
-                *_machine_assets(bound),
-                *build_cell_assets(bound, partitions),
-                build_results_store(bound),
-                build_analysis_assets(bound),
-                build_report_asset(bound),
+                build_subset_asset(experiment),
+                *_machine_assets(experiment),
+                *build_cell_assets(experiment, partitions),
+                build_results_store(experiment),
+                build_analysis_assets(experiment),
+                build_report_asset(experiment),
             ]
         )
-        return dg.Definitions.merge(assets, automation_definitions(bound, partitions))
+        return dg.Definitions.merge(assets, automation_definitions(experiment, partitions))
 
 
-def _machine_assets(bound: BoundExperiment) -> list[dg.AssetsDefinition]:
+def _machine_assets(experiment: ExperimentContext) -> list[dg.AssetsDefinition]:
     """What says whether this machine and the benchmark are fit for the experiment, before agents are bought."""
     assets = []
-    if bound.spec.execution == "docker":
-        assets.append(build_task_images(bound))
-    if bound.spec.execution in ("docker", "process"):
-        assets.append(build_gold_baseline(bound))
+    if experiment.spec.execution == "docker":
+        assets.append(build_task_images(experiment))
+    if experiment.spec.execution in ("docker", "process"):
+        assets.append(build_gold_baseline(experiment))
     return assets

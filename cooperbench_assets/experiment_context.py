@@ -41,7 +41,7 @@ class MissingInputError(RuntimeError):
 
 
 @dataclass(slots=True)
-class CellSaid:
+class CellReport:
     """What the assets of one cell said of it when it was read."""
 
     spec: CellSpec
@@ -56,7 +56,7 @@ class CellSaid:
 
 
 @dataclass(frozen=True)
-class BoundExperiment:
+class ExperimentContext:
     """One experiment in one project."""
 
     name: str
@@ -66,7 +66,7 @@ class BoundExperiment:
     """Called with the progress of a stage of a cell that runs in this process. An `Exception` that it raises is logged,
     anything else ends the stage."""
 
-    on_read: Callable[[CellSaid], None] | None = None
+    on_read: Callable[[CellReport], None] | None = None
     """Called with each cell that is read in this process; what it raises ends the reading."""
 
     @property

@@ -17,7 +17,7 @@ VARIABLE: Final = "COOPERBENCH_ASSETS_STOP_AT"
 _passages: dict[str, int] = {}
 
 
-def reach(name: str) -> None:
+def hit(name: str) -> None:
     """Kill this process with SIGKILL if `COOPERBENCH_ASSETS_STOP_AT` names this stop."""
     wanted = os.environ.get(VARIABLE)
     if wanted is None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def replacing(path: Path, *, durable: bool = True, keep: bool = False) -> Iterat
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        reach("file:filled")
+        hit("file:filled")
         if keep:
             # A link, unlike a rename, never replaces.
             with suppress(FileExistsError):

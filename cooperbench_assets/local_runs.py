@@ -23,21 +23,21 @@ from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key, partitions_of
-from cooperbench_assets.automation.dagster_runs import PARTITION_TAG, RANGE_TAGS, READ_AGAIN, job_name, said_by
+from cooperbench_assets.automation.dagster_runs import PARTITION_TAG, RANGE_TAGS, READ_AGAIN, error_text, job_name
 from cooperbench_assets.automation.dead_runs import report_dead_runs
-from cooperbench_assets.automation.observation import look
+from cooperbench_assets.automation.observation import observe
 from cooperbench_assets.automation.policy import wait_for_round
 from cooperbench_assets.checks.reporting import sample_lines
 from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.experiment_context import BoundExperiment, CellSaid
+from cooperbench_assets.experiment_context import CellReport, ExperimentContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from cooperbench_assets.automation.observation import Look
+    from cooperbench_assets.automation.observation import Observation
     from cooperbench_assets.execution.runner.progress import Progress
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
@@ -146,16 +146,16 @@ class Launcher:
         self._listener: Callable[[Cell, Progress], None] | None = None
         self._cancelled = threading.Event()
         self._run_ids: set[str] = set()
-        self._heard: Callable[[CellSaid], None] | None = None
-        self.bound = BoundExperiment(name, spec, project, listener=self._tell, on_read=self._hear)
+        self._heard: Callable[[CellReport], None] | None = None
+        self.experiment = ExperimentContext(name, spec, project, listener=self._tell, on_read=self._hear)
         self._stack = contextlib.ExitStack()
         self._instance: dg.DagsterInstance | None = None
-        self._definitions = experiment_definitions(self.bound)
+        self._definitions = experiment_definitions(self.experiment)
         self._everything = self._definitions.resolve_implicit_global_asset_job_def()
 
     def __enter__(self) -> Self:
-        os.environ.setdefault("DAGSTER_HOME", str(self.bound.project.root))
-        self._instance = self._stack.enter_context(open_instance(self.bound.project))
+        os.environ.setdefault("DAGSTER_HOME", str(self.experiment.project.root))
+        self._instance = self._stack.enter_context(open_instance(self.experiment.project))
         # Dagster would configure logging anew for each run, and in doing so wait for the handlers of the others while
         # these wait for logging's lock: runs side by side would stand still for ever.
         handlers = self._instance.get_yaml_python_handlers()
@@ -164,7 +164,7 @@ class Launcher:
         self._instance.create_run_for_job = lambda job_def, **given: create(  # type: ignore[method-assign]
             job_def, **given, remote_job_origin=CODE.get_job_origin(job_def.name)
         )
-        report_dead_runs(self._instance, self.bound, datetime.now(UTC).replace(tzinfo=None))
+        report_dead_runs(self._instance, self.experiment, datetime.now(UTC).replace(tzinfo=None))
         return self
 
     def __exit__(
@@ -182,7 +182,7 @@ class Launcher:
         if self._listener is not None:
             self._listener(cell, progress)
 
-    def _hear(self, said: CellSaid) -> None:
+    def _hear(self, said: CellReport) -> None:
         if self._cancelled.is_set():
             raise Cancelled
         if self._heard is not None:
@@ -190,7 +190,7 @@ class Launcher:
 
     def run_subset(self) -> Ran:
         """Materialise subset_pairs, and task_images where the experiment runs on Docker: cells wait for both."""
-        images = ["task_images"] if self.bound.spec.execution == "docker" else []
+        images = ["task_images"] if self.experiment.spec.execution == "docker" else []
         return self._run(["subset_pairs", *images])
 
     def run_gold(self) -> Ran:
@@ -208,7 +208,9 @@ class Launcher:
             cell: The cell.
             config: Run config of its launch, for those assets that take one.
         """
-        ops = {op_name(self.bound.name, asset): {"config": dict(config)} for asset in CELL_ASSETS} if config else {}
+        ops = (
+            {op_name(self.experiment.name, asset): {"config": dict(config)} for asset in CELL_ASSETS} if config else {}
+        )
         return self._run(CELL_ASSETS, cell, ops)
 
     def run_cells(
@@ -251,24 +253,24 @@ class Launcher:
                 self._end(threads)
                 raise
 
-    def look_at(self, cells: Sequence[CellSpec]) -> list[Look]:
+    def look_at(self, cells: Sequence[CellSpec]) -> list[Observation]:
         """Cells as they stand: what a retry can help, and what keeps the rest from one.
 
         Raises:
             MissingInputError: if there is no subset.
         """
         assert self._instance is not None
-        return list(look(self.bound, self._instance, datetime.now(UTC).replace(tzinfo=None), cells=cells))
+        return list(observe(self.experiment, self._instance, datetime.now(UTC).replace(tzinfo=None), cells=cells))
 
     def _pause_before_retry(self, cell: CellSpec) -> float | None:
         """Seconds after which a further round can help; None where none can, or where it would burn tries."""
-        if self.bound.spec.execution == "none":
+        if self.experiment.spec.execution == "none":
             return None
         (seen,) = self.look_at([cell])
         wait = wait_for_round(seen.state)
         if seen.stops:
             return None
-        if self.bound.spec.agent == DEMO_AGENT:
+        if self.experiment.spec.agent == DEMO_AGENT:
             # Its limits are scripted: nobody lifts them, and they strike no try that comes at once.
             return 0.0 if seen.state.agents or seen.state.evaluations else None
         return None if wait is None else wait.total_seconds()
@@ -294,7 +296,7 @@ class Launcher:
         Raises:
             KeyboardInterrupt: after SIGINT or SIGTERM, when the run has ended as cancelled.
         """
-        return self._in_thread(lambda: list(self._read_all(stretches(self.bound, cells), tell)))
+        return self._in_thread(lambda: list(self._read_all(stretches(self.experiment, cells), tell)))
 
     def _read_all(self, all_keys: Sequence[Sequence[str]], tell: Callable[[CellRan], None]) -> Iterator[Ran]:
         first = ["subset_pairs"]  # In the first run alone: a run of its own for it costs as much as six cells.
@@ -310,7 +312,7 @@ class Launcher:
     def read_again(self, tell: Callable[[CellRan], None]) -> Ran:
         """Read every cell of an experiment that runs pairs, and run none; `tell` is called as by `read_cells`."""
         with self._hearing(tell):
-            return self._in_thread(lambda: self._run((), job=job_name(self.bound.name, READ_AGAIN)))
+            return self._in_thread(lambda: self._run((), job=job_name(self.experiment.name, READ_AGAIN)))
 
     def _in_thread(self, work: Callable[[], T]) -> T:
         """Work in a thread of its own: of the main thread's interrupt, Dagster would make a run that failed."""
@@ -327,7 +329,7 @@ class Launcher:
     def _hearing(self, tell: Callable[[CellRan], None]) -> Iterator[None]:
         """Have `tell` called with each cell that is read meanwhile."""
 
-        def hear(said: CellSaid) -> None:
+        def hear(said: CellReport) -> None:
             failed = tuple(
                 (name, _text(finding.description, sample_lines(finding), finding.remedy))
                 for name, finding in said.failed_checks
@@ -375,7 +377,7 @@ class Launcher:
                 run_config={"ops": dict(ops or {}), "loggers": QUIET},
                 instance=self._instance,
                 partition_key=None if cell is None else partition_key(cell),
-                asset_selection=[asset_key(self.bound.name, asset) for asset in assets] or None,
+                asset_selection=[asset_key(self.experiment.name, asset) for asset in assets] or None,
                 raise_on_error=False,
                 run_id=run_id,
                 tags={"cooperbench-assets/launched-by": "command line", HOST_TAG: namespace(), **(tags or {})},
@@ -391,14 +393,14 @@ class Launcher:
 
 def _of_further_round(config: Mapping[str, Any] | None) -> dict[str, Any]:
     """Run config of a launch that nobody asked for by itself; counters are reset once."""
-    kept = {name: value for name, value in (config or {}).items() if name != "new_campaign"}
+    kept = {name: value for name, value in (config or {}).items() if name != "reset_retries"}
     return {**kept, "automatic": True}
 
 
-def stretches(bound: BoundExperiment, cells: Sequence[CellSpec]) -> list[list[str]]:
+def stretches(experiment: ExperimentContext, cells: Sequence[CellSpec]) -> list[list[str]]:
     """The partitions of some cells, those that lie side by side together: what one run can be about."""
     chosen = {partition_key(cell.cell) for cell in cells}
-    together = groupby(partitions_of(bound.spec).get_partition_keys(), key=chosen.__contains__)
+    together = groupby(partitions_of(experiment.spec).get_partition_keys(), key=chosen.__contains__)
     return [list(keys) for wanted, keys in together if wanted]
 
 
@@ -470,4 +472,4 @@ def _errors(result: dg.ExecuteInProcessResult) -> Iterator[str]:
     for event in result.all_events:
         if not event.is_step_failure:
             continue
-        yield said_by(event.step_failure_data.error) or "unknown error"
+        yield error_text(event.step_failure_data.error) or "unknown error"

@@ -72,10 +72,10 @@ class Limits(_Strict):
     """Pairs of one cell that are evaluated at once; bounded alike."""
 
     agent_attempts: int = Field(default=3, ge=1)
-    """Tries of a pair's agents per campaign, counting only those that infrastructure ended."""
+    """Tries of a pair's agents per retry generation, counting only those that infrastructure ended."""
 
     eval_attempts: int = Field(default=2, ge=1)
-    """Tries of an evaluation of one patch per campaign, counted alike."""
+    """Tries of an evaluation of one patch per retry generation, counted alike."""
 
     pair_timeout_minutes: float = Field(default=90, gt=0)
     """Deadline of a pair's agents, wall time."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import COMPONENT, parse_experiment
 from cooperbench_assets_tests import trees
@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def bind(root: Path, count: int = 4, **changes: Any) -> BoundExperiment:
+def bind(root: Path, count: int = 4, **changes: Any) -> ExperimentContext:
     """A read-only experiment `made`, with its defs.yaml, over `count` pairs: 2 solo seeds, 2 coop settings, no log."""
     trees.write_subset(root / "data" / "dataset" / "subsets" / "some.json", trees.pairs(count))
     attributes = {"subset": "some", "settings": SETTINGS, "run_name": "{setting}{seed_suffix}", **changes}
@@ -33,30 +33,30 @@ def bind(root: Path, count: int = 4, **changes: Any) -> BoundExperiment:
     file = project.defs / "made" / "defs.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump({"type": COMPONENT, "attributes": attributes}))
-    return BoundExperiment("made", parse_experiment("made", attributes, file), project)
+    return ExperimentContext("made", parse_experiment("made", attributes, file), project)
 
 
-def cell_spec(bound: BoundExperiment, setting: str, seed: int = 0) -> CellSpec:
+def cell_spec(experiment: ExperimentContext, setting: str, seed: int = 0) -> CellSpec:
     """One cell of the experiment, planned or not."""
-    return bound.spec.cell(bound.name, setting, seed)
+    return experiment.spec.cell(experiment.name, setting, seed)
 
 
-def tree(bound: BoundExperiment, setting: str, seed: int = 0) -> trees.Tree:
+def tree(experiment: ExperimentContext, setting: str, seed: int = 0) -> trees.Tree:
     """The log tree of a cell, to be built."""
-    cell = cell_spec(bound, setting, seed)
-    return trees.Tree(bound.run_dir(cell), cell.mode or "solo")
+    cell = cell_spec(experiment, setting, seed)
+    return trees.Tree(experiment.run_dir(cell), cell.mode or "solo")
 
 
-def fill(bound: BoundExperiment, setting: str, seed: int = 0) -> tuple[Pair, ...]:
+def fill(experiment: ExperimentContext, setting: str, seed: int = 0) -> tuple[Pair, ...]:
     """Write a finished tree: every pair with everything, the first one failed."""
-    built = tree(bound, setting, seed)
+    built = tree(experiment, setting, seed)
     built.config()
-    planned = bound.subset().pairs
+    planned = experiment.subset().pairs
     for n, pair in enumerate(planned):
         built.pair(pair, passed=(n > 0, True))
     return planned
 
 
-def view(bound: BoundExperiment, setting: str, seed: int = 0) -> CellView:
+def view(experiment: ExperimentContext, setting: str, seed: int = 0) -> CellView:
     """A cell as it is read."""
-    return bound.view(cell_spec(bound, setting, seed))
+    return experiment.view(cell_spec(experiment, setting, seed))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from playwright.sync_api import Page, expect
 
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets_tests.automation.ui_actions import (
@@ -95,9 +95,9 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     take(page, folder, "runs")
 
 
-def everything_is_done(bound: BoundExperiment, address: str) -> bool:
+def everything_is_done(experiment: ExperimentContext, address: str) -> bool:
     """Whether the experiment is complete, and no run is left."""
-    told = list((bound.project.data / "alerts" / bound.name).glob("complete-*.json"))
+    told = list((experiment.project.data / "alerts" / experiment.name).glob("complete-*.json"))
     return bool(told) and set(run_statuses(address)) <= {"SUCCESS", "FAILURE", "CANCELED"}
 
 
@@ -116,15 +116,15 @@ def until(holds: Callable[[], bool]) -> None:
 
 def make_pictures(project: Project, folder: Path) -> None:
     """All pictures, into a folder."""
-    bound = BoundExperiment(EXPERIMENT, load_experiments(project.defs)[EXPERIMENT], project)
+    experiment = ExperimentContext(EXPERIMENT, load_experiments(project.defs)[EXPERIMENT], project)
     expect.set_options(timeout=120_000)
-    with Launcher(project, EXPERIMENT, bound.spec) as launcher:
+    with Launcher(project, EXPERIMENT, experiment.spec) as launcher:
         launcher.run_subset()
     with dagster_dev(project) as address, browser(WIDTH, HEIGHT) as page:
         for name in ("retry", "downstream"):
             start_sensor(address, f"{EXPERIMENT}_{name}")
         on_the_way(page, address, folder)
-        until(lambda: everything_is_done(bound, address))
+        until(lambda: everything_is_done(experiment, address))
         at_the_end(page, address, folder)
 
 

@@ -67,9 +67,9 @@ def test_two_first_commands_beside_a_first_dagster_dev_all_work(tmp_path: Path) 
     project = make_project(
         tmp_path / "project", {"made": {"subset": "some", "run_name": "{setting}{seed_suffix}", "settings": SETTINGS}}
     )
-    bound = bind(project.root)
-    for cell in bound.cells:
-        fill(bound, cell.cell.setting, cell.cell.seed)
+    experiment = bind(project.root)
+    for cell in experiment.cells:
+        fill(experiment, cell.cell.setting, cell.cell.seed)
     commands = [
         subprocess.Popen(
             [sys.executable, "-m", "cooperbench_assets.cli", "materialize", "made", "--setting", setting],

@@ -20,7 +20,7 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.execution.runner.harness_servers import close_servers
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
@@ -49,13 +49,13 @@ def drill(**changes: Any) -> dict[str, Any]:
 
 
 def launcher(project: Project) -> Launcher:
-    return Launcher(project, NAME, bound(project).spec)
+    return Launcher(project, NAME, drill_in(project).spec)
 
 
-def bound(project: Project) -> BoundExperiment:
+def drill_in(project: Project) -> ExperimentContext:
     file = project.defs / NAME / "defs.yaml"
     attributes = yaml.safe_load(file.read_text())["attributes"]
-    return BoundExperiment(NAME, parse_experiment(NAME, attributes, file), project)
+    return ExperimentContext(NAME, parse_experiment(NAME, attributes, file), project)
 
 
 def tries(run_dir: Path) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def run_statuses(project: Project) -> list[str]:
 
 
 def outcomes(project: Project) -> dict[str, dict[str, str]]:
-    experiment = bound(project)
+    experiment = drill_in(project)
     return {
         f"{cell.cell}": dict(experiment.view(cell).pairs.select("pair", "outcome").iter_rows())
         for cell in experiment.cells
@@ -89,13 +89,13 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
         project = make_project(tmp_path / f"{at_once}", {NAME: paced})
         with launcher(project) as runs:
             assert runs.run_subset().error is None
-            ended = list(runs.run_cells(runs.bound.cells, at_once=at_once))
+            ended = list(runs.run_cells(runs.experiment.cells, at_once=at_once))
         assert [one.ran.error for one in ended] == [None] * 3
-        assert {one.cell.cell for one in ended} == runs.bound.planned
+        assert {one.cell.cell for one in ended} == runs.experiment.planned
         assert run_statuses(project) == ["SUCCESS"] * 3
     together, alone = (Project(tmp_path / number) for number in ("4", "1"))
     assert outcomes(together) == outcomes(alone)
-    times = {cell.run_name: spans(tries(bound(together).run_dir(cell))) for cell in bound(together).cells}
+    times = {cell.run_name: spans(tries(drill_in(together).run_dir(cell))) for cell in drill_in(together).cells}
     pairs_of_cells = combinations(times.values(), 2)
     assert any(a[0] < b[1] and b[0] < a[1] for left, right in pairs_of_cells for a in left for b in right)
 
@@ -106,7 +106,7 @@ def test_a_struck_cell_is_run_again_while_others_run(tmp_path: Path, monkeypatch
     project = make_project(tmp_path / "project", {NAME: drill(strikes=strikes)})
     with launcher(project) as runs:
         runs.run_subset()
-        ended = list(runs.run_cells(runs.bound.cells, rounds=5))
+        ended = list(runs.run_cells(runs.experiment.cells, rounds=5))
     last = {one.cell.cell: one for one in ended}
     assert not any(one.again for one in last.values())
     assert any(one.again for one in ended), "some cell was struck"
@@ -144,20 +144,20 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
     assert "Traceback" not in errors
     assert set(run_statuses(project)) <= {"CANCELED"}
     assert below(project) == []
-    records = [record for cell in bound(project).cells for record in tries(bound(project).run_dir(cell))]
+    records = [record for cell in drill_in(project).cells for record in tries(drill_in(project).run_dir(cell))]
     assert records
     assert {record["outcome"] for record in records} == {"interrupted"}
 
     shutil.rmtree(project.defs / NAME)
     add_experiment(project, NAME, drill())
     with launcher(project) as runs:
-        assert [one.ran.error for one in runs.run_cells(runs.bound.cells)] == [None] * 3
+        assert [one.ran.error for one in runs.run_cells(runs.experiment.cells)] == [None] * 3
     assert {outcome for cell in outcomes(project).values() for outcome in cell.values()} <= {"pass", "fail"}
 
 
 def running_cells(project: Project) -> int:
     """Cells with an agent's try on record."""
-    return sum(any(bound(project).run_dir(cell).rglob("attempt.json")) for cell in bound(project).cells)
+    return sum(any(drill_in(project).run_dir(cell).rglob("attempt.json")) for cell in drill_in(project).cells)
 
 
 def below(project: Project) -> list[str]:

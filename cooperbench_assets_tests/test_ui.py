@@ -43,11 +43,11 @@ def metadata_value(page: Page, name: str) -> str:
 
 def test_a_person_finds_the_figures_the_partitions_and_the_checks(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", {"made": EXPERIMENT})
-    bound = bind(project.root)
-    for cell in bound.cells:
-        first, *_ = fill(bound, cell.cell.setting, cell.cell.seed)
+    experiment = bind(project.root)
+    for cell in experiment.cells:
+        first, *_ = fill(experiment, cell.cell.setting, cell.cell.seed)
     dead = trees.agent(status="Error", error="litellm.RateLimitError: 429 too many requests")
-    tree(bound, "solo", 1).result(first, agents=[dead])
+    tree(experiment, "solo", 1).result(first, agents=[dead])
     done = command(project, "materialize", "made")
     assert done.returncode == 0, done.stderr
     assert "solo seed 1: 3 pass, 1 infra_error" in done.stdout

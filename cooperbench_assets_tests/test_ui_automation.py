@@ -15,7 +15,7 @@ from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.demo.injected_faults import StrikePolicy, strikes_agent
 from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets.execution.runner.harness_servers import close_servers
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets_tests.automation.driving import Driver, bind_demo, demo_attributes
 from cooperbench_assets_tests.automation.ui_actions import (
@@ -44,14 +44,14 @@ STRIKES = {"rate": 0.5, "most": 1}
 TWO_SEEDS = {"solo": {"mode": "solo", "seeds": [0, 1]}}
 
 
-def bind(project: Project) -> BoundExperiment:
-    return BoundExperiment("drill", load_experiments(project.defs)["drill"], project)
+def bind(project: Project) -> ExperimentContext:
+    return ExperimentContext("drill", load_experiments(project.defs)["drill"], project)
 
 
-def outcomes(bound: BoundExperiment, seed: int = 0) -> dict[str, str]:
-    cell = bound.spec.cell("drill", "solo", seed)
-    reading = read_run(bound.run_dir(cell), cell.mode)
-    return {pair.name: judge(reading.pairs.get(pair)).outcome for pair in bound.subset().pairs}
+def outcomes(experiment: ExperimentContext, seed: int = 0) -> dict[str, str]:
+    cell = experiment.spec.cell("drill", "solo", seed)
+    reading = read_run(experiment.run_dir(cell), cell.mode)
+    return {pair.name: judge(reading.pairs.get(pair)).outcome for pair in experiment.subset().pairs}
 
 
 @pytest.mark.browser
@@ -60,8 +60,8 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
         TWO_SEEDS, STRIKES, retry={"backoff_minutes": 0, "every_seconds": 5}, nightly="* * * * *"
     )
     project = make_project(tmp_path / "project", {"drill": attributes})
-    bound = bind(project)
-    pairs = [pair.name for pair in bound.subset().pairs]
+    experiment = bind(project)
+    pairs = [pair.name for pair in experiment.subset().pairs]
     struck = sum(strikes_agent(pair, "solo", 0, 1, StrikePolicy.from_config(STRIKES)) is not None for pair in pairs)
     assert 0 < struck < 5, "the breaker stays closed"
 
@@ -86,9 +86,9 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
         done = page.locator("tr", has=page.get_by_text("pairs_that_need_attention"))
         wait_for(page, f"{address}/runs", page.get_by_text("drill_retry").first)
         deadline = time.monotonic() + 150
-        while set(outcomes(bound).values()) - {"pass", "fail"} and time.monotonic() < deadline:
+        while set(outcomes(experiment).values()) - {"pass", "fail"} and time.monotonic() < deadline:
             time.sleep(1)
-        assert set(outcomes(bound).values()) <= {"pass", "fail"}
+        assert set(outcomes(experiment).values()) <= {"pass", "fail"}
         wait_for(page, check, page.get_by_text("no infrastructure failure at the agent stage"))
         page.get_by_role("tab", name="Partitions").last.click()
         expect(page.get_by_text("Passed (1)", exact=True)).to_be_visible()
@@ -103,9 +103,9 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
             page, f"{address}/assets/drill/pair_results?view=partitions", page.get_by_text("Materialized (2)").first
         )
         deadline = time.monotonic() + 150
-        while set(outcomes(bound, 1).values()) - {"pass", "fail"} and time.monotonic() < deadline:
+        while set(outcomes(experiment, 1).values()) - {"pass", "fail"} and time.monotonic() < deadline:
             time.sleep(1)
-        assert set(outcomes(bound, 1).values()) <= {"pass", "fail"}
+        assert set(outcomes(experiment, 1).values()) <= {"pass", "fail"}
         until(lambda: all_over(address))
         assert set(run_statuses(address)) == {"SUCCESS"}
         # A night comes every minute here: one between a strike and its retry leaves the cell to the sensor.
@@ -121,17 +121,17 @@ def test_stopping_the_daemon_in_the_middle_and_starting_it_again_changes_nothing
         "retry": {"backoff_minutes": 0, "every_seconds": 5},
     }
     project = make_project(tmp_path / "stopped", {"drill": demo_attributes(None, **changes)})
-    bound = bind(project)
-    run_dir = bound.run_dir(bound.cells[0])
+    experiment = bind(project)
+    run_dir = experiment.run_dir(experiment.cells[0])
     with dagster_dev(project) as address:
         start_sensor(address, "drill_retry")
         launch_run(address, "drill", "solo", 0)
         until(lambda: bool(scan_attempts(run_dir, "solo")))
     tried = scan_attempts(run_dir, "solo")
-    assert len(tried) < len(bound.subset().pairs) or set(outcomes(bound).values()) != {"pass"}
+    assert len(tried) < len(experiment.subset().pairs) or set(outcomes(experiment).values()) != {"pass"}
     with dagster_dev(project) as address:
-        at_rest(bound, address)
-    stopped = outcomes(bound)
+        at_rest(experiment, address)
+    stopped = outcomes(experiment)
     assert set(stopped.values()) <= {"pass", "fail"}
     for several in scan_attempts(run_dir, "solo").values():
         assert len([one for one in several if one.stage == "agent"]) <= 3
@@ -140,20 +140,20 @@ def test_stopping_the_daemon_in_the_middle_and_starting_it_again_changes_nothing
 
 def undisturbed(root: Path, changes: dict[str, Any]) -> dict[str, str]:
     """The outcomes of the same experiment where nothing stops its sensor."""
-    bound = bind_demo(root, **changes)
+    experiment = bind_demo(root, **changes)
     try:
         with dg.instance_for_test() as instance:
-            driver = Driver(bound, instance)
-            assert driver.launch(bound.cells[0].cell).success
+            driver = Driver(experiment, instance)
+            assert driver.launch(experiment.cells[0].cell).success
             driver.leave_alone()
     finally:
         close_servers()
-    return outcomes(bound)
+    return outcomes(experiment)
 
 
-def at_rest(bound: BoundExperiment, address: str) -> None:
+def at_rest(experiment: ExperimentContext, address: str) -> None:
     """Wait until every pair has its verdict and no run is left in any queue."""
-    until(lambda: set(outcomes(bound).values()) <= {"pass", "fail"})
+    until(lambda: set(outcomes(experiment).values()) <= {"pass", "fail"})
     until(lambda: all_over(address))
 
 

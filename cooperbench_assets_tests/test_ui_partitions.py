@@ -17,7 +17,7 @@ from cooperbench_assets.assets.reading import CELL_CHECKS
 from cooperbench_assets.automation.dagster_runs import cell_runs
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import open_instance
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.read import query
@@ -66,8 +66,8 @@ class Place:
     address: str
     page: Page
 
-    def bound(self, name: str) -> BoundExperiment:
-        return BoundExperiment(name, load_experiments(self.project.defs)[name], self.project)
+    def experiment(self, name: str) -> ExperimentContext:
+        return ExperimentContext(name, load_experiments(self.project.defs)[name], self.project)
 
     def job(self, experiment: str) -> str:
         return f"{self.address}/locations/{LOCATION}/jobs/{experiment}_run_cell/"
@@ -151,9 +151,9 @@ def test_a_range_that_is_cancelled_keeps_what_was_read_and_is_not_asked_for_agai
     place.partitions_say(
         "long", "pair_results", Materialized=left.materialised, Missing=CELLS["long"] - left.materialised
     )
-    bound = place.bound("long")
+    experiment = place.experiment("long")
     with open_instance(place.project) as instance:
-        found = cell_runs(instance, bound, bound.cells).values()
+        found = cell_runs(instance, experiment, experiment.cells).values()
     assert sum(one.cancelled == run_id for one in found) == CELLS["long"] - left.materialised
     assert not any(one.active for one in found)
 

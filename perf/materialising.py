@@ -15,7 +15,7 @@ from cooperbench_assets.assets.keys import asset_key, op_name, partition_key, pa
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.reporting import check_specs
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import QUIET
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
@@ -29,15 +29,15 @@ ASSET = "pair_results"
 ALLOWED_MS = 40
 
 
-def bound(place: Path, pairs: int = 100) -> BoundExperiment:
+def experiment(place: Path, pairs: int = 100) -> ExperimentContext:
     """An experiment that reads generated logs of one coop cell."""
     trees.write_subset(place / "data" / "dataset" / "subsets" / "made.json", inputs.planned(pairs))
     inputs.generate(place / "data" / "logs", cells=2, pairs=pairs)
     attributes = {"subset": "made", "settings": SETTINGS, "run_name": "{setting}-seed{seed}"}
-    return BoundExperiment("made", parse_experiment("made", attributes, place / "defs.yaml"), Project(place))
+    return ExperimentContext("made", parse_experiment("made", attributes, place / "defs.yaml"), Project(place))
 
 
-def empty_asset(one: BoundExperiment, *, checks: bool) -> dg.Definitions:
+def empty_asset(one: ExperimentContext, *, checks: bool) -> dg.Definitions:
     """An asset of the same name, partitions and checks, with a function that does nothing."""
     key, partitions = asset_key(one.name, ASSET), partitions_of(one.spec)
     specs = check_specs(key, PAIR_RESULTS_CHECKS, partitions) if checks else []
@@ -56,7 +56,9 @@ def empty_asset(one: BoundExperiment, *, checks: bool) -> dg.Definitions:
     return dg.Definitions(assets=[empty])
 
 
-def materialiser(definitions: dg.Definitions, one: BoundExperiment, instance: dg.DagsterInstance) -> Callable[[], None]:
+def materialiser(
+    definitions: dg.Definitions, one: ExperimentContext, instance: dg.DagsterInstance
+) -> Callable[[], None]:
     """A function that materialises pair_results of the one cell."""
     job = definitions.resolve_implicit_global_asset_job_def()
     key = partition_key(one.cells[0].cell)
@@ -73,7 +75,7 @@ def materialiser(definitions: dg.Definitions, one: BoundExperiment, instance: dg
     return materialise
 
 
-def changer(one: BoundExperiment) -> Callable[[], None]:
+def changer(one: ExperimentContext) -> Callable[[], None]:
     """A function that changes a verdict of the cell, as an evaluation would."""
     file = next(one.run_dir(one.cells[0]).rglob("eval.json"))
     content, ticks = json.loads(file.read_bytes()), itertools.count()
@@ -88,7 +90,7 @@ def changer(one: BoundExperiment) -> Callable[[], None]:
 def measure(place: Path, quick: bool) -> Section:
     """The table's second row."""
     warnings.simplefilter("ignore")
-    one = bound(place)
+    one = experiment(place)
     (place / "instance").mkdir()
     with dg.DagsterInstance.local_temp(str(place / "instance")) as instance:
         ours = materialiser(experiment_definitions(one), one, instance)

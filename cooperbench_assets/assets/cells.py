@@ -15,27 +15,29 @@ from cooperbench_assets.assets.execution import LaunchConfig, run_stage
 from cooperbench_assets.assets.keys import asset_key, group_name, op_name
 from cooperbench_assets.assets.reading import CELL_CHECKS, read_selected
 from cooperbench_assets.checks.reporting import check_specs
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.schema import PAIRS
 
 Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
 
-def build_cell_assets(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsDefinition]:
+def build_cell_assets(
+    experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition
+) -> list[dg.AssetsDefinition]:
     """run_logs → eval_outputs → pair_results of one experiment.
 
     Where pairs are run, each asset is a step, and each cell a run: its results are there as soon as it ends. Where logs
     are only read, all three are one step that reads a cell once, and one run takes as many cells as lie side by side.
     """
-    if bound.spec.execution == "none":
-        return [_reading(bound, partitions)]
-    return [_executing(bound, partitions, name) for name in CELL_CHECKS]
+    if experiment.spec.execution == "none":
+        return [_reading(experiment, partitions)]
+    return [_executing(experiment, partitions, name) for name in CELL_CHECKS]
 
 
-def _spec(bound: BoundExperiment, name: str) -> dg.AssetSpec:
+def _spec(experiment: ExperimentContext, name: str) -> dg.AssetSpec:
     """The spec of one of them; skippable, because a step that has logged what it did yields nothing."""
-    images = ["task_images"] if bound.spec.execution == "docker" else []
+    images = ["task_images"] if experiment.spec.execution == "docker" else []
     deps, kinds, description = {
         "run_logs": (
             ["subset_pairs", *images],
@@ -54,55 +56,59 @@ def _spec(bound: BoundExperiment, name: str) -> dg.AssetSpec:
         ),
     }[name]
     return dg.AssetSpec(
-        asset_key(bound.name, name),
-        deps=[asset_key(bound.name, dep) for dep in deps],
+        asset_key(experiment.name, name),
+        deps=[asset_key(experiment.name, dep) for dep in deps],
         description=description,
         kinds=kinds,
-        group_name=group_name(bound.name),
+        group_name=group_name(experiment.name),
         metadata={"dagster/column_schema": column_schema(PAIRS)} if name == "pair_results" else None,
-        tags={"experiment": bound.name},
+        tags={"experiment": experiment.name},
         skippable=True,
     )
 
 
-def _checks(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition, name: str) -> list[dg.AssetCheckSpec]:
-    return check_specs(asset_key(bound.name, name), CELL_CHECKS[name], partitions)
+def _checks(
+    experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition, name: str
+) -> list[dg.AssetCheckSpec]:
+    return check_specs(asset_key(experiment.name, name), CELL_CHECKS[name], partitions)
 
 
-def _reading(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
+def _reading(experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
     """All three of an experiment whose logs are made elsewhere."""
 
     @dg.multi_asset(
-        name=op_name(bound.name, "cells"),
-        specs=[_spec(bound, name) for name in CELL_CHECKS],
+        name=op_name(experiment.name, "cells"),
+        specs=[_spec(experiment, name) for name in CELL_CHECKS],
         partitions_def=partitions,
-        check_specs=[spec for name in CELL_CHECKS for spec in _checks(bound, partitions, name)],
+        check_specs=[spec for name in CELL_CHECKS for spec in _checks(experiment, partitions, name)],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def cells(context: dg.AssetExecutionContext) -> Results:
-        yield from read_selected(context, bound)
+        yield from read_selected(context, experiment)
 
     return cells
 
 
-def _executing(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition, name: str) -> dg.AssetsDefinition:
+def _executing(
+    experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition, name: str
+) -> dg.AssetsDefinition:
     """One of them where pairs are run: runs what is still to run, then reads.
 
     ``can_subset`` lets a launch name its checks alone.
     """
 
     @dg.multi_asset(
-        name=op_name(bound.name, name),
-        specs=[_spec(bound, name)],
+        name=op_name(experiment.name, name),
+        specs=[_spec(experiment, name)],
         partitions_def=partitions,
-        check_specs=_checks(bound, partitions, name),
+        check_specs=_checks(experiment, partitions, name),
         can_subset=True,
     )
     def cell_asset(context: dg.AssetExecutionContext, config: LaunchConfig) -> Results:
         def stage(cell: CellSpec) -> Mapping[str, Any]:
-            return run_stage(context, bound, cell, asset_key(bound.name, name), config)
+            return run_stage(context, experiment, cell, asset_key(experiment.name, name), config)
 
-        yield from read_selected(context, bound, None if name == "pair_results" else stage)
+        yield from read_selected(context, experiment, None if name == "pair_results" else stage)
 
     return cell_asset

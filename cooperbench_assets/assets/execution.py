@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.planning.plan import Plan
     from cooperbench_assets.execution.runner.progress import Progress, StageReport
     from cooperbench_assets.execution.worker.protocol import Stage
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.spec import CellSpec
 
 SAY_SECONDS = 2.0
@@ -57,7 +57,7 @@ class LaunchConfig(dg.Config):
     )
     at_most: int | None = Field(default=None, description="At most this many pairs, over many repositories.")
     concurrency: int | None = Field(default=None, description="Pairs at once, instead of the experiment's limit.")
-    new_campaign: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
+    reset_retries: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
     automatic: bool = Field(default=False, description="Set by the retry sensor: leave what only a person can fix.")
 
     def options(self) -> LaunchOptions:
@@ -66,28 +66,28 @@ class LaunchConfig(dg.Config):
             pairs=tuple(self.pairs) or None,
             at_most=self.at_most,
             concurrency=self.concurrency,
-            new_campaign=self.new_campaign,
+            reset_retries=self.reset_retries,
             automatic=self.automatic,
         )
 
 
-def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
+def job_of(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> CellJob:
     """The job of a cell of an experiment that runs pairs itself; nothing is written."""
-    spec = bound.spec
+    spec = experiment.spec
     assert spec.execution != "none"
     assert spec.agent is not None
     assert spec.model_name is not None
     assert cell.mode is not None
     limits = spec.limits
-    config_file, config_text = _agent_config(bound, cell)
+    config_file, config_text = _agent_config(experiment, cell)
     return CellJob(
-        experiment=bound.name,
+        experiment=experiment.name,
         setting=cell.cell.setting,
         seed=cell.cell.seed,
         mode=cell.mode,
         run_name=cell.run_name,
-        logs=bound.logs,
-        dataset=bound.dataset,
+        logs=experiment.logs,
+        dataset=experiment.dataset,
         subset=subset,
         model_name=spec.model_name,
         agent=spec.agent,
@@ -98,30 +98,30 @@ def job_of(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> CellJob:
         agent_config_text=config_text,
         limits=Limits(**limits.model_dump()),
         accepted=spec.accepted_in(cell.cell),
-        harness_python=bound.project.resolve(spec.harness.python) if spec.harness else None,
+        harness_python=experiment.project.resolve(spec.harness.python) if spec.harness else None,
         external_agents=tuple(spec.external_agents),
         environment=dict(spec.environment),
         secrets=tuple(spec.secrets),
         redis_url=spec.redis_url,
-        sandbox=_sandbox(bound, cell, subset),
+        sandbox=_sandbox(experiment, cell, subset),
         preflight=Preflight(**spec.preflight.model_dump()),
-        image_lock=bound.image_lock if spec.execution == "docker" else None,
+        image_lock=experiment.image_lock if spec.execution == "docker" else None,
         gold_accepted=frozenset(spec.gold_accepted),
-        siblings=_siblings(bound, cell),
+        siblings=_siblings(experiment, cell),
     )
 
 
-def _siblings(bound: BoundExperiment, cell: CellSpec) -> tuple[Path, ...]:
+def _siblings(experiment: ExperimentContext, cell: CellSpec) -> tuple[Path, ...]:
     """Run folders of the other cells; those that work alike first, because they tell most of what a pair takes."""
-    others = [other for other in bound.cells if other.cell != cell.cell]
+    others = [other for other in experiment.cells if other.cell != cell.cell]
     others.sort(key=lambda other: (other.cell.setting != cell.cell.setting, other.mode != cell.mode))
-    return tuple(map(bound.run_dir, others))
+    return tuple(map(experiment.run_dir, others))
 
 
-def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str, Any]:
+def _sandbox(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> dict[str, Any]:
     """What the sandbox of an evaluation is told; the built-in benchmark has infrastructure of its own that fails."""
-    limits = container_limits(bound)
-    if bound.spec.agent != DEMO_AGENT:
+    limits = container_limits(experiment)
+    if experiment.spec.agent != DEMO_AGENT:
         return limits
     assert cell.mode is not None
     environment = eval_environment(
@@ -129,45 +129,45 @@ def _sandbox(bound: BoundExperiment, cell: CellSpec, subset: Subset) -> dict[str
         mode=cell.mode,
         messaging=cell.messaging,
         seed=cell.cell.seed,
-        agent_config=bound.spec.agent_config,
+        agent_config=experiment.spec.agent_config,
     )
     return {**limits, "environment": environment}
 
 
-def container_limits(bound: BoundExperiment) -> dict[str, Any]:
+def container_limits(experiment: ExperimentContext) -> dict[str, Any]:
     """What the experiment's sandboxes are held to, as they name it: limits of containers, and the network."""
-    docker, network = bound.spec.docker, bound.spec.sandbox.network
-    if bound.spec.execution == "process":
+    docker, network = experiment.spec.docker, experiment.spec.sandbox.network
+    if experiment.spec.execution == "process":
         # A network that must not be there takes an isolation that can keep programs from it.
         return {"network": bool(network)} | ({"isolation": "bubblewrap"} if network is False else {})
-    if bound.spec.execution != "docker":
+    if experiment.spec.execution != "docker":
         return {}
     memory = None if docker.memory_gb is None else round(docker.memory_gb * 1024)
     given = {"memory_mb": memory, "cpus": docker.cpus, "pids": docker.pids, "network": network}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _agent_config(bound: BoundExperiment, cell: CellSpec) -> tuple[Path | None, str | None]:
+def _agent_config(experiment: ExperimentContext, cell: CellSpec) -> tuple[Path | None, str | None]:
     """The effective agent config file in the run folder and its text; None where the experiment gives none."""
-    if bound.spec.agent_config is None:
+    if experiment.spec.agent_config is None:
         return None, None
-    text = yaml.safe_dump(bound.spec.agent_config, sort_keys=True, allow_unicode=True)
+    text = yaml.safe_dump(experiment.spec.agent_config, sort_keys=True, allow_unicode=True)
     name = AGENT_CONFIG.format(hash=hashlib.sha256(text.encode()).hexdigest()[:12])
-    return bound.run_dir(cell) / name, text
+    return experiment.run_dir(cell) / name, text
 
 
 STAGES: Mapping[str, Stage] = {"run_logs": "agent", "eval_outputs": "eval"}
 """The stage that each executing asset runs."""
 
 
-def plan_of(bound: BoundExperiment, cell: CellSpec, asset: str, config: LaunchConfig) -> Plan:
+def plan_of(experiment: ExperimentContext, cell: CellSpec, asset: str, config: LaunchConfig) -> Plan:
     """What a launch of run_logs or eval_outputs would do with each pair, and why. Nothing is run."""
-    return plan_stage(STAGES[asset], job_of(bound, cell, bound.subset()), config.options())
+    return plan_stage(STAGES[asset], job_of(experiment, cell, experiment.subset()), config.options())
 
 
 def run_stage(
     context: dg.AssetExecutionContext,
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     cell: CellSpec,
     key: dg.AssetKey,
     config: LaunchConfig,
@@ -178,8 +178,8 @@ def run_stage(
         LaunchError: on what a person must fix; tries that infrastructure ended are recorded, and raise nothing.
     """
     work = run_agents if STAGES[key.path[-1]] == "agent" else run_evaluations
-    job = job_of(bound, cell, bound.subset())
-    with _Teller(context, bound, cell, key) as teller:
+    job = job_of(experiment, cell, experiment.subset())
+    with _Teller(context, experiment, cell, key) as teller:
         report = work(job, config.options(), teller.hear, what=f"run {context.run.run_id}")
     for note in report.notes:
         context.log.warning(note)
@@ -196,9 +196,9 @@ class _Teller:
     """
 
     def __init__(
-        self, context: dg.AssetExecutionContext, bound: BoundExperiment, cell: CellSpec, key: dg.AssetKey
+        self, context: dg.AssetExecutionContext, experiment: ExperimentContext, cell: CellSpec, key: dg.AssetKey
     ) -> None:
-        self._context, self._bound, self._cell, self._key = context, bound, cell, key
+        self._context, self._bound, self._cell, self._key = context, experiment, cell, key
         self._heard: Progress | None = None
         self._news = News()
         self._told_at = time.monotonic()

@@ -24,40 +24,40 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cooperbench_assets.checks.finding import Check, Finding
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.store.schema import Table
 
 View = TypeVar("View")
 
 
 def asset_spec(
-    bound: BoundExperiment, table: Table, *, after: Sequence[str], description: str, kind: str
+    experiment: ExperimentContext, table: Table, *, after: Sequence[str], description: str, kind: str
 ) -> dg.AssetSpec:
     """The spec of the asset that has a table's name, and comes after others of the experiment."""
     return dg.AssetSpec(
-        asset_key(bound.name, table.name),
-        deps=[asset_key(bound.name, other) for other in after],
+        asset_key(experiment.name, table.name),
+        deps=[asset_key(experiment.name, other) for other in after],
         description=description,
         kinds={kind},
-        group_name=group_name(bound.name),
+        group_name=group_name(experiment.name),
         metadata={"dagster/column_schema": column_schema(table)},
-        tags={"experiment": bound.name},
+        tags={"experiment": experiment.name},
     )
 
 
-def write_table(bound: BoundExperiment, table: Table, frame: pl.DataFrame) -> None:
+def write_table(experiment: ExperimentContext, table: Table, frame: pl.DataFrame) -> None:
     """Put the asset's table into the partition tables, in place of the one before."""
-    unit = Unit.of(bound.name, table.name, "all", key={"experiment": bound.name})
-    write_unit(bound.project.tables, unit, {table.name: frame}, declared=(table,))
+    unit = Unit.of(experiment.name, table.name, "all", key={"experiment": experiment.name})
+    write_unit(experiment.project.tables, unit, {table.name: frame}, declared=(table,))
 
 
 def look(
-    bound: BoundExperiment, table: Table, checks: Sequence[Check[View]], view: View
+    experiment: ExperimentContext, table: Table, checks: Sequence[Check[View]], view: View
 ) -> list[tuple[Check[View], Finding]]:
     """What the asset's checks find, which is written for the store as well."""
     findings = [(check, check.find(view)) for check in checks]
-    key = {"experiment": bound.name, "setting": None, "seed": None, "asset": table.name}
+    key = {"experiment": experiment.name, "setting": None, "seed": None, "asset": table.name}
     rows = check_rows(key, findings, datetime.now(UTC).replace(tzinfo=None))
-    unit = check_unit(bound.name, table.name)
-    write_unit(bound.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,))
+    unit = check_unit(experiment.name, table.name)
+    write_unit(experiment.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,))
     return findings

@@ -28,7 +28,7 @@ from cooperbench_assets.execution.gold import MODES, GoldRow, gold_job, read_gol
 from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.runner.progress import Progress
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.gold import GOLD_BASELINE
@@ -44,15 +44,15 @@ SHOWN = 100
 class GoldConfig(dg.Config):
     """What a person may want differently for one materialisation."""
 
-    new_campaign: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
+    reset_retries: bool = Field(default=False, description="Count tries anew: the cause of the failures is gone.")
 
 
-def build_gold_baseline(bound: BoundExperiment) -> dg.AssetsDefinition:
+def build_gold_baseline(experiment: ExperimentContext) -> dg.AssetsDefinition:
     """gold_baseline of one experiment."""
-    key = asset_key(bound.name, NAME)
-    images = ["task_images"] if bound.spec.execution == "docker" else []
+    key = asset_key(experiment.name, NAME)
+    images = ["task_images"] if experiment.spec.execution == "docker" else []
     spec = asset_spec(
-        bound,
+        experiment,
         GOLD_BASELINE,
         after=["subset_pairs", *images],
         description="Each task's own solution evaluated twice, solo and merged, with no model and no cost: "
@@ -60,11 +60,13 @@ def build_gold_baseline(bound: BoundExperiment) -> dg.AssetsDefinition:
         kind="parquet",
     )
 
-    @dg.multi_asset(name=op_name(bound.name, NAME), specs=[spec], check_specs=check_specs(key, GOLD_BASELINE_CHECKS))
+    @dg.multi_asset(
+        name=op_name(experiment.name, NAME), specs=[spec], check_specs=check_specs(key, GOLD_BASELINE_CHECKS)
+    )
     def gold_baseline(context: dg.AssetExecutionContext, config: GoldConfig) -> Iterator[dg.MaterializeResult[Any]]:
-        with keeping_secrets(bound, context.log):
-            view = evaluate_gold(bound, context, LaunchOptions(new_campaign=config.new_campaign))
-        findings = look(bound, GOLD_BASELINE, GOLD_BASELINE_CHECKS, view)
+        with keeping_secrets(experiment, context.log):
+            view = evaluate_gold(experiment, context, LaunchOptions(reset_retries=config.reset_retries))
+        findings = look(experiment, GOLD_BASELINE, GOLD_BASELINE_CHECKS, view)
         yield dg.MaterializeResult(
             asset_key=key, metadata=_metadata(view.rows), check_results=check_results(key, findings)
         )
@@ -72,7 +74,7 @@ def build_gold_baseline(bound: BoundExperiment) -> dg.AssetsDefinition:
     return gold_baseline
 
 
-def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, options: LaunchOptions) -> GoldView:
+def evaluate_gold(experiment: ExperimentContext, context: dg.AssetExecutionContext, options: LaunchOptions) -> GoldView:
     """Have what is still to run evaluated, and write the table and the two cells of it.
 
     Raises:
@@ -80,24 +82,24 @@ def evaluate_gold(bound: BoundExperiment, context: dg.AssetExecutionContext, opt
     """
     rows: list[GoldRow] = []
     for mode in MODES:
-        job = _job(bound, mode)
+        job = _job(experiment, mode)
         for pair, problem in seed(job).items():
             context.log.warning(f"{pair.name}: {problem}")
-        _evaluate(bound, job, options, context)
+        _evaluate(experiment, job, options, context)
         rows += read_gold(job)
-        _write_cell(bound, job)
-    frame = without_secrets(GOLD_BASELINE.frame([_row(bound, row) for row in rows]), bound.redactor)
-    write_table(bound, GOLD_BASELINE, frame)
-    return GoldView(bound.name, frame)
+        _write_cell(experiment, job)
+    frame = without_secrets(GOLD_BASELINE.frame([_row(experiment, row) for row in rows]), experiment.redactor)
+    write_table(experiment, GOLD_BASELINE, frame)
+    return GoldView(experiment.name, frame)
 
 
-def _job(bound: BoundExperiment, mode: Any) -> CellJob:
-    first = job_of(bound, bound.cells[0], bound.subset())
+def _job(experiment: ExperimentContext, mode: Any) -> CellJob:
+    first = job_of(experiment, experiment.cells[0], experiment.subset())
     # What the built-in benchmark strikes on purpose is no part of its solutions.
-    return replace(gold_job(first, mode), sandbox=container_limits(bound))
+    return replace(gold_job(first, mode), sandbox=container_limits(experiment))
 
 
-def gold_plan(bound: BoundExperiment) -> Iterator[tuple[str, int, int, dict[str, str]]]:
+def gold_plan(experiment: ExperimentContext) -> Iterator[tuple[str, int, int, dict[str, str]]]:
     """What a materialisation would do in each mode; nothing is written.
 
     Yields:
@@ -108,7 +110,7 @@ def gold_plan(bound: BoundExperiment) -> Iterator[tuple[str, int, int, dict[str,
         MissingInputError, LaunchError: if there is no subset, or a run folder cannot be read.
     """
     for mode in MODES:
-        job = _job(bound, mode)
+        job = _job(experiment, mode)
         first, second = to_judge(job)
         steps = plan_stage("eval", job, LaunchOptions()).having("blocked") if job.run_dir.is_dir() else ()
         blocked = {step.pair.name: step.reason for step in steps if step.reason.startswith(BLOCKED_FOR_GOOD)}
@@ -116,21 +118,25 @@ def gold_plan(bound: BoundExperiment) -> Iterator[tuple[str, int, int, dict[str,
         yield job.setting, missing, missing + len(second), blocked
 
 
-def _hears(bound: BoundExperiment, job: CellJob) -> Callable[[Progress], None] | None:
+def _hears(experiment: ExperimentContext, job: CellJob) -> Callable[[Progress], None] | None:
     """Tells whoever listens to the experiment's cells of gold's too."""
-    listener = bound.listener
-    return None if listener is None else lambda progress: listener(Cell(bound.name, job.setting, job.seed), progress)
+    listener = experiment.listener
+    return (
+        None if listener is None else lambda progress: listener(Cell(experiment.name, job.setting, job.seed), progress)
+    )
 
 
-def _evaluate(bound: BoundExperiment, job: CellJob, options: LaunchOptions, context: dg.AssetExecutionContext) -> None:
+def _evaluate(
+    experiment: ExperimentContext, job: CellJob, options: LaunchOptions, context: dg.AssetExecutionContext
+) -> None:
     """First verdicts, with the tries that infrastructure needs; then second ones, where the first are clean."""
-    hears = _hears(bound, job)
+    hears = _hears(experiment, job)
     for _ in range(job.limits.eval_attempts):
         report = run_evaluations(job, options, hears, what=f"Dagster run {context.run.run_id[:8]}")
         for note in report.notes:
             context.log.warning(note)
         context.log.info(f"{job.label}: {report.done} evaluated, {sum(report.failed.values())} struck")
-        options = replace(options, new_campaign=False)
+        options = replace(options, reset_retries=False)
         if not report.failed:
             break
     open_ = [row.pair.name for row in read_gold(job) if row.first not in ("pass", "fail")]
@@ -147,17 +153,17 @@ def _evaluate(bound: BoundExperiment, job: CellJob, options: LaunchOptions, cont
         context.log.info(f"{job.label}: {second.done} evaluated again, {sum(second.failed.values())} struck")
 
 
-def _write_cell(bound: BoundExperiment, job: CellJob) -> None:
+def _write_cell(experiment: ExperimentContext, job: CellJob) -> None:
     """Gold stands in the store as a cell that nobody plans: the analyses show it beside the agents'."""
-    cell = Cell(bound.name, job.setting, job.seed)
+    cell = Cell(experiment.name, job.setting, job.seed)
     spec = CellSpec(cell, job.mode, job.messaging, job.git, job.run_name, gold=True)
-    frames = bound.view(spec, job.subset).frames
-    write_unit(bound.project.tables, cell_unit(spec.cell), frames, declared=CELL_UNIT_TABLES)
+    frames = experiment.view(spec, job.subset).frames
+    write_unit(experiment.project.tables, cell_unit(spec.cell), frames, declared=CELL_UNIT_TABLES)
 
 
-def _row(bound: BoundExperiment, row: GoldRow) -> dict[str, object]:
+def _row(experiment: ExperimentContext, row: GoldRow) -> dict[str, object]:
     return {
-        "experiment": bound.name,
+        "experiment": experiment.name,
         "mode": row.mode,
         "pair": row.pair.name,
         "repo": row.pair.repo,
@@ -169,7 +175,7 @@ def _row(bound: BoundExperiment, row: GoldRow) -> dict[str, object]:
         "flaky": row.flaky,
         "conflicts": row.conflicts,
         "sound": row.sound,
-        "accepted": row.pair.name in bound.spec.gold_accepted,
+        "accepted": row.pair.name in experiment.spec.gold_accepted,
         "evidence": row.evidence,
     }
 

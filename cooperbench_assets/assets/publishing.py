@@ -13,12 +13,12 @@ from cooperbench_assets.assets.tables import STORE_TABLES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.store.planned import Plans
     from cooperbench_assets.store.publish import Published
 
 
-def publish_tables(bound: BoundExperiment, planned: Callable[[], Plans] | None = None) -> Published:
+def publish_tables(experiment: ExperimentContext, planned: Callable[[], Plans] | None = None) -> Published:
     """Bring the results store up to what the partition tables hold.
 
     Args:
@@ -29,4 +29,4 @@ def publish_tables(bound: BoundExperiment, planned: Callable[[], Plans] | None =
     # Imported here: DuckDB takes a fifth of the time in which a code location loads, and loading asks for no store.
     from cooperbench_assets.store.publish import publish
 
-    return publish(bound.project.database, bound.project.tables, declared=STORE_TABLES, planned=planned)
+    return publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES, planned=planned)

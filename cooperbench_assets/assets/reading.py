@@ -33,7 +33,7 @@ from cooperbench_assets.checks.reporting import check_evaluation, check_results,
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.processes import namespace
-from cooperbench_assets.experiment_context import CellSaid, MissingInputError
+from cooperbench_assets.experiment_context import CellReport, MissingInputError
 from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.schema import CHECK_RESULTS
 from cooperbench_assets.store.units import cell_unit, check_unit
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from cooperbench_assets.checks.finding import CellView, Check
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.spec import CellSpec
     from cooperbench_assets.store.cells import Cell
 
@@ -97,7 +97,7 @@ class CellReader:
     """Reads cells and logs what there is to say of each."""
 
     context: Context
-    bound: BoundExperiment
+    experiment: ExperimentContext
     checks: Collection[dg.AssetCheckKey]
     """The checks whose results are wanted."""
 
@@ -113,7 +113,7 @@ class CellReader:
     """Asset, partition and findings of cells whose check results are not logged yet."""
 
     def __post_init__(self) -> None:
-        self.subset = self.bound.subset()
+        self.subset = self.experiment.subset()
 
     def read(
         self,
@@ -130,7 +130,7 @@ class CellReader:
             evaluate: The assets whose checks are evaluated besides.
             before: Does what comes before the reading; returns what the materialisation says of it.
         """
-        said = CellSaid(spec)
+        said = CellReport(spec)
         try:
             extra = {} if before is None else before(spec)
             self._report(spec, materialise, {*materialise, *evaluate}, extra, said)
@@ -141,14 +141,14 @@ class CellReader:
                 self.context.log.error(f"{spec.cell} could not be read:\n{traceback.format_exc()}")
             reason = str(error) if isinstance(error, FOR_PEOPLE) else f"{type(error).__name__}: {error}"
             self._failed(
-                Problem(spec.cell, next(iter(materialise or evaluate)), self.bound.redactor.text(reason)), said
+                Problem(spec.cell, next(iter(materialise or evaluate)), self.experiment.redactor.text(reason)), said
             )
         if said.problem is not None:
             self._not_evaluated(self.problems[-1], {*materialise, *evaluate})
         if self.log_each and len(self._to_log) >= AT_ONCE:
             self._log_checks()
-        if self.bound.on_read is not None:
-            self.bound.on_read(said)
+        if self.experiment.on_read is not None:
+            self.experiment.on_read(said)
 
     def end(self) -> Results:
         """End the step; yields what was not logged, so that steps behind it in its run begin.
@@ -172,7 +172,7 @@ class CellReader:
         """What to do about the results of the other cells: a backfill makes nothing that comes after a failed cell."""
         if self.cells == 1 or BACKFILL_TAG not in self.context.run.tags:
             return ""
-        name = group_name(self.bound.name)
+        name = group_name(self.experiment.name)
         return (
             f"to publish the others, launch the job {name}_refresh_results; "
             f"the sensor {name}_downstream does so by itself while it is on"
@@ -183,9 +183,9 @@ class CellReader:
         for number, (asset, partition, findings) in enumerate(self._to_log):
             passed = [(check, finding) for check, finding in findings if check.blocking and finding.passed]
             self._to_log[number] = (asset, partition, [one for one in findings if one not in passed])
-            yield from check_results(asset_key(self.bound.name, asset), passed)
+            yield from check_results(asset_key(self.experiment.name, asset), passed)
 
-    def _failed(self, problem: Problem, said: CellSaid) -> None:
+    def _failed(self, problem: Problem, said: CellReport) -> None:
         self.problems.append(problem)
         said.problem = problem.text
         if self.cells > 1:
@@ -197,9 +197,9 @@ class CellReader:
         materialise: Collection[str],
         evaluate: Collection[str],
         extra: Mapping[str, Any],
-        said: CellSaid,
+        said: CellReport,
     ) -> None:
-        view = self.bound.view(spec, self.subset)
+        view = self.experiment.view(spec, self.subset)
         for asset in [name for name in CELL_CHECKS if name in evaluate]:
             wanted = asset in materialise
             if asset == "pair_results":
@@ -211,22 +211,22 @@ class CellReader:
             findings = [(check, check.find(view)) for check in CELL_CHECKS[asset]]
             blocked = blocked_by(view, asset) if wanted else None
             if wanted and not (blocked and asset == "pair_results"):
-                written = write_tables(self.bound, view) if asset == "pair_results" else {}
+                written = write_tables(self.experiment, view) if asset == "pair_results" else {}
                 self._materialised(spec, asset, {**CELL_METADATA[asset](view), **extra, **written}, said)
             self._evaluated(spec, asset, findings, said)
             if blocked is not None:
                 self._failed(Problem(spec.cell, asset, *blocked), said)
                 return
 
-    def _materialised(self, spec: CellSpec, asset: str, metadata: Mapping[str, Any], said: CellSaid) -> None:
-        key, partition = asset_key(self.bound.name, asset), partition_key(spec.cell)
+    def _materialised(self, spec: CellSpec, asset: str, metadata: Mapping[str, Any], said: CellReport) -> None:
+        key, partition = asset_key(self.experiment.name, asset), partition_key(spec.cell)
         if self.log_each:
             self.context.log_event(dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata))
         else:
             self._to_yield.append(dg.MaterializeResult(asset_key=key, metadata=metadata))
         said.metadata[asset] = metadata
 
-    def _evaluated(self, spec: CellSpec, asset: str, findings: Findings, said: CellSaid) -> None:
+    def _evaluated(self, spec: CellSpec, asset: str, findings: Findings, said: CellReport) -> None:
         """Keep what the checks of an asset found in a cell: for Dagster, and as a table of the store."""
         cell, asked = spec.cell, self._asked(asset, findings)
         self._to_log.append((asset, partition_key(cell), asked))
@@ -234,7 +234,7 @@ class CellReader:
         columns = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed, "asset": asset}
         rows = check_rows(columns, findings, datetime.now(UTC).replace(tzinfo=None))
         unit = check_unit(cell.experiment, asset, cell)
-        write_unit(self.bound.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,))
+        write_unit(self.experiment.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,))
 
     def _not_evaluated(self, problem: Problem, assets: Collection[str]) -> None:
         """Say on the pages of checks that were to be evaluated why they were not: else they show an earlier result."""
@@ -247,14 +247,14 @@ class CellReader:
 
     def _asked(self, asset: str, findings: Findings) -> Findings:
         """Those of the checks whose results are wanted."""
-        key = asset_key(self.bound.name, asset)
+        key = asset_key(self.experiment.name, asset)
         return [one for one in findings if dg.AssetCheckKey(key, one[0].name) in self.checks]
 
     def _log_checks(self) -> None:
         """Log check results, each with the materialisation that it is about: those of an earlier one do not count."""
         for asset in CELL_CHECKS:
             found = {partition: findings for name, partition, findings in self._to_log if name == asset}
-            key = asset_key(self.bound.name, asset)
+            key = asset_key(self.experiment.name, asset)
             targets = newest_materialisations(self.context.instance, key, set(found)) if found else {}
             for partition, findings in found.items():
                 for check, finding in findings:
@@ -266,7 +266,7 @@ class CellReader:
     def _left_behind(self, spec: CellSpec, view: CellView) -> dict[str, str] | None:
         try:
             # What nobody asked for yet is not left behind, whatever struck the others.
-            return {pair: why for pair, why in left_behind(self.bound, spec).items() if pair not in view.unasked}
+            return {pair: why for pair, why in left_behind(self.experiment, spec).items() if pair not in view.unasked}
         except LaunchError as error:
             self.context.log.warning(f"{spec.cell}: what is still to run cannot be told: {error}")
             return None
@@ -311,25 +311,25 @@ def blocked_by(view: CellView, asset: str) -> tuple[str, str] | None:
     return None
 
 
-def left_behind(bound: BoundExperiment, cell: CellSpec) -> dict[str, str]:
+def left_behind(experiment: ExperimentContext, cell: CellSpec) -> dict[str, str]:
     """Pairs of a cell that no retry will touch, with the reason: their tries are used up, or a person is needed.
 
     Raises:
         LaunchError: if the cell cannot be planned: the dataset is missing, say.
     """
-    if bound.spec.execution == "none":
+    if experiment.spec.execution == "none":
         return {}
     reasons: dict[str, str] = {}
     for asset in STAGES:
-        for step in plan_of(bound, cell, asset, LaunchConfig(automatic=True)).having("blocked"):
+        for step in plan_of(experiment, cell, asset, LaunchConfig(automatic=True)).having("blocked"):
             if step.reason.startswith(BLOCKED_FOR_GOOD):
                 reasons[step.pair.name] = step.reason
     return reasons
 
 
-def write_tables(bound: BoundExperiment, view: CellView) -> dict[str, Any]:
+def write_tables(experiment: ExperimentContext, view: CellView) -> dict[str, Any]:
     """Write a cell's partition tables; the same content again changes nothing, and says so."""
-    written = write_unit(bound.project.tables, cell_unit(view.spec.cell), view.frames, declared=CELL_UNIT_TABLES)
+    written = write_unit(experiment.project.tables, cell_unit(view.spec.cell), view.frames, declared=CELL_UNIT_TABLES)
     return {
         "dagster/row_count": view.pairs.height,
         "content_sha256": written.content_sha256,
@@ -346,7 +346,7 @@ def sign(context: Context) -> None:
 
 def read_selected(
     context: dg.AssetExecutionContext,
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     before: Callable[[CellSpec], Mapping[str, Any]] | None = None,
 ) -> Results:
     """Do what a run asks of assets of cells: materialise some partitions, or evaluate checks of those that are there.
@@ -366,10 +366,10 @@ def read_selected(
         dg.Failure: as `CellReader.end` does.
     """
     sign(context)
-    with keeping_secrets(bound, context.log):
-        work = list(_work(context, bound))
+    with keeping_secrets(experiment, context.log):
+        work = list(_work(context, experiment))
         one = len(work) == 1 and bool(work[0][1])
-        reader = CellReader(context, bound, context.selected_asset_check_keys, len(work), log_each=not one)
+        reader = CellReader(context, experiment, context.selected_asset_check_keys, len(work), log_each=not one)
         try:
             for spec, materialise, evaluate in work:
                 reader.read(spec, materialise, evaluate, before if materialise else None)
@@ -379,21 +379,23 @@ def read_selected(
         yield from reader.end()
 
 
-def _work(context: dg.AssetExecutionContext, bound: BoundExperiment) -> Iterator[tuple[CellSpec, list[str], list[str]]]:
+def _work(
+    context: dg.AssetExecutionContext, experiment: ExperimentContext
+) -> Iterator[tuple[CellSpec, list[str], list[str]]]:
     """Each cell with the assets to materialise, and those whose checks to evaluate."""
-    materialise = [name for name in CELL_CHECKS if asset_key(bound.name, name) in context.selected_asset_keys]
+    materialise = [name for name in CELL_CHECKS if asset_key(experiment.name, name) in context.selected_asset_keys]
     checked = {key.asset_key for key in context.selected_asset_check_keys}
-    evaluate = [name for name in CELL_CHECKS if asset_key(bound.name, name) in checked]
+    evaluate = [name for name in CELL_CHECKS if asset_key(experiment.name, name) in checked]
     if context.has_partition_key or context.has_partition_key_range:
-        if bound.spec.execution != "none" and len(context.partition_keys) > 1:
+        if experiment.spec.execution != "none" and len(context.partition_keys) > 1:
             raise dg.Failure(ONE_EACH, allow_retries=False)
         for key in context.partition_keys:
-            cell = cell_of(bound.name, key)
-            yield bound.spec.cell(bound.name, cell.setting, cell.seed), materialise, evaluate
+            cell = cell_of(experiment.name, key)
+            yield experiment.spec.cell(experiment.name, cell.setting, cell.seed), materialise, evaluate
         return
     if materialise:
         raise dg.Failure("this run names no partition; choose the cells to materialise", allow_retries=False)
-    there = {name: context.instance.get_materialized_partitions(asset_key(bound.name, name)) for name in evaluate}
-    for spec in sorted(bound.cells, key=lambda one: one.cell):
+    there = {name: context.instance.get_materialized_partitions(asset_key(experiment.name, name)) for name in evaluate}
+    for spec in sorted(experiment.cells, key=lambda one: one.cell):
         if assets := [name for name in evaluate if partition_key(spec.cell) in there[name]]:
             yield spec, [], assets

@@ -15,19 +15,19 @@ from cooperbench_assets.redaction import clean_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.redaction import Redactor
 
 
 @contextmanager
-def keeping_secrets(bound: BoundExperiment, log: logging.Logger) -> Iterator[None]:
+def keeping_secrets(experiment: ExperimentContext, log: logging.Logger) -> Iterator[None]:
     """Log and raise nothing that holds a secret of the experiment.
 
     Args:
         bound: The experiment.
         log: The step's log.
     """
-    redactor = bound.redactor
+    redactor = experiment.redactor
     hiding = _Hiding(redactor)
     log.addFilter(hiding)
     try:

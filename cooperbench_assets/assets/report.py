@@ -12,7 +12,7 @@ import dagster as dg
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
 
 if TYPE_CHECKING:
@@ -26,25 +26,25 @@ MOST_BYTES = 60_000
 """Bytes of a figure in the UI: metadata is kept in Dagster's database."""
 
 
-def build_report_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
+def build_report_asset(experiment: ExperimentContext) -> dg.AssetsDefinition:
     """report of one experiment: made anew after its analyses."""
 
     @dg.asset(
-        key=asset_key(bound.name, "report"),
-        deps=[asset_key(bound.name, analysis.name) for analysis in ANALYSES],
+        key=asset_key(experiment.name, "report"),
+        deps=[asset_key(experiment.name, analysis.name) for analysis in ANALYSES],
         description="Figures and one self-contained page in data/report: SVG, PNG, CSV, LaTeX and report.html.",
         kinds={"html"},
-        group_name=group_name(bound.name),
-        tags={"experiment": bound.name},
+        group_name=group_name(experiment.name),
+        tags={"experiment": experiment.name},
         automation_condition=FOLLOWS,
         pool="results_store",
     )
     def report() -> dg.MaterializeResult[Any]:
         from cooperbench_assets.report.build import build_reports  # the drawing libraries take half a second
 
-        logs = {bound.name: bound.logs}
-        (built,) = build_reports(bound.project.database, bound.project.report, [bound.name], logs)
-        return dg.MaterializeResult(metadata=report_metadata(bound.project, built))
+        logs = {experiment.name: experiment.logs}
+        (built,) = build_reports(experiment.project.database, experiment.project.report, [experiment.name], logs)
+        return dg.MaterializeResult(metadata=report_metadata(experiment.project, built))
 
     return report
 

@@ -14,7 +14,7 @@ from cooperbench_assets.assets.publishing import publish_tables
 from cooperbench_assets.checks.finding import Check, Finding
 from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import StoreError, UnitError
 from cooperbench_assets.store.partition_tables import list_units, load_record, read_unit, write_unit
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
 
-def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
+def build_results_store(experiment: ExperimentContext) -> dg.AssetsDefinition:
     """results_store of one experiment: publishes its cells, and checks them together."""
-    key = asset_key(bound.name, "results_store")
+    key = asset_key(experiment.name, "results_store")
 
     @dg.multi_asset(
-        name=op_name(bound.name, "results_store"),
+        name=op_name(experiment.name, "results_store"),
         specs=[
             dg.AssetSpec(
                 key,
-                deps=[asset_key(bound.name, "pair_results")],
+                deps=[asset_key(experiment.name, "pair_results")],
                 description="The experiment's tables in data/results.duckdb, which all experiments share.",
                 kinds={"duckdb"},
-                group_name=group_name(bound.name),
+                group_name=group_name(experiment.name),
                 metadata={"dagster/relation_identifier": "results.main.pairs"},
                 automation_condition=FOLLOWS,
-                tags={"experiment": bound.name},
+                tags={"experiment": experiment.name},
             )
         ],
         check_specs=check_specs(key, RESULTS_STORE_CHECKS),
@@ -54,16 +54,16 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
         asked = context.selected_asset_check_keys
         wanted = [one for one in RESULTS_STORE_CHECKS if dg.AssetCheckKey(key, one.name) in asked]
         if key not in context.selected_asset_keys:
-            view = store_view(bound)
+            view = store_view(experiment)
             yield from check_results(key, [(check, check.find(view)) for check in wanted])
             return
-        published = publish_experiment(bound)
+        published = publish_experiment(experiment)
         for warning in (*published.warnings, *named_problems(published)):
             context.log.warning(warning)
-        view = store_view(bound)
+        view = store_view(experiment)
         findings = [(check, check.find(view)) for check in RESULTS_STORE_CHECKS]
-        if _keep(bound, findings):  # What is found is published too; what was found before has been just now.
-            publish_experiment(bound)
+        if _keep(experiment, findings):  # What is found is published too; what was found before has been just now.
+            publish_experiment(experiment)
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={
@@ -71,8 +71,8 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
                 "changed": bool(published.changed or published.dropped),
                 "changed_units": len(published.changed),
                 "dropped_units": len(published.dropped),
-                "file": dg.MetadataValue.path(str(bound.project.database)),
-                "open_it": f"duckdb -readonly {bound.project.relative(bound.project.database)}",
+                "file": dg.MetadataValue.path(str(experiment.project.database)),
+                "open_it": f"duckdb -readonly {experiment.project.relative(experiment.project.database)}",
             },
             check_results=check_results(key, [one for one in findings if one[0] in wanted]),
         )
@@ -80,12 +80,12 @@ def build_results_store(bound: BoundExperiment) -> dg.AssetsDefinition:
     return results_store
 
 
-def _keep(bound: BoundExperiment, findings: Sequence[tuple[Check[StoreView], Finding]]) -> bool:
+def _keep(experiment: ExperimentContext, findings: Sequence[tuple[Check[StoreView], Finding]]) -> bool:
     """Write what was found as a table; says whether it differs from what was found before."""
-    row_key = {"experiment": bound.name, "setting": None, "seed": None, "asset": "results_store"}
+    row_key = {"experiment": experiment.name, "setting": None, "seed": None, "asset": "results_store"}
     rows = check_rows(row_key, findings, datetime.now(UTC).replace(tzinfo=None))
-    unit = check_unit(bound.name, "results_store")
-    return write_unit(bound.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,)).changed
+    unit = check_unit(experiment.name, "results_store")
+    return write_unit(experiment.project.tables, unit, {CHECK_RESULTS.name: rows}, declared=(CHECK_RESULTS,)).changed
 
 
 def named_problems(published: "Published") -> Iterator[str]:
@@ -97,20 +97,20 @@ def named_problems(published: "Published") -> Iterator[str]:
         yield f"{len(published.outdated)} units ({few}, …) were written by another version: read those cells again"
 
 
-def kept_cells(bound: BoundExperiment) -> dict[Cell, bool]:
+def kept_cells(experiment: ExperimentContext) -> dict[Cell, bool]:
     """The cells that belong in the store, and whether each is planned.
 
     These are the planned ones, those that were launched although nobody plans them (their own tables say so), and those
     that another machine made. A cell that no plan names any more has been dropped; one whose tables cannot be read
     stays, if it was there.
     """
-    tables = bound.project.tables
-    before = _kept_before(tables, bound.name)
-    planned = bound.planned_now()
+    tables = experiment.project.tables
+    before = _kept_before(tables, experiment.name)
+    planned = experiment.planned_now()
     if planned is None:  # While defs.yaml is broken, nothing leaves.
-        planned = bound.planned if before is None else before
+        planned = experiment.planned if before is None else before
     kept = dict.fromkeys(sorted(planned), True)
-    written = {cell for unit in list_units(tables, bound.name) if (cell := _cell_named(unit.name)) is not None}
+    written = {cell for unit in list_units(tables, experiment.name) if (cell := _cell_named(unit.name)) is not None}
     for cell in sorted({*(before or ()), *written} - planned):
         if _stays(tables, cell, was_kept=before is None or cell in before):
             kept[cell] = False
@@ -145,28 +145,28 @@ def _stays(tables: Path, cell: Cell, *, was_kept: bool) -> bool:
         return was_kept
 
 
-def publish_experiment(bound: BoundExperiment) -> "Published":
+def publish_experiment(experiment: ExperimentContext) -> "Published":
     """Publish what changed of an experiment; what it dropped leaves the store."""
 
     def plan() -> Plans:
         # Without the folder of its tables (no disk mounted, say) nothing can be told of its cells: all stay.
-        there = (bound.project.tables / quote(bound.name)).is_dir()
-        return {bound.name: set(kept_cells(bound))} if there else {}
+        there = (experiment.project.tables / quote(experiment.name)).is_dir()
+        return {experiment.name: set(kept_cells(experiment))} if there else {}
 
-    return publish_tables(bound, plan)
+    return publish_tables(experiment, plan)
 
 
-def store_view(bound: BoundExperiment) -> StoreView:
+def store_view(experiment: ExperimentContext) -> StoreView:
     """What the checks over cells look at: the published rows, and what differs from the partition tables."""
     from cooperbench_assets.store.comparison import compare
     from cooperbench_assets.store.read import snapshot
 
-    kept = kept_cells(bound)
-    with snapshot(bound.project.database) as store:
-        published = {declared.name: store.table(declared.name, bound.name) for declared in (PAIRS, PROVENANCE)}
-        comparison = compare(store.connection, bound.project.tables, bound.name)
+    kept = kept_cells(experiment)
+    with snapshot(experiment.project.database) as store:
+        published = {declared.name: store.table(declared.name, experiment.name) for declared in (PAIRS, PROVENANCE)}
+        comparison = compare(store.connection, experiment.project.tables, experiment.name)
     return StoreView(
-        bound.name,
+        experiment.name,
         tuple(cell for cell, planned in kept.items() if planned),
         frozenset(kept),
         published,

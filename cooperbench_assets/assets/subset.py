@@ -10,21 +10,21 @@ from cooperbench_assets.assets.describe import subset_metadata
 from cooperbench_assets.assets.keys import asset_key, group_name
 
 if TYPE_CHECKING:
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 
-def build_subset_asset(bound: BoundExperiment) -> dg.AssetsDefinition:
+def build_subset_asset(experiment: ExperimentContext) -> dg.AssetsDefinition:
     """subset_pairs of one experiment."""
 
     @dg.asset(
-        key=asset_key(bound.name, "subset_pairs"),
+        key=asset_key(experiment.name, "subset_pairs"),
         description="The pairs that every cell of the experiment must have a result for.",
         kinds={"json"},
-        group_name=group_name(bound.name),
-        tags={"experiment": bound.name},
+        group_name=group_name(experiment.name),
+        tags={"experiment": experiment.name},
     )
     def subset_pairs() -> dg.MaterializeResult[Any]:
-        subset = bound.subset()
+        subset = experiment.subset()
         return dg.MaterializeResult(metadata=subset_metadata(subset), data_version=dg.DataVersion(subset.sha256))
 
     return subset_pairs

@@ -22,7 +22,7 @@ from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.sandboxes.docker.image_lock import image_rows, read_lock, update_lock
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.store.images import TASK_IMAGES
 from cooperbench_assets.store.redacted_frames import without_secrets
 
@@ -38,11 +38,11 @@ class ImagesConfig(dg.Config):
     accept: bool = Field(default=False, description="Pin the images that are there now, in place of the locked ones.")
 
 
-def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
+def build_task_images(experiment: ExperimentContext) -> dg.AssetsDefinition:
     """task_images of one experiment."""
-    key = asset_key(bound.name, NAME)
+    key = asset_key(experiment.name, NAME)
     spec = asset_spec(
-        bound,
+        experiment,
         TASK_IMAGES,
         after=["subset_pairs"],
         description="The container image of every task: pulled where it was not there, looked into, and "
@@ -50,22 +50,22 @@ def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
         kind="docker",
     )
 
-    @dg.multi_asset(name=op_name(bound.name, NAME), specs=[spec], check_specs=check_specs(key, TASK_IMAGES_CHECKS))
+    @dg.multi_asset(name=op_name(experiment.name, NAME), specs=[spec], check_specs=check_specs(key, TASK_IMAGES_CHECKS))
     def task_images(
         context: dg.AssetExecutionContext, config: ImagesConfig
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-        with keeping_secrets(bound, context.log):
-            records, view = make_ready(bound, context, accept=config.accept)
-            findings = look(bound, TASK_IMAGES, TASK_IMAGES_CHECKS, view)
+        with keeping_secrets(experiment, context.log):
+            records, view = make_ready(experiment, context, accept=config.accept)
+            findings = look(experiment, TASK_IMAGES, TASK_IMAGES_CHECKS, view)
             if problem := trouble(records):
                 yield from check_results(key, findings)
-                raise LaunchError(f"{bound.name}: {problem}")
+                raise LaunchError(f"{experiment.name}: {problem}")
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={
                 "dagster/row_count": view.images.height,
                 "pulled": sum(record.pulled for record in records),
-                "lock": dg.MetadataValue.path(str(bound.image_lock)),
+                "lock": dg.MetadataValue.path(str(experiment.image_lock)),
                 "images": table_value(view.images.select("image", "state", "digest", "size_bytes", "head", "changed")),
             },
             check_results=check_results(key, findings),
@@ -75,7 +75,7 @@ def build_task_images(bound: BoundExperiment) -> dg.AssetsDefinition:
 
 
 def make_ready(
-    bound: BoundExperiment, context: dg.AssetExecutionContext, *, accept: bool = False
+    experiment: ExperimentContext, context: dg.AssetExecutionContext, *, accept: bool = False
 ) -> tuple["list[ImageRecord]", ImagesView]:
     """Make the images of the experiment's tasks ready; record them in the table and, where ready, in the lock.
 
@@ -85,19 +85,21 @@ def make_ready(
     # Imported here: it brings the Docker SDK, which loading the code location needs for nothing else.
     from cooperbench_assets.execution.sandboxes.docker.images import Preparation, prepare_images
 
-    lock = read_lock(bound.image_lock)
-    tasks = bound.subset().tasks
-    chosen = Preparation(verified=bound.image_lock.with_name("verified.json"), progress=_teller(context, len(tasks)))
+    lock = read_lock(experiment.image_lock)
+    tasks = experiment.subset().tasks
+    chosen = Preparation(
+        verified=experiment.image_lock.with_name("verified.json"), progress=_teller(context, len(tasks))
+    )
     try:
         records = prepare_images(tasks, chosen)
     except InfrastructureError as error:
-        raise LaunchError(f"{bound.name}: {error.text}") from error
-    update_lock(bound.image_lock, records, accept=accept)
-    compared = read_lock(bound.image_lock) if accept else lock
-    rows = image_rows(bound.name, records, compared, datetime.now(UTC).replace(tzinfo=None))
-    frame = without_secrets(TASK_IMAGES.frame(rows), bound.redactor)
-    write_table(bound, TASK_IMAGES, frame)
-    return records, ImagesView(bound.name, frame)
+        raise LaunchError(f"{experiment.name}: {error.text}") from error
+    update_lock(experiment.image_lock, records, accept=accept)
+    compared = read_lock(experiment.image_lock) if accept else lock
+    rows = image_rows(experiment.name, records, compared, datetime.now(UTC).replace(tzinfo=None))
+    frame = without_secrets(TASK_IMAGES.frame(rows), experiment.redactor)
+    write_table(experiment, TASK_IMAGES, frame)
+    return records, ImagesView(experiment.name, frame)
 
 
 def trouble(records: "Sequence[ImageRecord]") -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from cooperbench_assets.automation.alerts import Kind
-    from cooperbench_assets.automation.observation import Look
-    from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+    from cooperbench_assets.automation.observation import Observation
+    from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
 FAILURES_TOLD_FOR: Final = timedelta(hours=6)
 """Runs that failed longer before the last look than this are not told of any more."""
@@ -34,15 +34,15 @@ NAMED: Final = 5
 """Pairs that a message names."""
 
 
-def alerts_of(bound: BoundExperiment, looks: Sequence[Look], *, all_complete: bool) -> Iterator[Alert]:
+def alerts_of(experiment: ExperimentContext, looks: Sequence[Observation], *, all_complete: bool) -> Iterator[Alert]:
     """Everything that is to be told of these cells of an experiment now; most of it was told before."""
     for seen in looks:
         yield from cell_alerts(seen)
     if all_complete:
-        yield _complete(bound)
+        yield _complete(experiment)
 
 
-def cell_alerts(seen: Look) -> Iterator[Alert]:
+def cell_alerts(seen: Observation) -> Iterator[Alert]:
     """What is to be told of one cell; nothing while it is being worked on."""
     state = seen.state
     if not state.executes or not state.launched or state.active_run is not None or state.holder is not None:
@@ -74,10 +74,12 @@ def cell_alerts(seen: Look) -> Iterator[Alert]:
         yield _alert(seen, "stuck", text, state.fingerprint)
 
 
-def input_alerts(bound: BoundExperiment, error: MissingInputError) -> Iterator[Alert]:
+def input_alerts(experiment: ExperimentContext, error: MissingInputError) -> Iterator[Alert]:
     """What is to be told of an experiment that cannot be looked at: nothing where nobody has launched any of it."""
-    if any(bound.run_dir(cell).is_dir() for cell in bound.cells):
-        yield Alert("problem", f"nothing of it can be looked at or tried any more: {error}", f"{bound.name} {error}")
+    if any(experiment.run_dir(cell).is_dir() for cell in experiment.cells):
+        yield Alert(
+            "problem", f"nothing of it can be looked at or tried any more: {error}", f"{experiment.name} {error}"
+        )
 
 
 def told_since(now: datetime, last_look: datetime | None) -> datetime:
@@ -87,7 +89,7 @@ def told_since(now: datetime, last_look: datetime | None) -> datetime:
 
 
 def run_alerts(
-    instance: dg.DagsterInstance, bound: BoundExperiment, since: datetime, is_settled: Callable[[str], bool]
+    instance: dg.DagsterInstance, experiment: ExperimentContext, since: datetime, is_settled: Callable[[str], bool]
 ) -> Iterator[Alert]:
     """One message for each run of an experiment that failed since then, except those of which nothing is left to say.
 
@@ -97,31 +99,31 @@ def run_alerts(
         since: UTC without a zone.
         is_settled: Whether a run, by its id, was told of for good: its error is not read then.
     """
-    for run in failed_since(instance, bound.name, since):
+    for run in failed_since(instance, experiment.name, since):
         if is_settled(run.run_id):
             continue
         partition = run.tags.get(PARTITION_TAG)
         where = f", partition {partition}" if partition else ""
         yield Alert(
             "run_failed",
-            f"{bound.name}{where}: run {run.run_id[:8]} failed: {error_of(instance, run.run_id)}",
+            f"{experiment.name}{where}: run {run.run_id[:8]} failed: {error_of(instance, run.run_id)}",
             run.run_id,
             run_id=run.run_id,
         )
 
 
-def _complete(bound: BoundExperiment) -> Alert:
-    cells = [cell.cell for cell in bound.cells]
-    subset = bound.subset()
+def _complete(experiment: ExperimentContext) -> Alert:
+    cells = [cell.cell for cell in experiment.cells]
+    subset = experiment.subset()
     pairs = len(subset.pairs)
     return Alert(
         "complete",
-        f"{bound.name} is complete: {pairs} of {pairs} pairs in each of its {len(cells)} cells",
+        f"{experiment.name} is complete: {pairs} of {pairs} pairs in each of its {len(cells)} cells",
         " ".join([subset.sha256, *(str(cell) for cell in sorted(cells))]),
     )
 
 
-def _alert(seen: Look, kind: Kind, text: str, *about: str) -> Alert:
+def _alert(seen: Observation, kind: Kind, text: str, *about: str) -> Alert:
     cell = seen.state.cell
     return Alert(
         kind,

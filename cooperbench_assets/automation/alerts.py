@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 WEBHOOK_SECONDS: Final = 5.0
 """Longest time that one message may take, from the name's look-up to the answer."""
@@ -92,10 +92,10 @@ class Marker(msgspec.Struct):
 
 
 @dataclass
-class Teller:
+class Notifier:
     """Says an experiment's alerts during one tick."""
 
-    bound: BoundExperiment
+    experiment: ExperimentContext
     log: Log
     clock: Callable[[], float] = time.monotonic
     _dead: bool = field(default=False, init=False)
@@ -104,7 +104,7 @@ class Teller:
     @property
     def folder(self) -> Path:
         """Where the experiment's markers lie, one for each message that was said."""
-        return self.bound.project.data / "alerts" / self.bound.name
+        return self.experiment.project.data / "alerts" / self.experiment.name
 
     def tell_all(self, alerts: Iterable[Alert]) -> int:
         """Say what has not been said; returns how many were new. Whatever happens to it, it raises nothing."""
@@ -115,7 +115,7 @@ class Teller:
         try:
             return self.tell(alert)
         except OSError as error:
-            text = scrub(self.bound, alert.text)[:LONGEST_TEXT]
+            text = scrub(self.experiment, alert.text)[:LONGEST_TEXT]
             self.log.warning(f"{text} ({self.link(alert)}); it could not be recorded, and is said again: {error}")
             return True
 
@@ -125,7 +125,7 @@ class Teller:
         if marker is None:
             return False
         over = marker.delivered or marker.tries >= WEBHOOK_TRIES
-        return self.bound.spec.alerts.webhook_variable is None or bool(over)
+        return self.experiment.spec.alerts.webhook_variable is None or bool(over)
 
     def _file(self, kind: Kind, about: str) -> Path:
         return self.folder / f"{kind}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
@@ -142,7 +142,7 @@ class Teller:
             marker = _read(file)
             new = marker is None
             if marker is None:
-                text = scrub(self.bound, alert.text)[:LONGEST_TEXT]
+                text = scrub(self.experiment, alert.text)[:LONGEST_TEXT]
                 marker = Marker(alert.kind, alert.about, text, datetime.now(UTC).isoformat(timespec="seconds"))
                 _write(file, marker)
                 self.log.warning(f"{text} ({self.link(alert)})")
@@ -151,11 +151,11 @@ class Teller:
         return new
 
     def _offer(self, alert: Alert, marker: Marker, file: Path) -> None:
-        name = self.bound.spec.alerts.webhook_variable
+        name = self.experiment.spec.alerts.webhook_variable
         if name is None or self._dead or self._waited >= WEBHOOK_SECONDS_A_TICK:
             return
         began = self.clock()
-        address = variables(self.bound).get(name, "").strip()
+        address = variables(self.experiment).get(name, "").strip()
         marker.tries += 1
         problem = post(address, slack_message(marker.text, self.link(alert), alert.run_id))
         self._waited += self.clock() - began
@@ -167,29 +167,29 @@ class Teller:
 
     def link(self, alert: Alert) -> str:
         """Where to look at it in the UI."""
-        base = ui_address(self.bound).rstrip("/")
+        base = ui_address(self.experiment).rstrip("/")
         if alert.run_id is not None:
             return f"{base}/runs/{alert.run_id}"
-        page = f"{base}/assets/{quote(self.bound.name)}/pair_results"
+        page = f"{base}/assets/{quote(self.experiment.name)}/pair_results"
         return page if alert.partition is None else f"{page}?view=partitions&partition={quote(alert.partition)}"
 
 
-def variables(bound: BoundExperiment) -> Mapping[str, str]:
+def variables(experiment: ExperimentContext) -> Mapping[str, str]:
     """The environment, and what the project's .env adds to it: Dagster's daemon may have read it earlier."""
-    written = dotenv_values(bound.project.root / ".env")
+    written = dotenv_values(experiment.project.root / ".env")
     return {**{name: value for name, value in written.items() if value is not None}, **os.environ}
 
 
-def ui_address(bound: BoundExperiment) -> str:
+def ui_address(experiment: ExperimentContext) -> str:
     """Address of the Dagster UI: the experiment's, the project's (.env), where it runs, or the usual one."""
     # .env first: `make ui` sets the variable to the port on loopback, which may not be the address people use.
-    written = dotenv_values(bound.project.root / ".env").get(UI_VARIABLE)
-    return bound.spec.alerts.base_url or written or os.environ.get(UI_VARIABLE) or USUAL_UI
+    written = dotenv_values(experiment.project.root / ".env").get(UI_VARIABLE)
+    return experiment.spec.alerts.base_url or written or os.environ.get(UI_VARIABLE) or USUAL_UI
 
 
-def scrub(bound: BoundExperiment, text: str) -> str:
+def scrub(experiment: ExperimentContext, text: str) -> str:
     """A text without secrets, those in the project's .env included."""
-    return redactor_of(bound.spec, variables(bound)).text(text)
+    return redactor_of(experiment.spec, variables(experiment)).text(text)
 
 
 def slack_message(text: str, link: str, run_id: str | None) -> dict[str, str]:

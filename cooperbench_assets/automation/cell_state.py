@@ -43,7 +43,7 @@ _NOT_ASKED_SETTINGS: Final = frozenset({"nightly", "retry", "alerts"})
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class PairsToRun:
     """What a cell owes, and what stands in the way."""
 
     agents: tuple[str, ...] = ()
@@ -64,25 +64,25 @@ class Owed:
 
 
 def assess(
-    job: CellJob, states: Mapping[Pair, PairState], campaigns: Mapping[str, int], *, whole: bool, now: datetime
-) -> Owed:
+    job: CellJob, states: Mapping[Pair, PairState], retry_generations: Mapping[str, int], *, whole: bool, now: datetime
+) -> PairsToRun:
     """What a cell owes when nobody asks.
 
     Args:
         job: The cell.
         states: Every planned pair as it stands.
-        campaigns: The present campaign of each stage.
+        retry_generations: The present retry generation of each stage.
         whole: Whether somebody wanted all pairs; else those that were never tried are nobody's wish.
         now: The present time, UTC.
     """
-    agents = plan_agents(job, states, _AUTOMATIC, History(), _campaign("agent", states, campaigns))
-    evaluations = plan_evaluations(job, states, _AUTOMATIC, History(), _campaign("eval", states, campaigns))
+    agents = plan_agents(job, states, _AUTOMATIC, History(), _present("agent", retry_generations))
+    evaluations = plan_evaluations(job, states, _AUTOMATIC, History(), _present("eval", retry_generations))
     owed = {step.pair for step in agents.runs}
     unwanted = set() if whole else {pair for pair in owed if _untouched(states[pair])}
     again = {step.pair for step in evaluations.runs}
     tries = [one for state in states.values() for one in state.attempts]
     used = [_used(plan, states) for plan in (agents, evaluations)]
-    return Owed(
+    return PairsToRun(
         agents=_names(owed - unwanted),
         evaluations=_names(again),
         unwanted=_names(unwanted),
@@ -95,8 +95,8 @@ def assess(
     )
 
 
-def _campaign(stage: str, states: Mapping[Pair, PairState], campaigns: Mapping[str, int]) -> int:
-    return max(1, int(campaigns.get(stage, 1)))
+def _present(stage: str, retry_generations: Mapping[str, int]) -> int:
+    return max(1, int(retry_generations.get(stage, 1)))
 
 
 def _untouched(state: PairState) -> bool:
@@ -130,7 +130,7 @@ def _used(plan: Plan, states: Mapping[Pair, PairState]) -> int:
         tries_used(
             states[step.pair].attempts,
             plan.stage,
-            step.campaign,
+            step.retry_generation,
             states[step.pair].patch_sha256 if plan.stage == "eval" else None,
         )
         for step in plan.runs
@@ -141,7 +141,7 @@ def _used(plan: Plan, states: Mapping[Pair, PairState]) -> int:
 def _streak(tries: Iterable[Attempt]) -> int:
     """How many of the cell's last tries failed in a row."""
     streak = 0
-    for one in sorted((one for one in tries if one.campaign), key=_when, reverse=True):
+    for one in sorted((one for one in tries if one.retry_generation), key=_when, reverse=True):
         if not one.failed:
             break
         streak += 1
@@ -241,7 +241,7 @@ def _at_clock(evidence: str, failed: datetime) -> datetime | None:
 
 
 def fingerprint(
-    cell: Cell, spec: ExperimentSpec, subset_sha256: str, owed: Owed, newest_change: datetime | None
+    cell: Cell, spec: ExperimentSpec, subset_sha256: str, owed: PairsToRun, newest_change: datetime | None
 ) -> str:
     """What tells one state of one cell from another. Cells of equal state differ: an outage fails many of them alike.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dagster import DagsterRun, EventLogRecord, RunRecord
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.spec import CellSpec
     from cooperbench_assets.store.cells import Cell
 
@@ -97,7 +97,9 @@ def concerns(run: DagsterRun, experiment: str, assets: Sequence[str] = ()) -> bo
     return any(key in keys if keys else key.path[0] == experiment for key in run.asset_selection)
 
 
-def cell_runs(instance: dg.DagsterInstance, bound: BoundExperiment, cells: Sequence[CellSpec]) -> dict[Cell, CellRuns]:
+def cell_runs(
+    instance: dg.DagsterInstance, experiment: ExperimentContext, cells: Sequence[CellSpec]
+) -> dict[Cell, CellRuns]:
     """The runs of cells: a fixed number of questions to Dagster's storage, however many cells and runs there are.
 
     The newest run of a cell is found by the event that Dagster writes for each asset and partition when a run is made:
@@ -106,9 +108,9 @@ def cell_runs(instance: dg.DagsterInstance, bound: BoundExperiment, cells: Seque
     active: asked for again by the same key, Dagster hands that very run over.
     """
     keys = {cell.cell: partition_key(cell.cell) for cell in cells}
-    active = active_runs(instance, bound)
-    newest = _newest_runs(instance, bound.name, set(keys.values()))
-    read = _newest_read(instance, bound.name, set(keys.values()))
+    active = active_runs(instance, experiment)
+    newest = _newest_runs(instance, experiment.name, set(keys.values()))
+    read = _newest_read(instance, experiment.name, set(keys.values()))
     return {cell: _runs_of(active.get(key), newest.get(key), read.get(key)) for cell, key in keys.items()}
 
 
@@ -125,12 +127,12 @@ def _runs_of(active: str | None, newest: DagsterRun | None, read: EventLogRecord
     )
 
 
-def active_runs(instance: dg.DagsterInstance, bound: BoundExperiment) -> dict[str, str]:
+def active_runs(instance: dg.DagsterInstance, experiment: ExperimentContext) -> dict[str, str]:
     """Partitions of an experiment's cells that a run which is not over is about, with the run's id."""
-    partitions = partitions_of(bound.spec)
+    partitions = partitions_of(experiment.spec)
     found: dict[str, str] = {}
     for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))):
-        if concerns(run, bound.name, CELL_ASSETS) and not _never_handed_over(run):
+        if concerns(run, experiment.name, CELL_ASSETS) and not _never_handed_over(run):
             found.update(dict.fromkeys(partitions_in(run, partitions), run.run_id))
     return found
 
@@ -222,13 +224,13 @@ def error_of(instance: dg.DagsterInstance, run_id: str) -> str:
         if event is None:
             continue
         # A run that was reported as failed has a message and no data.
-        text = said_by(getattr(event.event_specific_data, "error", None)) or (event.message or "").strip()
+        text = error_text(getattr(event.event_specific_data, "error", None)) or (event.message or "").strip()
         if text:
             return text
     return "no error is on record"
 
 
-def said_by(error: Any) -> str:
+def error_text(error: Any) -> str:
     """What an error in Dagster's storage says to a person: neither its wrapping nor a class; empty where nothing."""
     while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
         error = error.cause

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dagster import DagsterRun
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 QUIET: Final = timedelta(minutes=30)
 """A run of cells of which nothing is heard for this long after the deadline of a pair is dead, wherever it worked."""
@@ -36,7 +36,7 @@ _CLOCK_SLACK: Final = 2.0
 _LOG: Final = logging.getLogger(__name__)
 
 
-def report_dead_runs(instance: dg.DagsterInstance, bound: BoundExperiment, now: datetime) -> list[str]:
+def report_dead_runs(instance: dg.DagsterInstance, experiment: ExperimentContext, now: datetime) -> list[str]:
     """Report runs of an experiment as over whose process is gone: as cancelled if a person was cancelling them.
 
     What shows that a run is dead: its process is gone, where its number means something here; the machine was started
@@ -54,10 +54,10 @@ def report_dead_runs(instance: dg.DagsterInstance, bound: BoundExperiment, now: 
     wanted = RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
     reported = []
     for run in instance.get_runs(wanted):
-        if not concerns(run, bound.name):
+        if not concerns(run, experiment.name):
             continue
         try:
-            if (why := _why_dead(instance, bound, run, now)) is not None and _report(instance, run.run_id, why):
+            if (why := _why_dead(instance, experiment, run, now)) is not None and _report(instance, run.run_id, why):
                 reported.append(run.run_id)
         except Exception:
             # One run with a damaged log, say, must not keep the others' places, nor stop a tick.
@@ -78,9 +78,11 @@ def _report(instance: dg.DagsterInstance, run_id: str, why: str) -> bool:
     return True
 
 
-def _why_dead(instance: dg.DagsterInstance, bound: BoundExperiment, run: DagsterRun, now: datetime) -> str | None:
+def _why_dead(
+    instance: dg.DagsterInstance, experiment: ExperimentContext, run: DagsterRun, now: datetime
+) -> str | None:
     """What shows that a run is dead; None while it may live."""
-    folders = _run_dirs(bound, run)
+    folders = _run_dirs(experiment, run)
     if any(holder(folder) is not None for folder in folders or ()):
         return None
     kinds = {DagsterEventType.ENGINE_EVENT, DagsterEventType.PIPELINE_STARTING}
@@ -93,7 +95,7 @@ def _why_dead(instance: dg.DagsterInstance, bound: BoundExperiment, run: Dagster
     launched = any(_kind(entry) == DagsterEventType.PIPELINE_STARTING for entry in events)
     if launched and instance.run_launcher.supports_check_run_worker_health:
         return _why_worker_is_gone(instance, run)
-    return _why_silent(instance, bound, run, folders, now)
+    return _why_silent(instance, experiment, run, folders, now)
 
 
 def _is_here(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
@@ -130,7 +132,7 @@ def _why_worker_is_gone(instance: dg.DagsterInstance, run: DagsterRun) -> str | 
 
 
 def _why_silent(
-    instance: dg.DagsterInstance, bound: BoundExperiment, run: DagsterRun, folders: Sequence[Path], now: datetime
+    instance: dg.DagsterInstance, experiment: ExperimentContext, run: DagsterRun, folders: Sequence[Path], now: datetime
 ) -> str | None:
     """Whether a run that works on cells has been silent for too long.
 
@@ -146,18 +148,18 @@ def _why_silent(
     said = datetime.fromtimestamp(newest[0].timestamp, UTC).replace(tzinfo=None)
     moved = [moment for folder in folders if (moment := newest_change(folder, hidden=True)) is not None]
     silent = now - max([said, *moved])
-    if silent <= QUIET + timedelta(minutes=bound.spec.limits.pair_timeout_minutes):
+    if silent <= QUIET + timedelta(minutes=experiment.spec.limits.pair_timeout_minutes):
         return None
     return f"Nothing was heard of this run for {silent.total_seconds() / 60:.0f} minutes, and nobody holds its cells"
 
 
-def _run_dirs(bound: BoundExperiment, run: DagsterRun) -> list[Path]:
+def _run_dirs(experiment: ExperimentContext, run: DagsterRun) -> list[Path]:
     """The run folders of the run's cells, those included that defs.yaml has dropped since; empty where it has none."""
     folders = []
-    for key in partitions_in(run, partitions_of(bound.spec)):
+    for key in partitions_in(run, partitions_of(experiment.spec)):
         try:
-            cell = cell_of(bound.name, key)
-            folders.append(bound.run_dir(bound.spec.cell(bound.name, cell.setting, cell.seed)))
+            cell = cell_of(experiment.name, key)
+            folders.append(experiment.run_dir(experiment.spec.cell(experiment.name, cell.setting, cell.seed)))
         except (KeyError, ValueError):
             continue  # A setting that is gone, or a key of an earlier layout.
     return folders

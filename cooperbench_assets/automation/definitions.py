@@ -15,21 +15,21 @@ from cooperbench_assets.automation.second_verdict_job import build_second_verdic
 from cooperbench_assets.automation.watch_sensor import build_watch_sensor
 
 if TYPE_CHECKING:
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 
-def automation_definitions(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.Definitions:
+def automation_definitions(experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition) -> dg.Definitions:
     """Sensors, schedules and jobs; an experiment that only reads has nothing to retry."""
-    sensors: list[dg.SensorDefinition] = [build_watch_sensor(bound), build_downstream_sensor(bound)]
-    if bound.spec.execution != "none":
-        sensors.append(build_retry_sensor(bound))
-    fill = build_fill_job(bound, partitions)
-    nightly = build_nightly_schedule(bound, partitions, fill)
+    sensors: list[dg.SensorDefinition] = [build_watch_sensor(experiment), build_downstream_sensor(experiment)]
+    if experiment.spec.execution != "none":
+        sensors.append(build_retry_sensor(experiment))
+    fill = build_fill_job(experiment, partitions)
+    nightly = build_nightly_schedule(experiment, partitions, fill)
     executing = []
-    if bound.spec.execution != "none":
-        executing = [build_read_again_job(bound), build_second_verdict_job(bound, partitions)]
+    if experiment.spec.execution != "none":
+        executing = [build_read_again_job(experiment), build_second_verdict_job(experiment, partitions)]
     return dg.Definitions(
         sensors=sensors,
         schedules=[nightly] if nightly is not None else [],
-        jobs=[*build_jobs(bound), fill, *executing],
+        jobs=[*build_jobs(experiment), fill, *executing],
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 SMOKE_PAIRS: Final = 5
 
@@ -31,13 +31,13 @@ READS: Final = (
 )
 
 
-def build_jobs(bound: BoundExperiment) -> list[UnresolvedAssetJobDefinition]:
+def build_jobs(experiment: ExperimentContext) -> list[UnresolvedAssetJobDefinition]:
     """Jobs on assets: run_cell, refresh_results, and smoke where the experiment runs pairs itself."""
-    executes = bound.spec.execution != "none"
+    executes = experiment.spec.execution != "none"
     jobs = [
-        _job(bound, "run_cell", CELL_ASSETS, RUNS if executes else READS),
+        _job(experiment, "run_cell", CELL_ASSETS, RUNS if executes else READS),
         _job(
-            bound,
+            experiment,
             "refresh_results",
             ("results_store", *(analysis.name for analysis in ANALYSES), "report"),
             "Publishes the cells as they are, and makes their analyses and the report.",
@@ -45,21 +45,21 @@ def build_jobs(bound: BoundExperiment) -> list[UnresolvedAssetJobDefinition]:
     ]
     if executes:
         config = {"at_most": SMOKE_PAIRS}
-        ops = {op_name(bound.name, name): {"config": dict(config)} for name in ("run_logs", "eval_outputs")}
+        ops = {op_name(experiment.name, name): {"config": dict(config)} for name in ("run_logs", "eval_outputs")}
         text = (
             f"At most {SMOKE_PAIRS} pairs of a cell, over as many repositories as possible: choose one cell of each "
             "setting. The sensor retries these pairs, and does not run the others."
         )
-        jobs.append(_job(bound, "smoke", CELL_ASSETS, text, {"ops": ops}))
+        jobs.append(_job(experiment, "smoke", CELL_ASSETS, text, {"ops": ops}))
     return jobs
 
 
 def _job(
-    bound: BoundExperiment, name: str, assets: Iterable[str], text: str, config: dict[str, Any] | None = None
+    experiment: ExperimentContext, name: str, assets: Iterable[str], text: str, config: dict[str, Any] | None = None
 ) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
-        job_name(bound.name, name),
-        selection=dg.AssetSelection.assets(*(asset_key(bound.name, asset) for asset in assets)),
+        job_name(experiment.name, name),
+        selection=dg.AssetSelection.assets(*(asset_key(experiment.name, asset) for asset in assets)),
         description=text,
         config=config,
         executor_def=dg.in_process_executor,

@@ -16,11 +16,11 @@ from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.automation.backfills import add_backfill, running_backfills
 from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, UNFINISHED, WHY_TAG, job_name
 from cooperbench_assets.automation.dead_runs import report_dead_runs
-from cooperbench_assets.automation.observation import Look, look
+from cooperbench_assets.automation.observation import Observation, observe
 from cooperbench_assets.automation.policy import FRUITLESS_RUNS, Launch, decide, ready_at
 from cooperbench_assets.automation.retry_sensor import backfilled, run_config, sensor_is_on
 from cooperbench_assets.automation.tick_budget import Place, by_reason, look_on, time_box
-from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
 Night = dg.SkipReason | dg.RunRequest
 FILL: Final = "fill"
@@ -30,17 +30,17 @@ NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
 WORDS: Final = {"missing": "never run", "incomplete": "with pairs still to run", "stale": "newer than their tables"}
 
 
-def build_fill_job(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.JobDefinition:
+def build_fill_job(experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition) -> dg.JobDefinition:
     """The job that does what the schedule does, with all the time that it takes."""
 
-    @dg.op(name=op_name(bound.name, FILL))
+    @dg.op(name=op_name(experiment.name, FILL))
     def fill(context: dg.OpExecutionContext) -> None:
         now = datetime.now(UTC).replace(tzinfo=None)
-        looks = list(look(bound, context.instance, now, backfilled=backfilled(bound, context.instance)))
-        context.log.info(launch_backfill(bound, partitions, context.instance, looks, now))
+        looks = list(observe(experiment, context.instance, now, backfilled=backfilled(experiment, context.instance)))
+        context.log.info(launch_backfill(experiment, partitions, context.instance, looks, now))
 
     @dg.job(
-        name=job_name(bound.name, FILL),
+        name=job_name(experiment.name, FILL),
         executor_def=dg.in_process_executor,
         description="Launches one backfill of the planned cells that are missing, incomplete or stale. The nightly "
         "schedule leaves it to this job where there are more cells than a tick has time for. It buys model calls.",
@@ -52,15 +52,15 @@ def build_fill_job(bound: BoundExperiment, partitions: dg.StaticPartitionsDefini
 
 
 def build_nightly_schedule(
-    bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition, job: dg.JobDefinition
+    experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition, job: dg.JobDefinition
 ) -> dg.ScheduleDefinition | None:
     """The schedule of an experiment that names a time for it; `job` does its work where a tick has no time for it."""
-    if bound.spec.nightly is None:
+    if experiment.spec.nightly is None:
         return None
 
     @dg.schedule(
-        name=job_name(bound.name, "nightly"),
-        cron_schedule=bound.spec.nightly,
+        name=job_name(experiment.name, "nightly"),
+        cron_schedule=experiment.spec.nightly,
         execution_timezone="UTC",
         job=job,
         default_status=dg.DefaultScheduleStatus.STOPPED,
@@ -68,13 +68,13 @@ def build_nightly_schedule(
         "nobody has launched yet included. It buys model calls: start it when you want that.",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> Night:
-        return tick(bound, partitions, context, datetime.now(UTC).replace(tzinfo=None))
+        return tick(experiment, partitions, context, datetime.now(UTC).replace(tzinfo=None))
 
     return nightly
 
 
 def tick(
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     partitions: dg.StaticPartitionsDefinition,
     context: dg.ScheduleEvaluationContext,
     now: datetime,
@@ -85,47 +85,49 @@ def tick(
     A schedule has one tick a night: where its time is over before every cell was looked at, a run goes on.
     """
     is_over = is_over or time_box()
-    report_dead_runs(context.instance, bound, now)
-    if (earlier := _of_an_earlier_night(context.instance, bound)) is not None:
+    report_dead_runs(context.instance, experiment, now)
+    if (earlier := _of_an_earlier_night(context.instance, experiment)) is not None:
         return dg.SkipReason(earlier)
     try:
         portion = look_on(
-            bound, context.instance, now, Place(), is_over, backfilled=backfilled(bound, context.instance)
+            experiment, context.instance, now, Place(), is_over, backfilled=backfilled(experiment, context.instance)
         )
     except MissingInputError as error:
         return dg.SkipReason(str(error))
     if portion.whole:
         return dg.SkipReason(
-            launch_backfill(bound, partitions, context.instance, portion.looks, now, preview=is_preview(context))
+            launch_backfill(experiment, partitions, context.instance, portion.looks, now, preview=is_preview(context))
         )
-    why = f"{len(bound.cells)} cells, of which a tick has time for {len(portion.looks)}"
+    why = f"{len(experiment.cells)} cells, of which a tick has time for {len(portion.looks)}"
     if is_preview(context):
-        return dg.SkipReason(f"A tick would launch a run of {job_name(bound.name, FILL)} now: {why}")
+        return dg.SkipReason(f"A tick would launch a run of {job_name(experiment.name, FILL)} now: {why}")
     return dg.RunRequest(tags={WHY_TAG: why})
 
 
-def _of_an_earlier_night(instance: dg.DagsterInstance, bound: BoundExperiment) -> str | None:
+def _of_an_earlier_night(instance: dg.DagsterInstance, experiment: ExperimentContext) -> str | None:
     """What an earlier night has not finished; None where it has."""
-    if running := running_backfills(instance, {NIGHTLY_TAG: bound.name}):
+    if running := running_backfills(instance, {NIGHTLY_TAG: experiment.name}):
         return f"backfill {running[0]} of an earlier night is still running"
-    wanted = dg.RunsFilter(job_name=job_name(bound.name, FILL), statuses=list(UNFINISHED))
+    wanted = dg.RunsFilter(job_name=job_name(experiment.name, FILL), statuses=list(UNFINISHED))
     if runs := instance.get_runs(wanted, limit=1):
         return f"run {runs[0].run_id[:8]} of an earlier night is not over"
     return None
 
 
 def launch_backfill(
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     partitions: dg.StaticPartitionsDefinition,
     instance: dg.DagsterInstance,
-    looks: Sequence[Look],
+    looks: Sequence[Observation],
     now: datetime,
     *,
     preview: bool = False,
 ) -> str:
     """Launch one backfill of what is still to run, unless somebody only looks; returns what was done, or why not."""
-    retrying = sensor_is_on(instance, bound)
-    chosen = [(seen.state.cell, why) for seen in looks if (why := owed_by_night(seen, retrying=retrying)) is not None]
+    retrying = sensor_is_on(instance, experiment)
+    chosen = [
+        (seen.state.cell, why) for seen in looks if (why := reason_to_run_at_night(seen, retrying=retrying)) is not None
+    ]
     if not chosen:
         reasons = by_reason((seen.state.cell, _why_not(seen, retrying=retrying)) for seen in looks)
         return "nothing to launch: " + "; ".join(reasons)
@@ -137,16 +139,16 @@ def launch_backfill(
         instance,
         partitions,
         [partition_key(cell) for cell, _ in chosen],
-        [asset_key(bound.name, name) for name in CELL_ASSETS],
+        [asset_key(experiment.name, name) for name in CELL_ASSETS],
         title=title,
         description=listed,
         tags={
-            NIGHTLY_TAG: bound.name,
+            NIGHTLY_TAG: experiment.name,
             # The Backfills page shows tags and no title, and cuts what is long.
             WHY_TAG: title.removeprefix("Nightly: "),
-            "dagster/schedule_name": job_name(bound.name, "nightly"),
+            "dagster/schedule_name": job_name(experiment.name, "nightly"),
         },
-        run_config=run_config(bound.name, CELL_ASSETS) if bound.spec.execution != "none" else {},
+        run_config=run_config(experiment.name, CELL_ASSETS) if experiment.spec.execution != "none" else {},
         now=now.replace(tzinfo=UTC),
     )
     return f"backfill {backfill}: {title}"
@@ -161,7 +163,7 @@ def is_preview(context: dg.ScheduleEvaluationContext) -> bool:
     return key is not None and len(key) > 0 and not key[-1].isdecimal()
 
 
-def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
+def reason_to_run_at_night(seen: Observation, *, retrying: bool) -> str | None:
     """missing, incomplete or stale; None where nothing is left to run, a run is at it, or it is too early.
 
     Args:
@@ -187,15 +189,15 @@ def owed_by_night(seen: Look, *, retrying: bool) -> str | None:
     return "stale" if state.unread else None
 
 
-def _paused_until(seen: Look) -> datetime | None:
+def _paused_until(seen: Observation) -> datetime | None:
     """Until when the next try must wait, for the pause behind the last one or a usage limit: a night may be early."""
     state = seen.state
-    tries_owed = bool((state.agents and state.money is None) or state.evaluations)
-    until = ready_at(state, tries_owed=tries_owed)
+    tries_left_to_run = bool((state.agents and state.money is None) or state.evaluations)
+    until = ready_at(state, tries_left_to_run=tries_left_to_run)
     return until if until is not None and state.now < until else None
 
 
-def _left_to_the_sensor(seen: Look) -> bool:
+def _left_to_the_sensor(seen: Observation) -> bool:
     """Whether the sensor's next tick asks for all that is left to run; what nobody asked for yet it never buys."""
     return not seen.state.unwanted and isinstance(decide(seen.state), Launch)
 
@@ -208,7 +210,7 @@ def title_of(reasons: Sequence[str]) -> str:
     return f"Nightly: {total} cell{'s' if total > 1 else ''} ({', '.join(parts)})"
 
 
-def _why_not(seen: Look, *, retrying: bool) -> str:
+def _why_not(seen: Observation, *, retrying: bool) -> str:
     state = seen.state
     if state.active_run is not None or state.holder is not None:
         return "it is being worked on"
@@ -221,4 +223,4 @@ def _why_not(seen: Look, *, retrying: bool) -> str:
     return state.problem or state.money or "up to date, or waits for a person"
 
 
-__all__: Sequence[str] = ("NIGHTLY_TAG", "build_nightly_schedule", "owed_by_night", "tick", "title_of")
+__all__: Sequence[str] = ("NIGHTLY_TAG", "build_nightly_schedule", "reason_to_run_at_night", "tick", "title_of")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.assets.execution import job_of
 from cooperbench_assets.assets.keys import partition_key
-from cooperbench_assets.automation.cell_state import Owed, assess, fingerprint
+from cooperbench_assets.automation.cell_state import PairsToRun, assess, fingerprint
 from cooperbench_assets.automation.dagster_runs import Asked, CellRuns, asked_for, cell_runs
 from cooperbench_assets.automation.policy import CellState
 from cooperbench_assets.execution.api import check
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from cooperbench_assets.benchmark.pairs import Subset
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.spec import CellSpec
 
 _LOG: Final = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """One cell: the state that decisions are made from, and what alerts tell beside it."""
 
     spec: CellSpec
@@ -74,14 +74,14 @@ class Look:
     """Recorded tries, both stages."""
 
 
-def look(
-    bound: BoundExperiment,
+def observe(
+    experiment: ExperimentContext,
     instance: dg.DagsterInstance,
     now: datetime,
     *,
     cells: Sequence[CellSpec] | None = None,
     backfilled: Mapping[str, str] | None = None,
-) -> Iterator[Look]:
+) -> Iterator[Observation]:
     """Planned cells of an experiment, one after another.
 
     Args:
@@ -94,70 +94,74 @@ def look(
     Raises:
         MissingInputError: if there is no subset.
     """
-    subset = bound.subset()
-    chosen = bound.cells if cells is None else cells
-    runs = cell_runs(instance, bound, chosen)
+    subset = experiment.subset()
+    chosen = experiment.cells if cells is None else cells
+    runs = cell_runs(instance, experiment, chosen)
     for cell in chosen:
-        yield look_at(bound, instance, cell, subset, now, runs[cell.cell], backfilled or {})
+        yield observe_cell(experiment, instance, cell, subset, now, runs[cell.cell], backfilled or {})
 
 
-def look_at(
-    bound: BoundExperiment,
+def observe_cell(
+    experiment: ExperimentContext,
     instance: dg.DagsterInstance,
     cell: CellSpec,
     subset: Subset,
     now: datetime,
     runs: CellRuns,
     backfilled: Mapping[str, str],
-) -> Look:
+) -> Observation:
     """One cell as it is; one that is being worked on is not read."""
     state = CellState(
         cell=cell.cell,
         now=now,
-        executes=bound.spec.execution != "none",
+        executes=experiment.spec.execution != "none",
         active_run=runs.active or backfilled.get(partition_key(cell.cell)),
-        launched=bound.run_dir(cell).is_dir(),
+        launched=experiment.run_dir(cell).is_dir(),
         cancelled_run=runs.cancelled,
-        backoff=timedelta(minutes=bound.spec.retry.backoff_minutes),
+        backoff=timedelta(minutes=experiment.spec.retry.backoff_minutes),
     )
-    seen = Look(cell, state, newest_run=runs.newest)
+    seen = Observation(cell, state, newest_run=runs.newest)
     try:
-        by = holder(bound.run_dir(cell))
+        by = holder(experiment.run_dir(cell))
         if state.active_run is not None or by is not None:
             return replace(seen, state=replace(state, holder=str(by) if by is not None else None))
-        return _read(bound, instance, seen, subset, runs.read_at)
+        return _read(experiment, instance, seen, subset, runs.read_at)
     except (LaunchError, MissingInputError) as error:
         return replace(seen, state=replace(state, problem=str(error)))
     except Exception as error:
         # One cell with a damaged file, or on a disk that is gone, must not stop the others' retries.
         _LOG.warning("%s cannot be looked at", cell.cell, exc_info=True)
-        text = redactor_of(bound.spec).text(f"{type(error).__name__}: {error}")
+        text = redactor_of(experiment.spec).text(f"{type(error).__name__}: {error}")
         return replace(seen, state=replace(state, problem=text))
 
 
 def _read(
-    bound: BoundExperiment, instance: dg.DagsterInstance, seen: Look, subset: Subset, tables: datetime | None
-) -> Look:
-    run_dir = bound.run_dir(seen.spec)
+    experiment: ExperimentContext,
+    instance: dg.DagsterInstance,
+    seen: Observation,
+    subset: Subset,
+    tables: datetime | None,
+) -> Observation:
+    run_dir = experiment.run_dir(seen.spec)
     changed = newest_change(run_dir)
     unread = changed is not None and (tables is None or changed > tables + READ_SLACK)
     if not seen.state.executes:
         state = replace(seen.state, launched=changed is not None, unread=unread)
         return replace(seen, state=state)
-    job = job_of(bound, seen.spec, subset)
+    job = job_of(experiment, seen.spec, subset)
     check(job)
     states = read_states(job)
     record = read_provenance(run_dir)
     whole = bool(record.get("asked_whole"))
-    owed = assess(job, states, _campaigns(record), whole=whole, now=seen.state.now)
+    owed = assess(job, states, _retry_generations(record), whole=whole, now=seen.state.now)
     tries = sum(owed.tries.values())
     launched = bool(tries or record.get("launches") or any(one.has_result for one in states.values()))
     unread = unread and launched
-    mark = fingerprint(seen.spec.cell, bound.spec, subset.sha256, owed, changed if unread else None)
+    mark = fingerprint(seen.spec.cell, experiment.spec, subset.sha256, owed, changed if unread else None)
     money = Budget(job, states).stop_reason() if owed.agents else None
     to_do = bool(owed.agents or owed.evaluations or unread)
     asked = asked_for(instance, seen.spec.cell, mark) if to_do else Asked()
-    state = with_owed(seen.state, owed, asked, fingerprint=mark)
+    state = with_pairs_to_run(seen.state, owed, asked, fingerprint=mark)
     state = replace(state, launched=launched, whole=whole, unread=unread, money=money)
     return replace(
         seen,
@@ -169,7 +173,7 @@ def _read(
     )
 
 
-def with_owed(state: CellState, owed: Owed, asked: Asked, *, fingerprint: str) -> CellState:
+def with_pairs_to_run(state: CellState, owed: PairsToRun, asked: Asked, *, fingerprint: str) -> CellState:
     """A cell's state with what it owes, and what became of runs that were asked for it as it stands."""
     return replace(
         state,
@@ -189,12 +193,12 @@ def with_owed(state: CellState, owed: Owed, asked: Asked, *, fingerprint: str) -
     )
 
 
-def _campaigns(record: Mapping[str, Any]) -> dict[str, int]:
+def _retry_generations(record: Mapping[str, Any]) -> dict[str, int]:
     found = record.get("campaigns")
     return {str(stage): int(number) for stage, number in found.items()} if isinstance(found, dict) else {}
 
 
-def _counted(owed: Owed) -> dict[str, int]:
+def _counted(owed: PairsToRun) -> dict[str, int]:
     families = list(owed.waiting.values())
     return {family: families.count(family) for family in sorted(set(families))}
 

@@ -165,7 +165,7 @@ def _about_owed(state: CellState) -> Decision:
         return Nothing("a run of it as it stands ended well and changed nothing; something must change first")
     if state.fruitless >= FRUITLESS_RUNS:
         return Nothing(f"{state.fruitless} runs of it as it stands failed; a person must look at their errors")
-    until = ready_at(state, tries_owed=bool(agents or state.evaluations))
+    until = ready_at(state, tries_left_to_run=bool(agents or state.evaluations))
     if until is not None and state.now < until:
         return Wait(f"pause before the next try, until {until:%Y-%m-%d %H:%M:%S} UTC", until)
     return _launch(state, agents)
@@ -199,12 +199,12 @@ def _why_nothing(state: CellState) -> str:
     return "; ".join(part for part in parts if part) or "nothing is left to run"
 
 
-def ready_at(state: CellState, *, tries_owed: bool) -> datetime | None:
+def ready_at(state: CellState, *, tries_left_to_run: bool) -> datetime | None:
     """When the next run may be asked for; None if nothing has failed before it."""
     times = []
-    if tries_owed and state.newest_end is not None and state.rounds:
+    if tries_left_to_run and state.newest_end is not None and state.rounds:
         times.append((state.newest_end, pause(state.backoff, state.rounds), LONGEST_PAUSE))
-    if tries_owed and state.not_before is not None:
+    if tries_left_to_run and state.not_before is not None:
         times.append((state.not_before, timedelta(), LONGEST_LIMIT))
     if state.fruitless and state.newest_failure is not None:
         times.append((state.newest_failure, pause(state.backoff, state.fruitless), LONGEST_PAUSE))
@@ -233,7 +233,7 @@ def rounds_of(tries: int, streak: int, breaker: int) -> int:
     """How many rounds of failures lie behind a cell.
 
     Args:
-        tries: The most tries that any owed pair has used up in its campaign.
+        tries: The most tries that any owed pair has used up in its retry generation.
         streak: Tries of the cell that failed in a row up to now, over all pairs.
         breaker: Tries in a row that stop a launch. A provider that is down for a day ends each launch after so many
             tries, of other pairs each time: without this, the pause would never grow, and a weekend burn every try.

@@ -14,7 +14,7 @@ from dagster._core.definitions.run_request import InstigatorType
 
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.automation.alert_rules import alerts_of, input_alerts
-from cooperbench_assets.automation.alerts import Teller
+from cooperbench_assets.automation.alerts import Notifier
 from cooperbench_assets.automation.backfills import still_to_launch
 from cooperbench_assets.automation.dagster_runs import (
     CELL_ASSETS,
@@ -26,36 +26,36 @@ from cooperbench_assets.automation.dagster_runs import (
 from cooperbench_assets.automation.dead_runs import report_dead_runs
 from cooperbench_assets.automation.policy import CellState, Launch, decide
 from cooperbench_assets.automation.tick_budget import by_reason, look_on, read_place, time_box, write_place
-from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
 
-def build_retry_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
+def build_retry_sensor(experiment: ExperimentContext) -> dg.SensorDefinition:
     """The sensor that asks for a run of each cell with something to retry."""
-    images = ("task_images",) if bound.spec.execution == "docker" else ()
+    images = ("task_images",) if experiment.spec.execution == "docker" else ()
 
     @dg.sensor(
-        name=job_name(bound.name, "retry"),
-        target=dg.AssetSelection.assets(*(asset_key(bound.name, name) for name in (*images, *CELL_ASSETS))),
-        minimum_interval_seconds=bound.spec.retry.every_seconds,
+        name=job_name(experiment.name, "retry"),
+        target=dg.AssetSelection.assets(*(asset_key(experiment.name, name) for name in (*images, *CELL_ASSETS))),
+        minimum_interval_seconds=experiment.spec.retry.every_seconds,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Tries again what infrastructure broke in cells that somebody has launched, within the limits of "
         "tries, with pauses that grow. It buys model calls: start it when you want that.",
     )
     def retry(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return tick(bound, context, datetime.now(UTC).replace(tzinfo=None))
+        return tick(experiment, context, datetime.now(UTC).replace(tzinfo=None))
 
     return retry
 
 
-def sensor_is_on(instance: dg.DagsterInstance, bound: BoundExperiment) -> bool:
+def sensor_is_on(instance: dg.DagsterInstance, experiment: ExperimentContext) -> bool:
     """Whether somebody has started an experiment's retry sensor."""
-    name = job_name(bound.name, "retry")
+    name = job_name(experiment.name, "retry")
     sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     return any(sensor.name == name and sensor.is_running for sensor in sensors)
 
 
 def tick(
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     context: dg.SensorEvaluationContext,
     now: datetime,
     is_over: Callable[[], bool] | None = None,
@@ -69,38 +69,38 @@ def tick(
         is_over: Whether the tick's time is over; a box of `TICK_SECONDS` where not given.
     """
     is_over = is_over or time_box()
-    for run_id in report_dead_runs(context.instance, bound, now):
+    for run_id in report_dead_runs(context.instance, experiment, now):
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
     try:
         portion = look_on(
-            bound,
+            experiment,
             context.instance,
             now,
             read_place(context.cursor),
             is_over,
-            backfilled=backfilled(bound, context.instance),
+            backfilled=backfilled(experiment, context.instance),
         )
     except MissingInputError as error:
-        Teller(bound, context.log).tell_all(input_alerts(bound, error))
+        Notifier(experiment, context.log).tell_all(input_alerts(experiment, error))
         return dg.SensorResult(skip_reason=str(error))
     cursor = write_place(portion.place)
-    Teller(bound, context.log).tell_all(alerts_of(bound, portion.looks, all_complete=portion.all_complete))
+    Notifier(experiment, context.log).tell_all(alerts_of(experiment, portion.looks, all_complete=portion.all_complete))
     requests, reasons = [], []
     decisions = [(seen, decide(seen.state)) for seen in portion.looks]
     # What was launched since the tick began: the looks may have taken most of a minute.
-    launched = active_runs(context.instance, bound) if any(isinstance(one, Launch) for _, one in decisions) else {}
+    launched = active_runs(context.instance, experiment) if any(isinstance(one, Launch) for _, one in decisions) else {}
     for seen, decision in decisions:
         if isinstance(decision, Launch) and (run := launched.get(partition_key(seen.state.cell))) is not None:
             reasons.append((seen.state.cell, f"run {run[:8]} of it is not over"))
         elif isinstance(decision, Launch):
-            requests.append(request(bound, seen.state, decision))
+            requests.append(request(experiment, seen.state, decision))
             context.log.info(f"{seen.state.cell}: {decision.why}")
         else:
             reasons.append((seen.state.cell, decision.reason))
     lines = by_reason(reasons)
     for line in lines:
         context.log.info(line)
-    if requests and (images := images_request(bound, now)) is not None:
+    if requests and (images := images_request(experiment, now)) is not None:
         context.log.info("task images come first: no lock file names them yet")
         return dg.SensorResult(run_requests=[images], cursor=cursor)
     if requests:
@@ -108,19 +108,19 @@ def tick(
     return dg.SensorResult(skip_reason="\n".join(lines) or "the experiment plans no cell", cursor=cursor)
 
 
-def backfilled(bound: BoundExperiment, instance: dg.DagsterInstance) -> dict[str, str]:
+def backfilled(experiment: ExperimentContext, instance: dg.DagsterInstance) -> dict[str, str]:
     """Partitions of pair_results that a running backfill will still launch, with its id."""
-    return still_to_launch(instance, asset_key(bound.name, "pair_results"))
+    return still_to_launch(instance, asset_key(experiment.name, "pair_results"))
 
 
-def request(bound: BoundExperiment, state: CellState, launch: Launch) -> dg.RunRequest:
+def request(experiment: ExperimentContext, state: CellState, launch: Launch) -> dg.RunRequest:
     """The run that a decision asks Dagster for."""
     return dg.RunRequest(
         run_key=launch.run_key,
         partition_key=partition_key(state.cell),
-        asset_selection=[asset_key(bound.name, name) for name in launch.assets],
+        asset_selection=[asset_key(experiment.name, name) for name in launch.assets],
         run_config=run_config(
-            bound.name, launch.assets, {"run_logs": launch.agents, "eval_outputs": launch.evaluations}
+            experiment.name, launch.assets, {"run_logs": launch.agents, "eval_outputs": launch.evaluations}
         ),
         tags={
             FINGERPRINT_TAG: state.fingerprint,
@@ -129,13 +129,13 @@ def request(bound: BoundExperiment, state: CellState, launch: Launch) -> dg.RunR
     )
 
 
-def images_request(bound: BoundExperiment, now: datetime) -> dg.RunRequest | None:
+def images_request(experiment: ExperimentContext, now: datetime) -> dg.RunRequest | None:
     """The run that makes the task images ready, where that was never done; once an hour while it fails."""
-    if bound.spec.execution != "docker" or bound.image_lock.is_file():
+    if experiment.spec.execution != "docker" or experiment.image_lock.is_file():
         return None
     return dg.RunRequest(
-        run_key=f"{bound.name}:task_images:{now:%Y-%m-%dT%H}",
-        asset_selection=[asset_key(bound.name, "task_images")],
+        run_key=f"{experiment.name}:task_images:{now:%Y-%m-%dT%H}",
+        asset_selection=[asset_key(experiment.name, "task_images")],
         tags={WHY_TAG: "no lock file names the task images yet"},
     )
 

@@ -27,7 +27,7 @@ from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.execution.runner.further_verdicts import Verdict, read_verdicts
 from cooperbench_assets.execution.runner.progress import Progress
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.verdicts import SECOND_VERDICTS, verdicts_unit
@@ -42,18 +42,20 @@ class SecondVerdictConfig(dg.Config):
     concurrency: int | None = None
 
 
-def build_second_verdict_job(bound: BoundExperiment, partitions: dg.StaticPartitionsDefinition) -> dg.JobDefinition:
+def build_second_verdict_job(
+    experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition
+) -> dg.JobDefinition:
     """The job of an experiment that evaluates pairs itself."""
 
-    @dg.op(name=op_name(bound.name, "second_verdict"))
+    @dg.op(name=op_name(experiment.name, "second_verdict"))
     def second_verdict(context: dg.OpExecutionContext, config: SecondVerdictConfig) -> None:
         context.instance.add_run_tags(context.run_id, {HOST_TAG: namespace()})
-        cell = cell_of(bound.name, context.partition_key)
-        with keeping_secrets(bound, context.log):
-            metadata = evaluate_again(bound, cell, config.concurrency, context)
+        cell = cell_of(experiment.name, context.partition_key)
+        with keeping_secrets(experiment, context.log):
+            metadata = evaluate_again(experiment, cell, config.concurrency, context)
         context.log_event(
             dg.AssetMaterialization(
-                asset_key=asset_key(bound.name, SECOND_VERDICTS.name),
+                asset_key=asset_key(experiment.name, SECOND_VERDICTS.name),
                 partition=partition_key(cell),
                 description="Fresh verdicts on a cell's patches; the first ones stay the outcomes of record.",
                 metadata=metadata,
@@ -61,7 +63,7 @@ def build_second_verdict_job(bound: BoundExperiment, partitions: dg.StaticPartit
         )
 
     @dg.job(
-        name=job_name(bound.name, "second_verdict"),
+        name=job_name(experiment.name, "second_verdict"),
         partitions_def=partitions,
         executor_def=dg.in_process_executor,
         description="Evaluates every patch of a finished cell once more, beside the first verdict, which stays the "
@@ -74,15 +76,15 @@ def build_second_verdict_job(bound: BoundExperiment, partitions: dg.StaticPartit
 
 
 def evaluate_again(
-    bound: BoundExperiment, cell: Cell, concurrency: int | None, context: dg.OpExecutionContext
+    experiment: ExperimentContext, cell: Cell, concurrency: int | None, context: dg.OpExecutionContext
 ) -> dict[str, Any]:
     """One round of fresh verdicts on a cell, written and published; returns what the run says of it.
 
     Raises:
         LaunchError: if the cell is not finished, or on what a person must fix.
     """
-    spec = bound.spec.cell(bound.name, cell.setting, cell.seed)
-    job = job_of(bound, spec, bound.subset())
+    spec = experiment.spec.cell(experiment.name, cell.setting, cell.seed)
+    job = job_of(experiment, spec, experiment.subset())
 
     news = News()
 
@@ -95,8 +97,10 @@ def evaluate_again(
         job, LaunchOptions(concurrency=concurrency), tell, what=f"Dagster run {context.run.run_id[:8]}"
     )
     rows = verdict_rows(job, cell)
-    write_unit(bound.project.tables, verdicts_unit(cell), {SECOND_VERDICTS.name: rows}, declared=(SECOND_VERDICTS,))
-    publish_tables(bound)
+    write_unit(
+        experiment.project.tables, verdicts_unit(cell), {SECOND_VERDICTS.name: rows}, declared=(SECOND_VERDICTS,)
+    )
+    publish_tables(experiment)
     return {
         **flake_rate(rows),
         "rounds": rows["round"].n_unique(),

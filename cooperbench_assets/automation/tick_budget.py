@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cooperbench_assets.automation.observation import Look, look
+from cooperbench_assets.automation.observation import Observation, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.store.cells import Cell
 
 TICK_SECONDS: Final = 40.0
@@ -49,7 +49,7 @@ class Place(msgspec.Struct, frozen=True):
 class Portion:
     """What one tick has looked at."""
 
-    looks: list[Look]
+    looks: list[Observation]
     place: Place
     whole: bool
     """It was every cell."""
@@ -65,7 +65,7 @@ def time_box(clock: Callable[[], float] = time.monotonic) -> Callable[[], bool]:
 
 
 def look_on(
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     instance: dg.DagsterInstance,
     now: datetime,
     place: Place,
@@ -78,13 +78,13 @@ def look_on(
     Raises:
         MissingInputError: if there is no subset.
     """
-    labels = [str(cell.cell) for cell in bound.cells]
+    labels = [str(cell.cell) for cell in experiment.cells]
     known = hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
     first = labels.index(place.next) if place.next in labels else 0
-    order = (*bound.cells[first:], *bound.cells[:first])
+    order = (*experiment.cells[first:], *experiment.cells[:first])
     complete = place.complete if place.cells == known else 0
-    looks: list[Look] = []
-    for seen in look(bound, instance, now, cells=order, backfilled=backfilled):
+    looks: list[Observation] = []
+    for seen in observe(experiment, instance, now, cells=order, backfilled=backfilled):
         looks.append(seen)
         complete = min(complete + 1, len(order)) if seen.complete else 0
         if is_over():

@@ -12,11 +12,11 @@ import dagster as dg
 import msgspec
 
 from cooperbench_assets.automation.alert_rules import alerts_of, input_alerts, run_alerts, told_since
-from cooperbench_assets.automation.alerts import Teller
+from cooperbench_assets.automation.alerts import Notifier
 from cooperbench_assets.automation.dagster_runs import job_name
 from cooperbench_assets.automation.dead_runs import report_dead_runs
 from cooperbench_assets.automation.tick_budget import Place, look_on, time_box
-from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
 WATCH_SECONDS: Final = 60
 
@@ -29,11 +29,11 @@ class Cursor(msgspec.Struct, frozen=True):
     """When failed runs were told of last, UTC without a zone."""
 
 
-def build_watch_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
+def build_watch_sensor(experiment: ExperimentContext) -> dg.SensorDefinition:
     """The sensor that is always on: it buys nothing."""
 
     @dg.sensor(
-        name=job_name(bound.name, "watch"),
+        name=job_name(experiment.name, "watch"),
         target=None,
         minimum_interval_seconds=WATCH_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -42,37 +42,37 @@ def build_watch_sensor(bound: BoundExperiment) -> dg.SensorDefinition:
         "Launches nothing.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return tick(bound, context, datetime.now(UTC).replace(tzinfo=None))
+        return tick(experiment, context, datetime.now(UTC).replace(tzinfo=None))
 
     return watch
 
 
 def tick(
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     context: dg.SensorEvaluationContext,
     now: datetime,
     is_over: Callable[[], bool] | None = None,
 ) -> dg.SkipReason:
     """One look: dead runs, failed runs, and cells as they stand, as far as the time goes; the next goes on there."""
     is_over = is_over or time_box()
-    dead = report_dead_runs(context.instance, bound, now)
+    dead = report_dead_runs(context.instance, experiment, now)
     for run_id in dead:
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
-    teller = Teller(bound, context.log)
+    teller = Notifier(experiment, context.log)
     cursor = _read_cursor(context.cursor)
     since = told_since(now, cursor.looked_at)
-    runs = run_alerts(context.instance, bound, since, lambda run_id: teller.is_settled("run_failed", run_id))
+    runs = run_alerts(context.instance, experiment, since, lambda run_id: teller.is_settled("run_failed", run_id))
     told = teller.tell_all(runs)
     cursor = msgspec.structs.replace(cursor, looked_at=now)
     context.update_cursor(_write_cursor(cursor))
-    if bound.spec.execution != "none":
+    if experiment.spec.execution != "none":
         try:
-            portion = look_on(bound, context.instance, now, cursor.place, is_over)
+            portion = look_on(experiment, context.instance, now, cursor.place, is_over)
         except MissingInputError as error:
-            teller.tell_all(input_alerts(bound, error))
+            teller.tell_all(input_alerts(experiment, error))
             return dg.SkipReason(f"{error}")
         context.update_cursor(_write_cursor(msgspec.structs.replace(cursor, place=portion.place)))
-        told += teller.tell_all(alerts_of(bound, portion.looks, all_complete=portion.all_complete))
+        told += teller.tell_all(alerts_of(experiment, portion.looks, all_complete=portion.all_complete))
     return dg.SkipReason(f"{told} new alerts, {len(dead)} dead runs reported")
 
 

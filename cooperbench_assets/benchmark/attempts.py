@@ -33,8 +33,11 @@ class Attempt(msgspec.Struct, kw_only=True, frozen=True):
     n: Int32
     """Number of the try at this stage, from 1."""
 
-    campaign: Int32
-    """Campaign that the try counts in, from 1; 0 for files that were there before tries were recorded."""
+    retry_generation: Int32 = msgspec.field(name="campaign")
+    """How often a person had reset the retry counters, counted from 1: limits count the tries of one generation.
+
+    0 for files that were there before tries were recorded. On disk it has the name of the first release.
+    """
 
     stage: Literal["agent", "eval"]
     outcome: Literal["running", "completed", "infra_error", "interrupted"] = "running"
@@ -66,17 +69,17 @@ class Attempt(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def counted(self) -> bool:
         """Whether it counts towards the limit of tries: it failed, and this project launched it."""
-        return self.failed and self.campaign != 0
+        return self.failed and self.retry_generation != 0
 
 
 ATTEMPT = msgspec.json.Decoder(Attempt)
 
 
 def unreadable(stage: Stage, n: int, started_at: str = "") -> Attempt:
-    """What a try whose record cannot be read counts as: interrupted, in the first campaign."""
+    """What a try whose record cannot be read counts as: interrupted, in the first retry generation."""
     return Attempt(
         n=n,
-        campaign=1,
+        retry_generation=1,
         stage=stage,
         outcome="interrupted",
         started_at=started_at,

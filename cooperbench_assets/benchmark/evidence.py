@@ -77,7 +77,7 @@ class AgentEnd(Struct, frozen=True):
     """It says Submitted, although its stream ended in an API error (then that is the evidence)."""
 
 
-class Sign(Struct, frozen=True):
+class FailureSignal(Struct, frozen=True):
     """What struck the test run of a feature."""
 
     failure: Failure
@@ -275,7 +275,7 @@ def _words(message: TrajectoryMessage) -> str | None:
     return text if message.role == "assistant" and "Error" in text and len(text) < EVIDENCE_LIMIT else None
 
 
-def struck(record: FeatureRecord) -> Sign | None:
+def struck(record: FeatureRecord) -> FailureSignal | None:
     """What struck the failed test run of a feature; None where it passed or failed by itself."""
     if record.passed:
         return None
@@ -289,7 +289,7 @@ def struck(record: FeatureRecord) -> Sign | None:
     failure = failures.classify_output(output, record.exit_code)
     if failure is None:
         return None
-    return Sign(failure, failures.excerpt(output, EVIDENCE_LIMIT) or f"exit code {record.exit_code}")
+    return FailureSignal(failure, failures.excerpt(output, EVIDENCE_LIMIT) or f"exit code {record.exit_code}")
 
 
 def _output(raw: bytes) -> str:

@@ -22,10 +22,10 @@ from cooperbench_assets.benchmark.jsonfiles import Quarantined, printable
 from cooperbench_assets.benchmark.pairfolder import (
     MODES,
     Evaluation,
+    Exclusions,
     FeatureVerdict,
     PairReading,
     Patch,
-    Sink,
     patch_sha256,
     read_pair,
 )
@@ -134,7 +134,7 @@ class _Walk:
     """One reading of one run folder."""
 
     def __init__(self, run_dir: Path, mode: str | None, alive: Callable[[tries.Attempt], bool]) -> None:
-        self.sink = Sink(run_dir)
+        self.sink = Exclusions(run_dir)
         self.run_dir = run_dir
         self.mode = mode
         self.alive = alive

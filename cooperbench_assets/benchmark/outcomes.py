@@ -22,7 +22,7 @@ from cooperbench_assets.benchmark.records import parse_time
 
 if TYPE_CHECKING:
     from cooperbench_assets.benchmark.attempts import Attempt
-    from cooperbench_assets.benchmark.evidence import AgentEnd, Sign
+    from cooperbench_assets.benchmark.evidence import AgentEnd, FailureSignal
     from cooperbench_assets.benchmark.failures import Failure, Stage
     from cooperbench_assets.benchmark.logtree import Evaluation, PairReading
 
@@ -250,7 +250,7 @@ def _spoilt_merge(reading: PairReading, evaluation: Evaluation) -> Reason | None
     return None
 
 
-def _struck(evaluation: Evaluation) -> Sign | None:
+def _struck(evaluation: Evaluation) -> FailureSignal | None:
     """What struck the tests, where every failing feature was struck; None where one failed by itself."""
     signs = [
         feature.sign if feature is not None else None

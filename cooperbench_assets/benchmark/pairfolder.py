@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.benchmark.attempts import Attempt
-    from cooperbench_assets.benchmark.evidence import AgentEnd, Sign
+    from cooperbench_assets.benchmark.evidence import AgentEnd, FailureSignal
 
 T = TypeVar("T")
 MODES = ("solo", "coop", "team")
@@ -65,7 +65,7 @@ class FeatureVerdict(Struct, frozen=True):
     exit_code: int | None
     tests_passed: int | None
     tests_failed: int | None
-    sign: Sign | None
+    sign: FailureSignal | None
     """What struck the test run, where it failed but not by itself."""
 
 
@@ -133,7 +133,7 @@ def _joined(hashes: Sequence[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-class Sink:
+class Exclusions:
     """What a walk gathers besides pairs: quarantine, and how much was read."""
 
     def __init__(self, run_dir: Path) -> None:
@@ -180,7 +180,7 @@ class Sink:
         return None if raw is None else self.decode(raw, relative, pair, decoder)
 
 
-def read_pair(sink: Sink, pair: Pair, relative: str, mode: str | None) -> PairReading:
+def read_pair(sink: Exclusions, pair: Pair, relative: str, mode: str | None) -> PairReading:
     """Read one pair's folder.
 
     Args:
@@ -209,7 +209,7 @@ def read_pair(sink: Sink, pair: Pair, relative: str, mode: str | None) -> PairRe
     return reading
 
 
-def _read_result(sink: Sink, reading: PairReading, folder: str, names: frozenset[str]) -> None:
+def _read_result(sink: Exclusions, reading: PairReading, folder: str, names: frozenset[str]) -> None:
     relative = f"{reading.relative}/result.json"
     record = sink.load(relative, reading.pair, RESULT)
     if record is None or not _in_place(sink, reading, relative, record):
@@ -244,7 +244,7 @@ def _by_feature(agent: tuple[str, int | None, AgentRecord]) -> tuple[bool, int, 
     return feature is None, feature or 0, name
 
 
-def _of_mode(sink: Sink, reading: PairReading, relative: str, record: ResultRecord, shape: str) -> bool:
+def _of_mode(sink: Exclusions, reading: PairReading, relative: str, record: ResultRecord, shape: str) -> bool:
     """Whether a result is of the mode that its place says; else it goes into quarantine."""
     said = record.setting if record.setting in MODES else None
     if said is not None and said != reading.mode:
@@ -266,7 +266,7 @@ def _of_mode(sink: Sink, reading: PairReading, relative: str, record: ResultReco
     return True
 
 
-def _in_place(sink: Sink, reading: PairReading, relative: str, record: ResultRecord | EvalRecord) -> bool:
+def _in_place(sink: Exclusions, reading: PairReading, relative: str, record: ResultRecord | EvalRecord) -> bool:
     """Whether a file speaks of the pair whose folder it lies in; else it goes into quarantine."""
     pair, features = reading.pair, record.features
     if features == list(pair.features) and record.repo == pair.repo and record.task_id == pair.task_id:
@@ -297,7 +297,7 @@ def _in_place(sink: Sink, reading: PairReading, relative: str, record: ResultRec
     return False
 
 
-def _read_evaluation(sink: Sink, reading: PairReading) -> None:
+def _read_evaluation(sink: Exclusions, reading: PairReading) -> None:
     relative = f"{reading.relative}/eval.json"
     raw = sink.read(relative, reading.pair)
     record = None if raw is None else sink.decode(raw, relative, reading.pair, EVAL)
@@ -334,7 +334,7 @@ def _feature(record: EvalRecord, feature: FeatureRecord | None) -> FeatureVerdic
     )
 
 
-def _read_patches(sink: Sink, reading: PairReading, names: frozenset[str]) -> None:
+def _read_patches(sink: Exclusions, reading: PairReading, names: frozenset[str]) -> None:
     if reading.mode is None:
         return
     pair = reading.pair

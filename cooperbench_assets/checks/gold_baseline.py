@@ -78,7 +78,7 @@ def all_judged(view: GoldView) -> Finding:
         good=f"{view.rows.height} solutions have two verdicts each",
         bad=f"{{n}} of {view.rows.height} solutions {{n:has|have}} no two clean verdicts",
         remedy="fix what made them fail, and materialise gold_baseline again: it does what is missing; where the tries "
-        "of a first verdict are used up, with the run config new_campaign: true",
+        "of a first verdict are used up, with the run config reset_retries: true",
     )
 
 

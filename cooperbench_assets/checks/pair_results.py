@@ -64,7 +64,7 @@ def no_pair_left_behind(view: CellView) -> Finding:
         description=f"{len(rows)} pairs used up their tries or wait for a person; nothing retries them by itself",
         offenders=len(rows),
         sample=tuple(f"{row['pair']} ({row['family']}): {row['why']}" for row in rows[:SAMPLE]),
-        remedy=f"once the cause is gone: {view.again} --new-campaign\n"
+        remedy=f"once the cause is gone: {view.again} --reset-retries\n"
         "or accept them as they are, below attributes in defs.yaml:\naccepted:\n"
         + "\n".join(f"  {row['accept']}" for row in rows[:SAMPLE]),
         numbers={"left_behind": len(rows), "cost_usd": usd},

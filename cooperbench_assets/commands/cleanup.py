@@ -12,7 +12,7 @@ from cooperbench_assets.commands.output import count, emit, new_table, note, row
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, Swept
+    from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, CleanupResult
 
 WHY: Final = {
     "dead": "the process that it served is gone",
@@ -33,11 +33,11 @@ def cleanup(dry_run: bool) -> None:
     """
     from cooperbench_assets.execution.infra_errors import InfrastructureError
     from cooperbench_assets.execution.sandboxes.docker.engine import Engine
-    from cooperbench_assets.execution.sandboxes.docker.leftovers import sweep
+    from cooperbench_assets.execution.sandboxes.docker.leftovers import remove_leftovers
 
     try:
         with Engine.connect() as engine:
-            swept = sweep(engine, dry_run=dry_run)
+            swept = remove_leftovers(engine, dry_run=dry_run)
     except InfrastructureError as error:
         raise CannotError(error.text) from error
     show(swept, dry_run=dry_run)
@@ -45,7 +45,7 @@ def cleanup(dry_run: bool) -> None:
         raise click.exceptions.Exit(NOT_IN_ORDER)
 
 
-def show(swept: Swept, *, dry_run: bool) -> None:
+def show(swept: CleanupResult, *, dry_run: bool) -> None:
     """A line for each thing with our labels: what became of it, what it was for, and why."""
     done = "would go" if dry_run else "removed"
     rows = [(done, one, WHY[one.fate]) for one in swept.removed]

@@ -12,7 +12,7 @@ from rich.text import Text
 from cooperbench_assets.cli import NOT_IN_ORDER
 from cooperbench_assets.commands.context import find_project, read_experiments
 from cooperbench_assets.commands.output import count, emit, emit_json, new_table, rows_to
-from cooperbench_assets.doctor import Look, examine
+from cooperbench_assets.doctor import Probe, examine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,17 +45,19 @@ def doctor(as_json: bool) -> None:
         raise click.exceptions.Exit(NOT_IN_ORDER)
 
 
-def look(project: Project) -> list[Look]:
+def look(project: Project) -> list[Probe]:
     """Every look; an experiment that cannot be loaded is a problem, and all else is looked at all the same."""
     found = read_experiments(project)
     broken = [
-        Look(f"{name}: defs.yaml", "problem", sentence, "everything of this experiment but its stored results", (name,))
+        Probe(
+            f"{name}: defs.yaml", "problem", sentence, "everything of this experiment but its stored results", (name,)
+        )
         for name, sentence in found.broken.items()
     ]
     return [*examine(project, found.usable, os.environ), *broken]
 
 
-def show(looks: Sequence[Look]) -> None:
+def show(looks: Sequence[Probe]) -> None:
     """A line a look, then what the missing things prevent."""
     table = new_table("", "what", "found")
     rows_to(table, [(Text(look.state, style=STYLES[look.state]), look.subject, look.detail) for look in looks])

@@ -15,8 +15,8 @@ from cooperbench_assets.commands.output import count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from cooperbench_assets.automation.observation import Look
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.automation.observation import Observation
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 EVIDENCE_SHOWN: Final = 160
 """Characters of the text that shows an error."""
@@ -39,7 +39,9 @@ class ErrorLeft:
     """One of the words above: whether a retry can help."""
 
 
-def errors_left(bound: BoundExperiment, looks: Iterable[Look], only: Sequence[str] = ()) -> list[ErrorLeft]:
+def errors_left(
+    experiment: ExperimentContext, looks: Iterable[Observation], only: Sequence[str] = ()
+) -> list[ErrorLeft]:
     """The pairs of these cells that have an infrastructure error in place of a verdict, and are not accepted so.
 
     Args:
@@ -50,25 +52,25 @@ def errors_left(bound: BoundExperiment, looks: Iterable[Look], only: Sequence[st
     Raises:
         LaunchError: if a run folder cannot be read.
     """
-    return [one for seen in looks for one in _of_cell(bound, seen) if not only or one.where.split()[-1] in only]
+    return [one for seen in looks for one in _of_cell(experiment, seen) if not only or one.where.split()[-1] in only]
 
 
-def _of_cell(bound: BoundExperiment, seen: Look) -> Iterator[ErrorLeft]:
+def _of_cell(experiment: ExperimentContext, seen: Observation) -> Iterator[ErrorLeft]:
     from cooperbench_assets.assets.execution import job_of
     from cooperbench_assets.execution.attempts.pair_state import read_states
 
     cell, now = seen.spec.cell, seen.state
     if now.problem is not None or not now.launched:
         return
-    accepted = bound.spec.accepted_in(cell)
-    states = read_states(job_of(bound, seen.spec, bound.subset()))
+    accepted = experiment.spec.accepted_in(cell)
+    states = read_states(job_of(experiment, seen.spec, experiment.subset()))
     for pair, state in states.items():
         if state.outcome == "infra_error" and pair.name not in accepted:
             where = f"{cell.setting} seed {cell.seed} {pair.name}"
             yield ErrorLeft(state.family or "unknown", where, _first_line(state.evidence), _state(seen, pair.name))
 
 
-def _state(seen: Look, pair: str) -> str:
+def _state(seen: Observation, pair: str) -> str:
     now = seen.state
     if pair in now.agents or pair in now.evaluations:
         return HELPS
@@ -82,7 +84,7 @@ def _first_line(evidence: str | None) -> str:
     return line if len(line) <= EVIDENCE_SHOWN else f"{line[: EVIDENCE_SHOWN - 1]}…"
 
 
-def described(experiment: str, sensor: str, looks: Sequence[Look], left: Sequence[ErrorLeft]) -> Iterator[str]:
+def described(experiment: str, sensor: str, looks: Sequence[Observation], left: Sequence[ErrorLeft]) -> Iterator[str]:
     """Lines that say what is left and what to do; none if nothing is."""
     if not left:
         return
@@ -107,7 +109,7 @@ def _of_family(family: str, errors: Sequence[ErrorLeft]) -> Iterator[str]:
         yield f"    how to fix: {FAMILIES[family].remedy}"
 
 
-def _next(experiment: str, sensor: str, looks: Sequence[Look], states: set[str]) -> Iterator[str]:
+def _next(experiment: str, sensor: str, looks: Sequence[Observation], states: set[str]) -> Iterator[str]:
     """Which command or sensor goes on, for each kind of pair that is left."""
     again = f"cooperbench-assets materialize {experiment}"
     if HELPS in states:
@@ -117,6 +119,6 @@ def _next(experiment: str, sensor: str, looks: Sequence[Look], states: set[str])
     if NEEDS_FIX in states:
         yield f"  {NEEDS_FIX}: fix the cause, then {again}"
     if USED_UP in states:
-        yield f"  {USED_UP}: fix the cause, then reset the retry counters with {again} --new-campaign"
+        yield f"  {USED_UP}: fix the cause, then reset the retry counters with {again} --reset-retries"
     if OTHER in states:
         yield f"  {OTHER}: {again} --dry-run shows what is planned for the other pairs, and why"

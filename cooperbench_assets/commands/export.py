@@ -70,10 +70,10 @@ def _spec(project: Project, experiment: str) -> ExperimentSpec | None:
     return choose(found, experiment) if experiment in {*found.usable, *found.broken} else None
 
 
-def _runs(project: Project, experiment: str, spec: ExperimentSpec) -> list[LogRun]:
+def _runs(project: Project, name: str, spec: ExperimentSpec) -> list[LogRun]:
     """The run folders of an experiment's planned cells."""
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.sharing.bundle import LogRun
 
-    bound = BoundExperiment(experiment, spec, project)
-    return [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]
+    experiment = ExperimentContext(name, spec, project)
+    return [LogRun(experiment.run_dir(cell), experiment.logs) for cell in experiment.cells]

@@ -219,10 +219,10 @@ def _adopt(project: Project, logs: Path, experiment: str, templates: Sequence[Te
 
 def _subset_of(project: Project, experiment: str, spec: ExperimentSpec) -> Subset | None:
     """The experiment's subset; None, and a word of it, where it is not there: adopting does not need it."""
-    from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+    from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
     try:
-        return BoundExperiment(experiment, spec, project).subset_at_hand()
+        return ExperimentContext(experiment, spec, project).subset_at_hand()
     except MissingInputError as error:
         note(str(error))
         return None

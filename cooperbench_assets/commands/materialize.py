@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cooperbench_assets.execution.runner.progress import Progress as StageProgress
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.local_runs import CellRan, Launcher, Ran
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
@@ -48,7 +48,7 @@ STAGE_NAMES = {"agent": "agents", "eval": "evaluations"}
 @click.option("--pairs", "at_most", type=click.IntRange(1), help="A smoke run of at most N pairs a cell.")
 @click.option("--concurrency", type=click.IntRange(1), help="Pairs at once, instead of the experiment's limit.")
 @click.option("--cells", "at_once", type=click.IntRange(1), help="Cells side by side (4); they share the slots.")
-@click.option("--new-campaign", is_flag=True, help="Reset the retry counters: the cause of the errors is fixed.")
+@click.option("--reset-retries", is_flag=True, help="Reset the retry counters: the cause of the errors is fixed.")
 @click.option("--no-retry", is_flag=True, help="One round: do not run again what a retry can help.")
 @click.option("--gold", is_flag=True, help="The gold baseline instead of cells: no model and no cost.")
 @click.option("--read-again", is_flag=True, help="Read every cell anew, in one run, and run none: after an upgrade.")
@@ -62,7 +62,7 @@ def materialize(
     at_most: int | None,
     concurrency: int | None,
     at_once: int | None,
-    new_campaign: bool,
+    reset_retries: bool,
     no_retry: bool,
     gold: bool,
     read_again: bool,
@@ -88,20 +88,20 @@ def materialize(
         "pairs": list(only),
         "at_most": at_most,
         "concurrency": concurrency,
-        "new_campaign": new_campaign,
+        "reset_retries": reset_retries,
     }
     config = {name: value for name, value in config.items() if value}
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.local_runs import Launcher  # imports Dagster: seconds that --help need not cost
 
     out = console()
     if gold and spec.execution not in ("docker", "process"):
         raise click.BadParameter(f"--gold needs execution: docker or process; {experiment} has {spec.execution}")
     if dry_run and gold:
-        print_gold_plan(BoundExperiment(experiment, spec, project), out)
+        print_gold_plan(ExperimentContext(experiment, spec, project), out)
         return
     if dry_run:
-        print_plans(BoundExperiment(experiment, spec, project), cells, config, out)
+        print_plans(ExperimentContext(experiment, spec, project), cells, config, out)
         return
     limits = spec.limits
     rounds = 1 if no_retry or only or at_most else limits.agent_attempts + limits.eval_attempts
@@ -148,16 +148,16 @@ def chosen_cells(
     return cells
 
 
-def print_plans(bound: BoundExperiment, cells: Sequence[CellSpec], config: dict[str, Any], out: Console) -> None:
+def print_plans(experiment: ExperimentContext, cells: Sequence[CellSpec], config: dict[str, Any], out: Console) -> None:
     """What a launch of each cell would run, and why, with the cost and time that earlier tries suggest."""
     from cooperbench_assets.assets.execution import LaunchConfig, plan_of
 
-    if bound.spec.execution == "none":
-        out.print(f"{bound.name} reads logs that are made elsewhere (execution: none): there is nothing to run")
+    if experiment.spec.execution == "none":
+        out.print(f"{experiment.name} reads logs that are made elsewhere (execution: none): there is nothing to run")
         return
     for cell in cells:
         for asset, stage in (("run_logs", "agents"), ("eval_outputs", "evaluations")):
-            plan = plan_of(bound, cell, asset, LaunchConfig(**config))
+            plan = plan_of(experiment, cell, asset, LaunchConfig(**config))
             out.print(f"{cell.cell.setting} seed {cell.cell.seed}: {len(plan.runs)} {stage} to run{_expected(plan)}")
             for action in ("run", "blocked"):
                 reasons = Counter(step.reason for step in plan.having(action))
@@ -165,11 +165,11 @@ def print_plans(bound: BoundExperiment, cells: Sequence[CellSpec], config: dict[
                     out.print(f"  {action} {count}: {reason}")
 
 
-def print_gold_plan(bound: BoundExperiment, out: Console) -> None:
+def print_gold_plan(experiment: ExperimentContext, out: Console) -> None:
     """How many evaluations a gold baseline would make in each mode."""
     from cooperbench_assets.assets.gold_baseline import gold_plan
 
-    for setting, first, second, blocked in gold_plan(bound):
+    for setting, first, second, blocked in gold_plan(experiment):
         out.print(f"{setting}: {first} first and {second} second evaluations of the dataset's own solutions to run")
         for reason, count in Counter(blocked.values()).most_common():
             out.print(f"  blocked {count}: {reason}")
@@ -292,7 +292,7 @@ def run_cells(
         at_once: Cells side by side, instead of the usual number.
         rounds: How often a cell is run at most where there are infrastructure errors and a retry can help.
     """
-    if launcher.bound.spec.execution == "none":
+    if launcher.experiment.spec.execution == "none":
         return read_cells(out, lambda tell: launcher.read_cells(cells, tell))
     if not run_first(launcher, out):
         return 1
@@ -312,10 +312,10 @@ def report_errors_left(launcher: Launcher, cells: Sequence[CellSpec], only: Sequ
     """Say which pairs have an infrastructure error in place of a verdict, and what to do; how many there are."""
     from cooperbench_assets.automation.dagster_runs import job_name
 
-    bound = launcher.bound
+    experiment = launcher.experiment
     looks = launcher.look_at(cells)
-    left = errors_left(bound, looks, only)
-    for line in described(bound.name, job_name(bound.name, "retry"), looks, left):
+    left = errors_left(experiment, looks, only)
+    for line in described(experiment.name, job_name(experiment.name, "retry"), looks, left):
         out.print(line, style="yellow")
     return len(left)
 

@@ -164,10 +164,10 @@ def stored(project: Project) -> dict[Cell, dict[str, Any]]:
 
 
 def _expected(project: Project, name: str, spec: ExperimentSpec) -> int | None:
-    from cooperbench_assets.experiment_context import BoundExperiment, MissingInputError
+    from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
     try:
-        return len(BoundExperiment(name, spec, project).subset_at_hand().pairs)
+        return len(ExperimentContext(name, spec, project).subset_at_hand().pairs)
     except MissingInputError as error:
         note(f"{error}")
         return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cooperbench_assets.execution.attempts.pair_state import read_states
-from cooperbench_assets.execution.attempts.recovery import Swept, sweep
+from cooperbench_assets.execution.attempts.recovery import Recovered, recover
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.job import NEEDS_ENGINE
@@ -137,13 +137,13 @@ def _run(
     check(job)
     name = what or Path(sys.argv[0]).name
     with _clear_errors(job), _terminable(), cell_lock(job.run_dir, name):
-        swept = sweep(job)
+        swept = recover(job)
         return Launch(stage, job, options, progress, name, swept, began, fresh).run()
 
 
 def _report_of_plan(job: CellJob, plan: Plan, began: float) -> StageReport:
     cost = Budget(job, read_states(job)).cell_usd
-    return base_report(plan, job, began, cost=cost, swept=Swept())
+    return base_report(plan, job, began, cost=cost, swept=Recovered())
 
 
 _NO_PLACE = {

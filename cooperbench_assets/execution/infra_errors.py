@@ -60,7 +60,7 @@ class Around:
     """Something other than a limit of the sandbox itself had the kernel kill processes for want of memory."""
 
 
-def look_at_test_run(exit_code: int, output: str, around: Callable[[], Around] = Around) -> InfrastructureError | None:
+def classify_test_run(exit_code: int, output: str, around: Callable[[], Around] = Around) -> InfrastructureError | None:
     """The infrastructure failure that a finished test run shows; None for one that can be graded.
 
     Args:

@@ -41,10 +41,10 @@ class Limits:
     """Pairs that are evaluated at once; a cap below the machine's slots."""
 
     agent_attempts: int = 3
-    """Tries of a pair's agents per campaign, counting those that ended as infrastructure."""
+    """Tries of a pair's agents per retry generation, counting those that ended as infrastructure."""
 
     eval_attempts: int = 2
-    """Tries of an evaluation of one patch per campaign, counted alike."""
+    """Tries of an evaluation of one patch per retry generation, counted alike."""
 
     pair_timeout_minutes: float = 90
     """Deadline of a pair's agents, wall time."""

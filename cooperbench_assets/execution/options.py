@@ -21,7 +21,7 @@ class LaunchOptions:
     dry_run: bool = False
     """Plan, and run nothing."""
 
-    new_campaign: bool = False
+    reset_retries: bool = False
     """Count tries anew, because the cause is gone."""
 
     automatic: bool = False

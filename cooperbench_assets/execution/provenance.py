@@ -194,7 +194,7 @@ def begin(
     stage: Stage,
     what: str,
     present: Mapping[str, Any],
-    campaign: int | None,
+    retry_generation: int | None,
     *,
     has_results: bool,
     has_verdicts: bool = False,
@@ -208,7 +208,7 @@ def begin(
         stage: The launch's stage.
         what: What launched it.
         present: What `describe` says of this launch.
-        campaign: The campaign in which the launch's tries count; None where they count in none (a second verdict).
+        retry_generation: Which one the launch's tries count in; None where they count in none (a second verdict).
         has_results: Whether the run folder holds results already.
         has_verdicts: Whether it holds verdicts already.
         fresh: Whether the launch makes further verdicts beside the first: what made those stays on record.
@@ -241,7 +241,7 @@ def begin(
         **made,
         "origin": origin,
         "truncated": old.get("truncated", False),
-        "campaigns": {**old.get("campaigns", {}), **({} if campaign is None else {stage: campaign})},
+        "campaigns": {**old.get("campaigns", {}), **({} if retry_generation is None else {stage: retry_generation})},
         "asked_whole": bool(old.get("asked_whole")) or (whole and stage == "agent"),
         "started_at": old.get("started_at") or now(),
         "ended_at": None,

@@ -42,7 +42,7 @@ def missing(job: CellJob, errand: Errand) -> list[str]:
     return [name for name in job.secrets if is_told(job, errand) and not os.environ.get(name)]
 
 
-def told(job: CellJob, errand: Errand) -> dict[str, str]:
+def variables_for(job: CellJob, errand: Errand) -> dict[str, str]:
     """The variables with secrets that a child is told: those that the experiment names, and those it sets itself."""
     if not is_told(job, errand):
         return {}

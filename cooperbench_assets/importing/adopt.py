@@ -28,7 +28,7 @@ from cooperbench_assets.benchmark.provenance import facts_of
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.errors import CellBusy
 from cooperbench_assets.execution.provenance import read_provenance, write_provenance
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.files import sync_all
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _take(adoption: Adoption, *, copy: bool) -> Adopted:
     try:
         done, left = _fill(adoption, temporary, copy=copy)
         _write_record(adoption, temporary, done)
-        reach("adopt:linked")
+        hit("adopt:linked")
         with _free(target):
             temporary.rename(target)
     finally:

@@ -20,7 +20,7 @@ from cooperbench_assets.report.charts.success import success_by_experiment
 from cooperbench_assets.report.figure import Figure, render
 from cooperbench_assets.report.headline import HeadlineRow, headline_rows, statements, statements_across
 from cooperbench_assets.report.sections import DECLARED, SECTIONS, WARNINGS, Section
-from cooperbench_assets.report.style import Look
+from cooperbench_assets.report.style import MarkStyle
 from cooperbench_assets.report.tables import Shown, plain_rows, shown
 from cooperbench_assets.report.terms import NOT_COMPARABLE, PAPER, PUBLISHED, TERMS
 from cooperbench_assets.store import schema
@@ -99,7 +99,7 @@ def side_by_side(sources: Sequence[Source]) -> Together:
     comparisons = experiment_comparisons(tables, names)
     summary = pl.concat(source.results["setting_summary"] for source in sources)
     remarks = dict.fromkeys(f"{source.experiment}: {source.look.remark}" for source in sources if source.look.remark)
-    look = Look(tuple(names), " ".join(remarks) or None)
+    look = MarkStyle(tuple(names), " ".join(remarks) or None)
     figures = (
         render(SIDE_BY_SIDE, _SIDE_BY_SIDE, success_by_experiment(summary, look)),
         render(EXPERIMENT_COMPARISONS.name, _COMPARED, contrasts.experiment_comparisons(comparisons, look)),

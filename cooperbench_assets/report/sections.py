@@ -23,9 +23,9 @@ from cooperbench_assets.report.charts import (
     outcomes,
     success,
 )
-from cooperbench_assets.report.style import Chart, Look
+from cooperbench_assets.report.style import Chart, MarkStyle
 
-Draw: TypeAlias = Callable[[Mapping[str, pl.DataFrame], Look], Chart | str]
+Draw: TypeAlias = Callable[[Mapping[str, pl.DataFrame], MarkStyle], Chart | str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import polars as pl
 
 from cooperbench_assets.analysis.registry import ANALYSES, run_all
 from cooperbench_assets.demo import DEMO_AGENT
-from cooperbench_assets.report.style import Look
+from cooperbench_assets.report.style import MarkStyle
 from cooperbench_assets.store import schema
 from cooperbench_assets.store.read import snapshot
 
@@ -46,7 +46,7 @@ class Source:
     logs: Path | None = None
     """Root of the log trees that ``path`` is relative to; None where it is not known here."""
 
-    look: Look = field(init=False)
+    look: MarkStyle = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "look", look_of(self.tables, self.results))
@@ -60,7 +60,7 @@ class Source:
         return "./" + "/".join(quote(part) for part in relative.split("/")) + "/"
 
 
-def look_of(tables: Mapping[str, pl.DataFrame], results: Mapping[str, pl.DataFrame]) -> Look:
+def look_of(tables: Mapping[str, pl.DataFrame], results: Mapping[str, pl.DataFrame]) -> MarkStyle:
     """The settings of an experiment in order, and what every figure must say."""
     columns = results["pair_grid"].unique("column").sort("column")
     settings = tuple(dict.fromkeys(columns["setting"].to_list()))
@@ -72,7 +72,7 @@ def look_of(tables: Mapping[str, pl.DataFrame], results: Mapping[str, pl.DataFra
     )
     if refused.height:
         remarks.append(f"No headline for: {', '.join(refused['setting'].to_list())}; see the warnings.")
-    return Look(settings, " ".join(remarks) or None)
+    return MarkStyle(settings, " ".join(remarks) or None)
 
 
 def read_sources(database: Path, experiments: Sequence[str], logs: Mapping[str, Path]) -> list[Source]:

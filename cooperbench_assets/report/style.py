@@ -50,7 +50,7 @@ UNKNOWN: Final = "–"
 
 
 @dataclass(frozen=True)
-class Fate:
+class OutcomeStyle:
     """What may become of a pair, as figures show it."""
 
     label: str
@@ -66,24 +66,24 @@ class Fate:
 
 
 FATES: Final = {
-    "pass": Fate("pass", "P", GREEN, "#FFFFFF"),
-    "tests": Fate("tests fail", "T", VERMILION, "#FFFFFF"),
-    "conflict": Fate("conflict", "C", ORANGE),
-    "not_applied": Fate("patch not applied", "N", YELLOW),
-    "agent_error": Fate("agent error", "A", PURPLE),
-    "agent_timeout": Fate("agent timeout", "D", "#A3557F", "#FFFFFF"),
-    "test_timeout": Fate("test timeout", "O", "#8C3D00", "#FFFFFF"),
-    "other": Fate("fails otherwise", "F", "#B0B0B0"),
-    "infra_agent": Fate("infrastructure, agents", "I", SKY),
-    "infra_eval": Fate("infrastructure, evaluation", "E", "#9AD0F0"),
-    "unevaluated": Fate("unevaluated", "U", PALE),
-    "missing": Fate("missing", "M", "#FFFFFF"),
+    "pass": OutcomeStyle("pass", "P", GREEN, "#FFFFFF"),
+    "tests": OutcomeStyle("tests fail", "T", VERMILION, "#FFFFFF"),
+    "conflict": OutcomeStyle("conflict", "C", ORANGE),
+    "not_applied": OutcomeStyle("patch not applied", "N", YELLOW),
+    "agent_error": OutcomeStyle("agent error", "A", PURPLE),
+    "agent_timeout": OutcomeStyle("agent timeout", "D", "#A3557F", "#FFFFFF"),
+    "test_timeout": OutcomeStyle("test timeout", "O", "#8C3D00", "#FFFFFF"),
+    "other": OutcomeStyle("fails otherwise", "F", "#B0B0B0"),
+    "infra_agent": OutcomeStyle("infrastructure, agents", "I", SKY),
+    "infra_eval": OutcomeStyle("infrastructure, evaluation", "E", "#9AD0F0"),
+    "unevaluated": OutcomeStyle("unevaluated", "U", PALE),
+    "missing": OutcomeStyle("missing", "M", "#FFFFFF"),
 }
 """By the names that ``funnel_losses`` uses; pass first, then fails, then what has no verdict."""
 
 
 @dataclass(frozen=True)
-class Look:
+class MarkStyle:
     """What all figures of one experiment share: its settings, in order, and what must be said on each figure."""
 
     settings: tuple[str, ...]
@@ -160,7 +160,7 @@ def finished(chart: Chart) -> Chart:
     return styled
 
 
-def number_on_bar(fate: Fate, n: int, share: float) -> str:
+def number_on_bar(fate: OutcomeStyle, n: int, share: float) -> str:
     """What is written on a part of a bar: letter and number, the number, or nothing where there is no room."""
     return f"{fate.letter} {n:,}" if share >= 0.06 else f"{n:,}" if share >= 0.02 else ""
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from filelock import FileLock, Timeout
 
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.store.errors import StoreLockedError
 from cooperbench_assets.store.files import make_folders
 
@@ -128,7 +128,7 @@ class Workplace:
         kept = self.database.with_name(f"{self.database.name}.set-aside-{stamp}")
         if self.database.exists():
             os.link(self.database, kept)
-            reach("publish:old-linked")
+            hit("publish:old-linked")
         for suffix in logs:
             with suppress(FileNotFoundError):  # its writer ended just now
                 self._beside(suffix).replace(kept.with_name(kept.name + suffix))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import polars as pl
 
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.store.catalog import Entry
 from cooperbench_assets.store.errors import StoreError, UnitError
 from cooperbench_assets.store.partition_tables import opened, problem_of
@@ -120,11 +120,11 @@ def exchange(
         with ExitStack() as stack:
             held = _hold(tables, some, declared, loaded, stack)
             delete(connection, [old[record.unit] for record, _ in held if record.unit in old], besides=besides)
-            reach("publish:some-deleted")
+            hit("publish:some-deleted")
             _insert_held(connection, held, declared, loaded)
         if keep is not None:
             keep()
-        reach("publish:some-inserted")
+        hit("publish:some-inserted")
     return loaded
 
 

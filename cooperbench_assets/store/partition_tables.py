@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.store.content_hash import columns_sha256, content_sha256
 from cooperbench_assets.store.errors import FrameError, UnitError
 from cooperbench_assets.store.files import FolderGoneError, held, make_folders, sync, sync_all, unheld
@@ -201,9 +201,9 @@ def _write(
 def _fill(
     folder: Path, new: Path, unit: Unit, frames: Sequence[tuple[Table, pl.DataFrame]], content: str, imported: bool
 ) -> Record:
-    reach("write:folder-made")
+    hit("write:folder-made")
     written = {table.name: _write_table(new, table, frame) for table, frame in frames}
-    reach("write:tables-written")
+    hit("write:tables-written")
     record = Record(
         unit=unit.name,
         key=dict(unit.key),
@@ -217,9 +217,9 @@ def _fill(
     (new / POINTER).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
     sync_all([new / POINTER, *(_file(new, table) for table, _ in frames)])
     sync(new)
-    reach("write:synced")
+    hit("write:synced")
     (new / POINTER).replace(folder / POINTER)
-    reach("write:renamed")
+    hit("write:renamed")
     sync(folder)
     return record
 
@@ -233,7 +233,7 @@ def _write_table(folder: Path, table: Table, frame: pl.DataFrame) -> TableRecord
     frame.write_parquet(buffer, statistics=False)
     data = buffer.getvalue()
     _file(folder, table).write_bytes(data)
-    reach("write:table-written")
+    hit("write:table-written")
     return TableRecord(frame.height, len(data), hashlib.sha256(data).hexdigest(), columns_sha256(table))
 
 
@@ -249,7 +249,7 @@ def _sweep(folder: Path) -> None:
         with unheld(entry) as free:
             if free and _current_name(folder) not in (None, entry.name):
                 shutil.rmtree(entry, ignore_errors=True)
-                reach("write:swept")
+                hit("write:swept")
 
 
 def _current_name(folder: Path) -> str | None:

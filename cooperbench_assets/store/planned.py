@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.files import write_atomically
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import StoreError
@@ -41,9 +41,9 @@ def remember(tables: Path, plans: Plans) -> None:
             make_folders(path.parent)
             for left in path.parent.glob(f".{FILE}*"):
                 left.unlink()
-            reach("publish:plan")
+            hit("publish:plan")
             write_atomically(path, data)
-            reach("publish:plan-written")
+            hit("publish:plan-written")
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 import msgspec
 
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.store import planned as memory
 from cooperbench_assets.store.build_dir import WAL_SUFFIXES, Workplace
 from cooperbench_assets.store.catalog import content_of
@@ -193,12 +193,12 @@ def _job(
     workplace = Workplace.of(database)
     as_sql = declarations(declared)
     with workplace.locked(timeout):
-        reach("publish:locked")
+        hit("publish:locked")
         memory.remember(tables, planned() if callable(planned) else planned or {})
         job = _Job(workplace, survey(tables, memory.recall(tables)), as_sql)
         if aside := workplace.set_aside(whole=False):
             job.warnings.append(aside)
-        reach("publish:log-set-aside")
+        hit("publish:log-set-aside")
         yield job
 
 
@@ -207,7 +207,7 @@ def _update(job: _Job) -> Published:
     build = job.workplace.build()
     try:
         changed_at = _copy(job.database, build)
-        reach("publish:copied")
+        hit("publish:copied")
         with _opened(build) as connection:
             version = _check_ours(connection, changed_at)
             done = _transact(job, connection, lambda: bring_up(connection, job.asked, job.declared, version))
@@ -261,10 +261,10 @@ def _anew(job: _Job, reason: str, before: Path | None = None) -> Published:
         with _opened(build) as connection:
             earlier = _attach(job, connection, before)
             done = _transact(job, connection, lambda: fill(connection, job.asked, job.declared, earlier))
-        reach("publish:filled")
+        hit("publish:filled")
         if job.keep_old and (aside := job.workplace.set_aside(whole=True)):
             job.warnings.append(aside)
-        reach("publish:file-set-aside")
+        hit("publish:file-set-aside")
         _put_in_place(job, build)
         return job.published(done, replaced=True, rebuilt=reason)
     except duckdb.Error as error:
@@ -295,13 +295,13 @@ def _transact(job: _Job, connection: DuckDBPyConnection, work: Callable[[], Exch
     if not done.anything:
         connection.rollback()
         return done
-    reach("publish:exchanged")
+    hit("publish:exchanged")
     note(connection, FILE_TIME, str(job.file_time))
     note(connection, HASHED_BY, duckdb.__version__)
     connection.commit()
-    reach("publish:committed")
+    hit("publish:committed")
     connection.execute("CHECKPOINT")
-    reach("publish:checkpointed")
+    hit("publish:checkpointed")
     return done
 
 
@@ -321,7 +321,7 @@ def _put_in_place(job: _Job, build: Path) -> None:
     build.chmod(0o444)
     os.utime(build, ns=(job.file_time * 1000, job.file_time * 1000))
     sync(build)
-    reach("publish:synced")
+    hit("publish:synced")
     build.replace(job.database)
-    reach("publish:renamed")
+    hit("publish:renamed")
     sync(job.database.parent)

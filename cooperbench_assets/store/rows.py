@@ -311,7 +311,7 @@ def _attempt_rows(reading: PairReading, base: str) -> list[Row]:
             {
                 "stage": attempt.stage,
                 "n": attempt.n,
-                "campaign": attempt.campaign,
+                "campaign": attempt.retry_generation,
                 "outcome": attempt.outcome,
                 "counted": attempt.counted,
                 "family": attempt.family or ("interrupted" if attempt.outcome == "interrupted" else None),

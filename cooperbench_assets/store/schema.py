@@ -260,7 +260,7 @@ ATTEMPTS = Table(
         *_columns(
             ("stage", pl.String, "agent or eval"),
             ("n", pl.Int32, "Number of the try at this stage, from 1"),
-            ("campaign", pl.Int32, "Campaign that the try counts in, from 1"),
+            ("campaign", pl.Int32, "Retry generation that the try counts in, from 1"),
             ("outcome", pl.String, "completed, infra_error, interrupted or running"),
             ("counted", pl.Boolean, "The try counts towards the limit of tries: it ended as infrastructure"),
             ("family", pl.String, "Family of the infrastructure failure"),

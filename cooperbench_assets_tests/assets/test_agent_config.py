@@ -17,7 +17,7 @@ from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.runner.progress import StageReport
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.execution.cells import AGENTS, PAIRS, ROOT
@@ -45,8 +45,8 @@ def experiment(toy: Toy, folder: Path, tries: dict[str, list[str]]) -> CellJob:
         "environment": {"TOY_TASK": str(toy.task), "PYTHONPATH": str(ROOT)},
     }
     spec = parse_experiment("held", attributes, folder / "defs.yaml")
-    bound = BoundExperiment("held", spec, Project(folder))
-    return job_of(bound, bound.cells[0], bound.subset())
+    experiment = ExperimentContext("held", spec, Project(folder))
+    return job_of(experiment, experiment.cells[0], experiment.subset())
 
 
 def test_a_refused_launch_with_another_config_changes_nothing_for_the_running_one(tmp_path: Path) -> None:

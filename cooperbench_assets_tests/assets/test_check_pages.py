@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.benchmark.pairs import Subset
     from cooperbench_assets.checks.finding import CellView, Check
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.spec import CellSpec
 
 KEYS = ["coop-comm/0", "coop-nocomm/0", "solo/0", "solo/1"]
@@ -39,7 +39,7 @@ OF_CELLS: dict[str, Any] = dict(CELL_CHECKS)
 
 
 @pytest.fixture
-def bound(tmp_path: Path) -> BoundExperiment:
+def experiment(tmp_path: Path) -> ExperimentContext:
     made = bind(tmp_path)
     for cell in made.cells:
         fill(made, cell.cell.setting, cell.cell.seed)
@@ -47,10 +47,10 @@ def bound(tmp_path: Path) -> BoundExperiment:
 
 
 @pytest.fixture
-def instance(bound: BoundExperiment) -> Iterator[dg.DagsterInstance]:
+def instance(experiment: ExperimentContext) -> Iterator[dg.DagsterInstance]:
     """The instance that people have: the one of the project's dagster.yaml."""
-    shutil.copy(CHECKOUT / "dagster.yaml", bound.project.root)
-    with open_instance(bound.project) as opened:
+    shutil.copy(CHECKOUT / "dagster.yaml", experiment.project.root)
+    with open_instance(experiment.project) as opened:
         assert isinstance(storage(opened), OpenEventLog)
         yield opened
 
@@ -62,26 +62,28 @@ def storage(instance: dg.DagsterInstance) -> Any:
 
 
 def execute_all(
-    bound: BoundExperiment, instance: dg.DagsterInstance, asset: str, checks: tuple[Check[Any], ...]
+    experiment: ExperimentContext, instance: dg.DagsterInstance, asset: str, checks: tuple[Check[Any], ...]
 ) -> dg.ExecuteInProcessResult:
     """What the button launches on the page of an asset's checks: checks alone, and no partition."""
-    job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+    job = experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
     chosen = {dg.AssetCheckKey(asset_key("made", asset), check.name) for check in checks}
     return job.get_subset(asset_selection=set(), asset_check_selection=chosen).execute_in_process(
         instance=instance, run_config={"loggers": QUIET}, raise_on_error=False
     )
 
 
-def execute_all_of_cells(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
+def execute_all_of_cells(experiment: ExperimentContext, instance: dg.DagsterInstance) -> None:
     for asset, checks in OF_CELLS.items():
-        execute_all(bound, instance, asset, checks)
+        execute_all(experiment, instance, asset, checks)
 
 
-def listed(bound: BoundExperiment, instance: dg.DagsterInstance) -> dict[str, set[str]]:
+def listed(experiment: ExperimentContext, instance: dg.DagsterInstance) -> dict[str, set[str]]:
     """Checks with the partitions in which the list beside a check's page shows it red."""
     found: dict[str, set[str]] = {}
     for asset, checks in OF_CELLS.items():
-        keys = [(dg.AssetCheckKey(asset_key("made", asset), check.name), partitions_of(bound.spec)) for check in checks]
+        keys = [
+            (dg.AssetCheckKey(asset_key("made", asset), check.name), partitions_of(experiment.spec)) for check in checks
+        ]
         for key, state in instance.event_log_storage.get_asset_check_state(keys).items():
             red = [
                 subset.subset_value.get_partition_keys()
@@ -102,9 +104,9 @@ def shown(instance: dg.DagsterInstance) -> dict[str, tuple[str, str | None, str]
     }
 
 
-def red_checks(bound: BoundExperiment, instance: dg.DagsterInstance) -> set[tuple[str, str]]:
+def red_checks(experiment: ExperimentContext, instance: dg.DagsterInstance) -> set[tuple[str, str]]:
     """The red checks, each with the cell that its page shows; list and pages must agree."""
-    red, pages = listed(bound, instance), shown(instance)
+    red, pages = listed(experiment, instance), shown(instance)
     for name, (status, partition, _) in pages.items():
         if red[name]:
             assert status != AssetCheckExecutionRecordStatus.SUCCEEDED.value, name
@@ -114,86 +116,88 @@ def red_checks(bound: BoundExperiment, instance: dg.DagsterInstance) -> set[tupl
     return {(name, str(pages[name][1])) for name in red if red[name]}
 
 
-def lose_a_result(bound: BoundExperiment, setting: str, seed: int = 0) -> None:
-    (tree(bound, setting, seed).folder(bound.subset().pairs[0]) / "result.json").unlink()
+def lose_a_result(experiment: ExperimentContext, setting: str, seed: int = 0) -> None:
+    (tree(experiment, setting, seed).folder(experiment.subset().pairs[0]) / "result.json").unlink()
 
 
 @pytest.mark.parametrize("lost", [("coop-comm", 0), ("solo", 0), ("solo", 1)])
 def test_a_check_that_fails_in_one_cell_is_red_on_every_page_until_that_cell_is_well(
-    bound: BoundExperiment, instance: dg.DagsterInstance, lost: tuple[str, int]
+    experiment: ExperimentContext, instance: dg.DagsterInstance, lost: tuple[str, int]
 ) -> None:
     cell = f"{lost[0]}/{lost[1]}"
     red = {(name, cell) for name in ("expected_results", "expected_verdicts", "expected_rows")}
-    driver = Driver(bound, instance)
-    lose_a_result(bound, *lost)
+    driver = Driver(experiment, instance)
+    lose_a_result(experiment, *lost)
     assert driver.materialize(CELL_ASSETS, tags=ALL).success
-    assert red_checks(bound, instance) == red
+    assert red_checks(experiment, instance) == red
     assert driver.materialize(CELL_ASSETS, "coop-nocomm/0").success
-    assert red_checks(bound, instance) == red, "another cell's run is newer"
-    execute_all_of_cells(bound, instance)
-    assert red_checks(bound, instance) == red
-    fill(bound, *lost)
+    assert red_checks(experiment, instance) == red, "another cell's run is newer"
+    execute_all_of_cells(experiment, instance)
+    assert red_checks(experiment, instance) == red
+    fill(experiment, *lost)
     assert driver.materialize(CELL_ASSETS, cell).success
-    assert red_checks(bound, instance) == set()
-    lose_a_result(bound, *lost)
-    execute_all_of_cells(bound, instance)
-    assert red_checks(bound, instance) == red
-    fill(bound, *lost)
-    execute_all_of_cells(bound, instance)
-    assert red_checks(bound, instance) == set()
+    assert red_checks(experiment, instance) == set()
+    lose_a_result(experiment, *lost)
+    execute_all_of_cells(experiment, instance)
+    assert red_checks(experiment, instance) == red
+    fill(experiment, *lost)
+    execute_all_of_cells(experiment, instance)
+    assert red_checks(experiment, instance) == set()
 
 
 @pytest.mark.parametrize("tags", [ALL, {"dagster/partition": "solo/0"}], ids=["among others", "alone"])
 def test_the_checks_that_a_blocked_cell_keeps_from_being_evaluated_say_so_with_reason_and_fix(
-    bound: BoundExperiment, instance: dg.DagsterInstance, tags: dict[str, str]
+    experiment: ExperimentContext, instance: dg.DagsterInstance, tags: dict[str, str]
 ) -> None:
-    driver = Driver(bound, instance)
+    driver = Driver(experiment, instance)
     assert driver.materialize(CELL_ASSETS, tags=ALL).success
-    tree(bound, "solo").pair(Pair("other_task", 1, (1, 2)))
+    tree(experiment, "solo").pair(Pair("other_task", 1, (1, 2)))
     assert not driver.materialize(CELL_ASSETS, tags=tags).success
     blocked = {check.name for asset in ("eval_outputs", "pair_results") for check in CELL_CHECKS[asset]}
-    assert red_checks(bound, instance) == {(name, "solo/0") for name in {*blocked, "only_planned_pairs"}}
+    assert red_checks(experiment, instance) == {(name, "solo/0") for name in {*blocked, "only_planned_pairs"}}
     for name in blocked:
         assert shown(instance)[name][2].startswith("not evaluated: blocked by only_planned_pairs: 1 pair is extra")
-    before = query_failed(bound)
+    before = query_failed(experiment)
     assert before <= {("solo", "only_planned_pairs")}, "what was not evaluated is no finding of the store"
 
 
-def query_failed(bound: BoundExperiment) -> set[tuple[str, str]]:
-    publish_experiment(bound)
-    found = query(bound.project.database, "SELECT setting, check_name FROM check_results WHERE NOT passed")
+def query_failed(experiment: ExperimentContext) -> set[tuple[str, str]]:
+    publish_experiment(experiment)
+    found = query(experiment.project.database, "SELECT setting, check_name FROM check_results WHERE NOT passed")
     return {(str(setting), str(name)) for setting, name in found.rows()}
 
 
-def test_the_checks_of_a_cell_that_cannot_be_read_say_so(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
-    shutil.rmtree(bound.run_dir(bound.cells[0]))
-    assert not Driver(bound, instance).materialize(CELL_ASSETS, tags=ALL).success
+def test_the_checks_of_a_cell_that_cannot_be_read_say_so(
+    experiment: ExperimentContext, instance: dg.DagsterInstance
+) -> None:
+    shutil.rmtree(experiment.run_dir(experiment.cells[0]))
+    assert not Driver(experiment, instance).materialize(CELL_ASSETS, tags=ALL).success
     names = {check.name for checks in OF_CELLS.values() for check in checks}
-    assert red_checks(bound, instance) == {(name, "solo/0") for name in names}
+    assert red_checks(experiment, instance) == {(name, "solo/0") for name in names}
     assert all("not evaluated: made solo seed 0: no run folder" in said for _, _, said in shown(instance).values())
 
 
 def test_of_a_run_that_is_cancelled_the_cells_that_were_read_keep_their_results(
-    bound: BoundExperiment, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    experiment: ExperimentContext, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = type(bound).view
+    read = type(experiment).view
 
-    def cancelled_before_the_third(self: BoundExperiment, cell: CellSpec, subset: Subset | None = None) -> CellView:
+    def cancelled_before_the_third(self: ExperimentContext, cell: CellSpec, subset: Subset | None = None) -> CellView:
         if cell.cell.setting == "solo":
             [run] = instance.get_runs()
             instance.report_run_canceling(run)
             raise dg.DagsterExecutionInterruptedError
         return read(self, cell, subset)
 
-    monkeypatch.setattr(type(bound), "view", cancelled_before_the_third)
+    monkeypatch.setattr(type(experiment), "view", cancelled_before_the_third)
     with contextlib.suppress(dg.DagsterExecutionInterruptedError):
-        Driver(bound, instance).materialize(CELL_ASSETS, tags=ALL)
+        Driver(experiment, instance).materialize(CELL_ASSETS, tags=ALL)
     [run] = instance.get_runs()
     assert run.status == dg.DagsterRunStatus.CANCELED
     for asset, checks in OF_CELLS.items():
         assert instance.get_materialized_partitions(asset_key("made", asset)) == set(KEYS[:2])
         for check in checks:
-            key = (dg.AssetCheckKey(asset_key("made", asset), check.name), partitions_of(bound.spec))
+            key = (dg.AssetCheckKey(asset_key("made", asset), check.name), partitions_of(experiment.spec))
             [state] = instance.event_log_storage.get_asset_check_state([key]).values()
             found = {status.value: subset.subset_value.get_partition_keys() for status, subset in state.subsets.items()}
             assert set(found["SUCCEEDED"]) == set(KEYS[:2])
@@ -201,21 +205,21 @@ def test_of_a_run_that_is_cancelled_the_cells_that_were_read_keep_their_results(
 
 
 def test_a_cell_that_is_no_longer_planned_stays_red_until_all_are_evaluated_again(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    lose_a_result(bound, "solo", 1)
-    assert Driver(bound, instance).materialize(CELL_ASSETS, tags=ALL).success
-    fewer = bind(bound.project.root, settings={**SETTINGS, "solo": {"mode": "solo", "seeds": [0]}})
+    lose_a_result(experiment, "solo", 1)
+    assert Driver(experiment, instance).materialize(CELL_ASSETS, tags=ALL).success
+    fewer = bind(experiment.project.root, settings={**SETTINGS, "solo": {"mode": "solo", "seeds": [0]}})
     assert shown(instance)["expected_rows"][:2] == ("FAILED", "solo/1")
     execute_all_of_cells(fewer, instance)
     assert red_checks(fewer, instance) == set()
 
 
 def test_the_error_of_a_backfill_says_how_the_other_cells_are_published(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    tree(bound, "solo").pair(Pair("other_task", 1, (1, 2)))
-    driver = Driver(bound, instance)
+    tree(experiment, "solo").pair(Pair("other_task", 1, (1, 2)))
+    driver = Driver(experiment, instance)
     hint = "to publish the others, launch the job made_refresh_results; the sensor made_downstream does so by itself"
     by_hand = driver.materialize(CELL_ASSETS, tags=ALL)
     assert hint not in error_of(instance, by_hand.run_id)
@@ -226,22 +230,22 @@ def test_the_error_of_a_backfill_says_how_the_other_cells_are_published(
 
 
 def test_executing_all_checks_of_the_store_looks_at_it_and_publishes_nothing(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    driver = Driver(bound, instance)
+    driver = Driver(experiment, instance)
     assert driver.materialize(CELL_ASSETS, "solo/0").success
-    nothing = execute_all(bound, instance, "results_store", RESULTS_STORE_CHECKS)
+    nothing = execute_all(experiment, instance, "results_store", RESULTS_STORE_CHECKS)
     assert not nothing.success
-    assert str(bound.project.database.name) in error_of(instance, nothing.run_id)
+    assert str(experiment.project.database.name) in error_of(instance, nothing.run_id)
     assert driver.materialize(["results_store"]).success
-    published = bound.project.database.stat().st_mtime_ns
+    published = experiment.project.database.stat().st_mtime_ns
     assert driver.materialize(CELL_ASSETS, tags=ALL).success
-    again = execute_all(bound, instance, "results_store", RESULTS_STORE_CHECKS)
+    again = execute_all(experiment, instance, "results_store", RESULTS_STORE_CHECKS)
     assert again.success
     assert again.get_asset_materialization_events() == []
     found = {one.check_name: one.passed for one in again.get_asset_check_evaluations()}
     assert found == {check.name: check.name != "planned_cells_present" for check in RESULTS_STORE_CHECKS}
-    assert bound.project.database.stat().st_mtime_ns == published
+    assert experiment.project.database.stat().st_mtime_ns == published
     assert driver.materialize(["results_store"]).success
-    better = execute_all(bound, instance, "results_store", RESULTS_STORE_CHECKS)
+    better = execute_all(experiment, instance, "results_store", RESULTS_STORE_CHECKS)
     assert all(one.passed for one in better.get_asset_check_evaluations())

@@ -77,7 +77,7 @@ def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up
 
     def listen(_cell: Cell, progress: Progress) -> None:
         if progress.stage == "agent" and progress.running and not lost:
-            lost.append(Events(runs.bound.project))
+            lost.append(Events(runs.experiment.project))
             lose(lost[0])
         if lost and not back and progress.done == progress.total:
             regain(lost[0])
@@ -86,7 +86,7 @@ def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up
     with launcher(tmp_path, agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.3}) as runs:
         runs.run_subset()
         runs.listen(listen)
-        (ended,) = runs.run_cells(runs.bound.cells)
+        (ended,) = runs.run_cells(runs.experiment.cells)
         observed = observations(runs)
     assert back == [6], "all agents ended while the storage was away"
     assert ended.ran.error is None
@@ -100,14 +100,14 @@ def observations(runs: Launcher) -> list[dict[str, object]]:
     assert runs._instance is not None
     records = runs._instance.fetch_observations(asset_key(NAME, "run_logs"), limit=100).records
     made = [record.asset_observation for record in records]
-    assert {one.partition for one in made if one} == {partition_key(cell.cell) for cell in runs.bound.cells}
+    assert {one.partition for one in made if one} == {partition_key(cell.cell) for cell in runs.experiment.cells}
     return [{name: value.value for name, value in one.metadata.items() if name != "seconds"} for one in made if one]
 
 
 def test_an_observation_is_made_where_something_changed_and_only_there(tmp_path: Path) -> None:
     with launcher(tmp_path, agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
         runs.run_subset()
-        (ended,) = runs.run_cells(runs.bound.cells)
+        (ended,) = runs.run_cells(runs.experiment.cells)
         assert ended.ran.error is None
         told = observations(runs)
     assert told[0]["done"] == 6

@@ -96,15 +96,15 @@ def make_history(instance: dg.DagsterInstance) -> None:
 
 
 def test_old_keys_hinder_no_tick_and_no_run(tmp_path: Path) -> None:
-    bound = bind(tmp_path, nightly="0 2 * * *")
-    for cell in bound.cells:
-        fill(bound, cell.cell.setting, cell.cell.seed)
+    experiment = bind(tmp_path, nightly="0 2 * * *")
+    for cell in experiment.cells:
+        fill(experiment, cell.cell.setting, cell.cell.seed)
     with dg.instance_for_test(overrides=dict(NO_OUTPUT)) as instance:
         make_history(instance)
-        driver = Driver(bound, instance)
+        driver = Driver(experiment, instance)
         assert "1 dead runs" in driver.watch()
         assert "of an earlier night is still running" in driver.nightly()
-        for cell in bound.cells:
+        for cell in experiment.cells:
             assert driver.launch(cell.cell).success
         done = instance.get_materialized_partitions(asset_key("made", "pair_results"))
         assert done > {"solo/0", "solo/1", "coop-comm/0", "coop-nocomm/0"}
@@ -117,8 +117,8 @@ def test_old_keys_hinder_no_tick_and_no_run(tmp_path: Path) -> None:
 def test_the_webserver_and_the_daemon_go_on_from_old_keys(tmp_path: Path) -> None:
     attributes = {"subset": "some", "run_name": "{setting}{seed_suffix}", "settings": SETTINGS}
     project = make_project(tmp_path / "project", {"made": attributes})
-    bound = bind(project.root)
-    fill(bound, "solo")
+    experiment = bind(project.root)
+    fill(experiment, "solo")
     project.dagster.mkdir(parents=True)
     reference = InstanceRef.from_dir(str(project.root), overrides=NO_OUTPUT)
     with chdir(project.root), dg.DagsterInstance.from_ref(reference) as instance:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 KEYS = ["coop-comm/0", "coop-nocomm/0", "solo/0", "solo/1"]
 
@@ -34,7 +34,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def bound(tmp_path: Path) -> BoundExperiment:
+def experiment(tmp_path: Path) -> ExperimentContext:
     made = bind(tmp_path)
     for cell in made.cells:
         fill(made, cell.cell.setting, cell.cell.seed)
@@ -42,13 +42,13 @@ def bound(tmp_path: Path) -> BoundExperiment:
 
 
 def read(
-    bound: BoundExperiment,
+    experiment: ExperimentContext,
     instance: dg.DagsterInstance,
     ends: tuple[str, str] = (KEYS[0], KEYS[-1]),
     assets: Sequence[str] = CELL_ASSETS,
 ) -> dg.ExecuteInProcessResult:
     """A run of a range, as a backfill launches it."""
-    job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+    job = experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
     return job.execute_in_process(
         instance=instance,
         asset_selection=[asset_key("made", asset) for asset in assets],
@@ -58,9 +58,11 @@ def read(
     )
 
 
-def judge(bound: BoundExperiment, instance: dg.DagsterInstance, asset: str | None = None) -> dg.ExecuteInProcessResult:
+def judge(
+    experiment: ExperimentContext, instance: dg.DagsterInstance, asset: str | None = None
+) -> dg.ExecuteInProcessResult:
     """What "Execute all" launches on the page of an asset's checks: checks alone, and no partition."""
-    job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+    job = experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
     chosen = {
         dg.AssetCheckKey(asset_key("made", name), check.name)
         for name, checks in CELL_CHECKS.items()
@@ -95,10 +97,10 @@ def evaluations(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str | N
     return {(one.partition, one.check_name): one.passed for one in found if one is not None}
 
 
-def states(bound: BoundExperiment, instance: dg.DagsterInstance, asset: str, check: str) -> dict[str, set[str]]:
+def states(experiment: ExperimentContext, instance: dg.DagsterInstance, asset: str, check: str) -> dict[str, set[str]]:
     """Partitions by what the page of a check shows of them now: a result of an earlier materialisation is none."""
     key = dg.AssetCheckKey(asset_key("made", asset), check)
-    [state] = instance.event_log_storage.get_asset_check_state([(key, partitions_of(bound.spec))]).values()
+    [state] = instance.event_log_storage.get_asset_check_state([(key, partitions_of(experiment.spec))]).values()
     subsets = {status.value: subset.subset_value for status, subset in state.subsets.items()}
     return {name: set(keys) for name, subset in subsets.items() if (keys := subset.get_partition_keys())}
 
@@ -111,17 +113,17 @@ def figures(instance: dg.DagsterInstance, asset: str, partition: str) -> dict[st
     return {name: value.value for name, value in record.asset_materialization.metadata.items()}
 
 
-def add_extra_pair(bound: BoundExperiment, setting: str, seed: int = 0) -> None:
-    tree(bound, setting, seed).pair(Pair("other_task", 1, (1, 2)))
+def add_extra_pair(experiment: ExperimentContext, setting: str, seed: int = 0) -> None:
+    tree(experiment, setting, seed).pair(Pair("other_task", 1, (1, 2)))
 
 
 def test_one_run_gives_each_cell_its_own_materialisations_figures_and_check_results(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    first = bound.subset().pairs[0]
-    tree(bound, "solo", 1).evaluation(first, passed=(True, True))
-    (tree(bound, "coop-comm").folder(first) / "result.json").unlink()
-    result = read(bound, instance)
+    first = experiment.subset().pairs[0]
+    tree(experiment, "solo", 1).evaluation(first, passed=(True, True))
+    (tree(experiment, "coop-comm").folder(first) / "result.json").unlink()
+    result = read(experiment, instance)
     assert result.success
     assert len(instance.get_runs()) == 1
     assert materialised(instance, result.run_id) == each(set(KEYS))
@@ -135,51 +137,51 @@ def test_one_run_gives_each_cell_its_own_materialisations_figures_and_check_resu
 
 
 def test_the_pages_of_checks_show_every_cell_after_reading_reading_again_and_judging_again(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
     last = ("pair_results", "expected_rows")
-    assert read(bound, instance).success
-    assert states(bound, instance, *last) == {"SUCCEEDED": set(KEYS)}
-    first = bound.subset().pairs[0]
-    (tree(bound, "solo").folder(first) / "result.json").unlink()
-    assert judge(bound, instance).success
-    assert states(bound, instance, *last) == {"SUCCEEDED": set(KEYS) - {"solo/0"}, "FAILED": {"solo/0"}}
-    add_extra_pair(bound, "coop-comm")
-    assert not read(bound, instance).success
-    assert states(bound, instance, "run_logs", "only_planned_pairs") == {
+    assert read(experiment, instance).success
+    assert states(experiment, instance, *last) == {"SUCCEEDED": set(KEYS)}
+    first = experiment.subset().pairs[0]
+    (tree(experiment, "solo").folder(first) / "result.json").unlink()
+    assert judge(experiment, instance).success
+    assert states(experiment, instance, *last) == {"SUCCEEDED": set(KEYS) - {"solo/0"}, "FAILED": {"solo/0"}}
+    add_extra_pair(experiment, "coop-comm")
+    assert not read(experiment, instance).success
+    assert states(experiment, instance, "run_logs", "only_planned_pairs") == {
         "SUCCEEDED": set(KEYS) - {"coop-comm/0"},
         "FAILED": {"coop-comm/0"},
     }
-    assert states(bound, instance, *last) == {
+    assert states(experiment, instance, *last) == {
         "SUCCEEDED": {"coop-nocomm/0", "solo/1"},
         "FAILED": {"coop-comm/0", "solo/0"},
     }
 
 
 def test_the_pages_of_checks_show_a_cell_that_has_a_run_of_its_own(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    driver = Driver(bound, instance)
+    driver = Driver(experiment, instance)
     assert driver.materialize(CELL_ASSETS, "solo/0").success
-    assert states(bound, instance, "pair_results", "expected_rows") == {"SUCCEEDED": {"solo/0"}}
-    add_extra_pair(bound, "solo")
+    assert states(experiment, instance, "pair_results", "expected_rows") == {"SUCCEEDED": {"solo/0"}}
+    add_extra_pair(experiment, "solo")
     assert not driver.materialize(CELL_ASSETS, "solo/0").success
-    assert states(bound, instance, "run_logs", "only_planned_pairs") == {"FAILED": {"solo/0"}}
+    assert states(experiment, instance, "run_logs", "only_planned_pairs") == {"FAILED": {"solo/0"}}
 
 
 def test_a_range_reads_the_cells_between_its_ends_and_no_other(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    result = read(bound, instance, ("coop-nocomm/0", "solo/0"))
+    result = read(experiment, instance, ("coop-nocomm/0", "solo/0"))
     assert materialised(instance, result.run_id) == each({"coop-nocomm/0", "solo/0"})
 
 
 def test_a_blocked_and_an_unreadable_cell_stop_no_other_and_the_run_names_both_with_reason_and_fix(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    add_extra_pair(bound, "coop-nocomm")
-    shutil.rmtree(bound.run_dir(bound.cells[1]))
-    result = read(bound, instance)
+    add_extra_pair(experiment, "coop-nocomm")
+    shutil.rmtree(experiment.run_dir(experiment.cells[1]))
+    result = read(experiment, instance)
     assert not result.success
     assert materialised(instance, result.run_id) == {
         "run_logs": {"coop-comm/0", "coop-nocomm/0", "solo/0"},
@@ -206,77 +208,81 @@ def test_a_blocked_and_an_unreadable_cell_stop_no_other_and_the_run_names_both_w
 
 
 def test_a_blocked_cell_stays_in_the_store_as_it_was_before(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    assert read(bound, instance).success
-    driver = Driver(bound, instance)
+    assert read(experiment, instance).success
+    driver = Driver(experiment, instance)
     assert driver.materialize(["results_store"]).success
-    for pair in bound.subset().pairs:
+    for pair in experiment.subset().pairs:
         for setting in ("solo", "coop-comm"):
-            tree(bound, setting).evaluation(pair, passed=(False, False))
-    add_extra_pair(bound, "solo")
-    assert not read(bound, instance).success
+            tree(experiment, setting).evaluation(pair, passed=(False, False))
+    add_extra_pair(experiment, "solo")
+    assert not read(experiment, instance).success
     assert driver.materialize(["results_store"]).success
-    rows = query(bound.project.database, 'SELECT setting, "pass" FROM cells WHERE seed = 0 ORDER BY setting').rows()
+    rows = query(
+        experiment.project.database, 'SELECT setting, "pass" FROM cells WHERE seed = 0 ORDER BY setting'
+    ).rows()
     assert rows == [("coop-comm", 0), ("coop-nocomm", 3), ("solo", 3)]
-    failed = query(bound.project.database, "SELECT setting, check_name FROM check_results WHERE NOT passed")
+    failed = query(experiment.project.database, "SELECT setting, check_name FROM check_results WHERE NOT passed")
     assert ("solo", "only_planned_pairs") in failed.rows()
 
 
 @pytest.mark.parametrize("assets", [["pair_results"], ["eval_outputs", "pair_results"]])
 def test_tables_of_a_blocked_cell_are_not_written_though_its_logs_are_not_asked_for(
-    bound: BoundExperiment, instance: dg.DagsterInstance, assets: list[str]
+    experiment: ExperimentContext, instance: dg.DagsterInstance, assets: list[str]
 ) -> None:
-    add_extra_pair(bound, "solo")
-    result = read(bound, instance, ("solo/0", "solo/1"), assets)
+    add_extra_pair(experiment, "solo")
+    result = read(experiment, instance, ("solo/0", "solo/1"), assets)
     assert not result.success
     assert materialised(instance, result.run_id)["pair_results"] == {"solo/1"}
     assert error_of(instance, result.run_id).splitlines()[1].startswith("made solo seed 0: blocked by")
 
 
 def test_an_error_that_nobody_foresaw_stops_one_cell_and_keeps_its_traceback(
-    bound: BoundExperiment, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    experiment: ExperimentContext, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    view = type(bound).view
+    view = type(experiment).view
 
-    def broken(self: BoundExperiment, cell: Any, subset: Any = None) -> Any:
+    def broken(self: ExperimentContext, cell: Any, subset: Any = None) -> Any:
         if cell.cell == cell_of("made", "solo/0"):
             raise ZeroDivisionError("a defect")
         return view(self, cell, subset)
 
-    monkeypatch.setattr(type(bound), "view", broken)
-    result = read(bound, instance)
+    monkeypatch.setattr(type(experiment), "view", broken)
+    result = read(experiment, instance)
     assert materialised(instance, result.run_id)["pair_results"] == set(KEYS) - {"solo/0"}
     assert "made solo seed 0: ZeroDivisionError: a defect" in error_of(instance, result.run_id)
     logs = "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
     assert "in broken" in logs
 
 
-def test_what_lies_downstream_follows_a_run_of_many_cells(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
-    definitions = experiment_definitions(bound)
+def test_what_lies_downstream_follows_a_run_of_many_cells(
+    experiment: ExperimentContext, instance: dg.DagsterInstance
+) -> None:
+    definitions = experiment_definitions(experiment)
     first = dg.evaluate_automation_conditions(defs=definitions, instance=instance)
-    read(bound, instance)
+    read(experiment, instance)
     then = dg.evaluate_automation_conditions(defs=definitions, instance=instance, cursor=first.cursor)
     assert then.get_num_requested(asset_key("made", "results_store")) == 1
 
 
 def test_a_run_of_one_cell_and_what_lies_downstream_does_both(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    result = Driver(bound, instance).materialize([*CELL_ASSETS, "results_store"], "solo/0")
+    result = Driver(experiment, instance).materialize([*CELL_ASSETS, "results_store"], "solo/0")
     assert result.success
     done = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
     assert done == {*CELL_ASSETS, "results_store"}
 
 
 def test_executing_all_checks_judges_every_materialised_cell_again(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    read(bound, instance, ("coop-nocomm/0", "solo/1"))
-    first = bound.subset().pairs[0]
-    (tree(bound, "solo", 1).folder(first) / "result.json").unlink()
-    add_extra_pair(bound, "solo")
-    result = judge(bound, instance)
+    read(experiment, instance, ("coop-nocomm/0", "solo/1"))
+    first = experiment.subset().pairs[0]
+    (tree(experiment, "solo", 1).folder(first) / "result.json").unlink()
+    add_extra_pair(experiment, "solo")
+    result = judge(experiment, instance)
     assert result.success
     assert materialised(instance, result.run_id) == each(set())
     found = evaluations(instance, result.run_id)
@@ -288,28 +294,30 @@ def test_executing_all_checks_judges_every_materialised_cell_again(
 
 
 def test_executing_the_checks_of_one_asset_judges_that_asset_alone(
-    bound: BoundExperiment, instance: dg.DagsterInstance
+    experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
-    read(bound, instance, ("solo/0", "solo/1"), ["run_logs"])
-    assert {name for _, name in evaluations(instance, judge(bound, instance, "run_logs").run_id)} == {
+    read(experiment, instance, ("solo/0", "solo/1"), ["run_logs"])
+    assert {name for _, name in evaluations(instance, judge(experiment, instance, "run_logs").run_id)} == {
         check.name for check in CELL_CHECKS["run_logs"]
     }
-    nothing = judge(bound, instance, "pair_results")
+    nothing = judge(experiment, instance, "pair_results")
     assert nothing.success
     assert evaluations(instance, nothing.run_id) == {}, "no cell of it was materialised"
 
 
-def test_a_cell_that_cannot_be_judged_again_is_named(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
-    read(bound, instance)
-    shutil.rmtree(bound.run_dir(bound.cells[0]))
-    result = judge(bound, instance)
+def test_a_cell_that_cannot_be_judged_again_is_named(
+    experiment: ExperimentContext, instance: dg.DagsterInstance
+) -> None:
+    read(experiment, instance)
+    shutil.rmtree(experiment.run_dir(experiment.cells[0]))
+    result = judge(experiment, instance)
     assert not result.success
     assert "3 of 4 cells are done" in error_of(instance, result.run_id)
     found = evaluations(instance, result.run_id)
     assert {key for key, passed in found.items() if not passed} == {key for key in found if key[0] == "solo/0"}
 
 
-def test_a_run_that_names_no_partition_says_so(bound: BoundExperiment, instance: dg.DagsterInstance) -> None:
-    result = Driver(bound, instance).materialize(CELL_ASSETS)
+def test_a_run_that_names_no_partition_says_so(experiment: ExperimentContext, instance: dg.DagsterInstance) -> None:
+    result = Driver(experiment, instance).materialize(CELL_ASSETS)
     assert not result.success
     assert "this run names no partition" in error_of(instance, result.run_id)

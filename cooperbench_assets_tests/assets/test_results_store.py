@@ -23,30 +23,30 @@ from cooperbench_assets_tests.experiments import bind, fill, view
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 ONE = {"solo": {"mode": "solo", "seeds": [0]}}
 TWO = {"solo": {"mode": "solo", "seeds": [0, 1]}}
 BOTH = [("solo", 0), ("solo", 1)]
 
 
-def read(bound: BoundExperiment, *cells: tuple[str, int]) -> None:
+def read(experiment: ExperimentContext, *cells: tuple[str, int]) -> None:
     """Cells of finished runs, read into the partition tables."""
     for setting, seed in cells:
-        fill(bound, setting, seed)
-        found = view(bound, setting, seed)
-        write_unit(bound.project.tables, cell_unit(found.spec.cell), found.frames, declared=CELL_UNIT_TABLES)
+        fill(experiment, setting, seed)
+        found = view(experiment, setting, seed)
+        write_unit(experiment.project.tables, cell_unit(found.spec.cell), found.frames, declared=CELL_UNIT_TABLES)
 
 
-def published(bound: BoundExperiment) -> list[tuple[Any, ...]]:
-    return query(bound.project.database, "SELECT setting, seed FROM provenance ORDER BY ALL").rows()
+def published(experiment: ExperimentContext) -> list[tuple[Any, ...]]:
+    return query(experiment.project.database, "SELECT setting, seed FROM provenance ORDER BY ALL").rows()
 
 
-def defs_file(bound: BoundExperiment) -> Path:
-    return bound.project.defs / bound.name / "defs.yaml"
+def defs_file(experiment: ExperimentContext) -> Path:
+    return experiment.project.defs / experiment.name / "defs.yaml"
 
 
-def co_author(root: Path, seed: int, to: BoundExperiment) -> None:
+def co_author(root: Path, seed: int, to: ExperimentContext) -> None:
     """A co-author's seed, imported."""
     theirs = bind(root, settings={"solo": {"mode": "solo", "seeds": [seed]}})
     read(theirs, ("solo", seed))
@@ -77,62 +77,62 @@ def test_a_cell_goes_when_its_experiment_drops_it_whoever_publishes(tmp_path: Pa
     "content", ["type: [", "", "type: other.Component", None], ids=["broken", "cut", "other", "gone"]
 )
 def test_while_defs_yaml_is_broken_its_cells_stay(tmp_path: Path, content: str | None) -> None:
-    bound = bind(tmp_path, settings=TWO)
-    read(bound, *BOTH)
-    publish_experiment(bound)
+    experiment = bind(tmp_path, settings=TWO)
+    read(experiment, *BOTH)
+    publish_experiment(experiment)
     if content is None:
-        defs_file(bound).unlink()
+        defs_file(experiment).unlink()
     else:
-        defs_file(bound).write_text(content)
-    stale = type(bound)("made", bind(tmp_path / "elsewhere", settings=ONE).spec, bound.project)
+        defs_file(experiment).write_text(content)
+    stale = type(experiment)("made", bind(tmp_path / "elsewhere", settings=ONE).spec, experiment.project)
     publish_experiment(stale)
     assert published(stale) == BOTH
     assert set(kept_cells(stale)) == {Cell("made", "solo", seed) for seed in (0, 1)}
 
 
 def test_imported_seeds_stay_until_their_folder_is_deleted(tmp_path: Path) -> None:
-    bound = bind(tmp_path / "mine", settings=ONE)
-    read(bound, ("solo", 0))
-    publish_experiment(bound)
-    co_author(tmp_path / "theirs", 1, bound)
-    publish_experiment(bound)
-    assert published(bound) == BOTH
-    assert kept_cells(bound) == {Cell("made", "solo", 0): True, Cell("made", "solo", 1): False}
-    shutil.rmtree(cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables))
-    publish_experiment(bound)
-    assert published(bound) == BOTH[:1]
+    experiment = bind(tmp_path / "mine", settings=ONE)
+    read(experiment, ("solo", 0))
+    publish_experiment(experiment)
+    co_author(tmp_path / "theirs", 1, experiment)
+    publish_experiment(experiment)
+    assert published(experiment) == BOTH
+    assert kept_cells(experiment) == {Cell("made", "solo", 0): True, Cell("made", "solo", 1): False}
+    shutil.rmtree(cell_unit(Cell("made", "solo", 1)).folder(experiment.project.tables))
+    publish_experiment(experiment)
+    assert published(experiment) == BOTH[:1]
 
 
 def test_an_imported_seed_that_was_made_again_here_goes_when_it_is_dropped(tmp_path: Path) -> None:
-    bound = bind(tmp_path / "mine", settings=ONE)
-    read(bound, ("solo", 0))
-    co_author(tmp_path / "theirs", 1, bound)
+    experiment = bind(tmp_path / "mine", settings=ONE)
+    read(experiment, ("solo", 0))
+    co_author(tmp_path / "theirs", 1, experiment)
     planned = bind(tmp_path / "mine", settings=TWO)
     read(planned, ("solo", 1))
     publish_experiment(planned)
     assert published(planned) == BOTH
     publish_experiment(bind(tmp_path / "mine", settings=ONE))
-    assert published(bound) == BOTH[:1]
+    assert published(experiment) == BOTH[:1]
 
 
 def test_an_imported_seed_whose_tables_cannot_be_read_keeps_its_rows(tmp_path: Path) -> None:
-    bound = bind(tmp_path / "mine", settings=ONE)
-    read(bound, ("solo", 0))
-    co_author(tmp_path / "theirs", 1, bound)
-    pointer = cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables) / POINTER
+    experiment = bind(tmp_path / "mine", settings=ONE)
+    read(experiment, ("solo", 0))
+    co_author(tmp_path / "theirs", 1, experiment)
+    pointer = cell_unit(Cell("made", "solo", 1)).folder(experiment.project.tables) / POINTER
     for damage in (lambda: pointer.write_text("{"), pointer.unlink):
         damage()
-        publish_experiment(bound)
-        assert published(bound) == BOTH
-    bound.project.tables.rename(tmp_path / "unmounted")
-    publish_experiment(bound)
-    assert published(bound) == BOTH
+        publish_experiment(experiment)
+        assert published(experiment) == BOTH
+    experiment.project.tables.rename(tmp_path / "unmounted")
+    publish_experiment(experiment)
+    assert published(experiment) == BOTH
 
 
-def materialize(bound: BoundExperiment, said: list[str] | None = None) -> dg.ExecuteInProcessResult:
+def materialize(experiment: ExperimentContext, said: list[str] | None = None) -> dg.ExecuteInProcessResult:
     """Run the asset; what it writes to the run's log is added to `said`."""
     with dg.DagsterInstance.ephemeral() as instance:
-        job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+        job = experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(
             instance=instance, asset_selection=[asset_key("made", "results_store")], raise_on_error=False
         )
@@ -143,15 +143,15 @@ def materialize(bound: BoundExperiment, said: list[str] | None = None) -> dg.Exe
 
 @pytest.mark.parametrize("planned", [True, False])
 def test_a_damaged_table_is_named_and_its_last_rows_stay(tmp_path: Path, planned: bool) -> None:
-    bound = bind(tmp_path, settings=TWO if planned else ONE)
-    read(bound, *BOTH)
-    assert materialize(bound).success
-    before = query(bound.project.database, "SELECT * FROM agents ORDER BY ALL").rows()
-    (table,) = cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables).glob("@*/provenance.parquet")
+    experiment = bind(tmp_path, settings=TWO if planned else ONE)
+    read(experiment, *BOTH)
+    assert materialize(experiment).success
+    before = query(experiment.project.database, "SELECT * FROM agents ORDER BY ALL").rows()
+    (table,) = cell_unit(Cell("made", "solo", 1)).folder(experiment.project.tables).glob("@*/provenance.parquet")
     table.write_bytes(table.read_bytes()[:-9])
-    result = materialize(bound)
+    result = materialize(experiment)
     assert result.success
-    assert query(bound.project.database, "SELECT * FROM agents ORDER BY ALL").rows() == before
+    assert query(experiment.project.database, "SELECT * FROM agents ORDER BY ALL").rows() == before
     found = {one.check_name: one for one in result.get_asset_check_evaluations()}
     assert [name for name, one in found.items() if not one.passed] == ["equals_partition_tables"]
     sample = str(found["equals_partition_tables"].metadata["sample"])
@@ -159,20 +159,20 @@ def test_a_damaged_table_is_named_and_its_last_rows_stay(tmp_path: Path, planned
 
 
 def test_what_a_publish_cannot_read_is_said_in_the_runs_log(tmp_path: Path) -> None:
-    bound = bind(tmp_path, settings=TWO)
-    read(bound, *BOTH)
-    assert materialize(bound).success
-    pointer = cell_unit(Cell("made", "solo", 1)).folder(bound.project.tables) / POINTER
+    experiment = bind(tmp_path, settings=TWO)
+    read(experiment, *BOTH)
+    assert materialize(experiment).success
+    pointer = cell_unit(Cell("made", "solo", 1)).folder(experiment.project.tables) / POINTER
     pointer.write_text("{")
     said: list[str] = []
-    assert materialize(bound, said).success
+    assert materialize(experiment, said).success
     assert any(text.startswith("made/cells/solo/1 cannot be read, and its last rows are kept: ") for text in said)
-    assert published(bound) == BOTH
+    assert published(experiment) == BOTH
 
 
 def test_whether_imported_agents_shared_git_is_not_known_unless_it_is_said(tmp_path: Path) -> None:
-    bound = bind(tmp_path)
-    fill(bound, "coop-comm")
-    assert view(bound, "coop-comm").frames["provenance"]["git"].to_list() == [None]
+    experiment = bind(tmp_path)
+    fill(experiment, "coop-comm")
+    assert view(experiment, "coop-comm").frames["provenance"]["git"].to_list() == [None]
     said = bind(tmp_path, settings={"coop-comm": {"mode": "coop", "git": True, "seeds": [0]}})
     assert view(said, "coop-comm").frames["provenance"]["git"].to_list() == [True]

@@ -26,21 +26,21 @@ CANARY = "canary-7f3a91c2"
 
 def test_a_key_in_imported_logs_is_in_no_event_and_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", CANARY)
-    bound = bind(tmp_path)
-    first, second, *_ = fill(bound, "coop-comm")
-    made = tree(bound, "coop-comm")
+    experiment = bind(tmp_path)
+    first, second, *_ = fill(experiment, "coop-comm")
+    made = tree(experiment, "coop-comm")
     said = f"401 Incorrect API key provided: {KEY} {CANARY}"
     made.result(first, agents=[trees.agent(status="Error", error=said), trees.agent()])
     made.conversation(second, trees.message(text=said))
     with dg.DagsterInstance.ephemeral() as instance:
-        job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+        job = experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(
             instance=instance,
             partition_key=partition_key(Cell("made", "coop-comm", 0)),
             asset_selection=[asset_key("made", asset) for asset in CELL_ASSETS],
         )
         events = "".join(str(entry) for entry in instance.all_logs(result.run_id))
-    files = list(bound.project.tables.rglob("*.parquet"))
+    files = list(experiment.project.tables.rglob("*.parquet"))
     tables = "".join(str(column.to_list()) for file in files for column in pl.read_parquet(file).iter_columns())
     for text in (events, tables):
         assert "401 Incorrect API key provided: [redacted:api_key] [redacted:SOME_TOKEN]" in text
@@ -59,7 +59,7 @@ class Lines(logging.Handler):
 
 def test_what_a_step_logs_and_raises_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINE", CANARY)
-    bound = bind(tmp_path, secrets=["MINE"])
+    experiment = bind(tmp_path, secrets=["MINE"])
     log, lines = logging.getLogger("a step"), Lines()
     log.addHandler(lines)
 
@@ -70,7 +70,7 @@ def test_what_a_step_logs_and_raises_holds_no_secret(tmp_path: Path, monkeypatch
         except OSError as error:
             raise ValueError(f"cannot read {CANARY}") from error
 
-    with pytest.raises(ValueError, match=r"cannot read \[redacted:MINE\]") as caught, keeping_secrets(bound, log):
+    with pytest.raises(ValueError, match=r"cannot read \[redacted:MINE\]") as caught, keeping_secrets(experiment, log):
         go_wrong()
     assert lines.said == ["[redacted:MINE] does not answer"]
     assert "no such file: '/tmp/[redacted:MINE]'" in str(caught.value.__cause__)

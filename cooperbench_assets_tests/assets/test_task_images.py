@@ -36,7 +36,7 @@ def tried(dataset: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def locked(tried: Place) -> dict[str, Any]:
-    images: dict[str, Any] = json.loads(tried.bound.image_lock.read_text())["images"]
+    images: dict[str, Any] = json.loads(tried.experiment.image_lock.read_text())["images"]
     return images
 
 
@@ -60,10 +60,10 @@ def test_images_are_looked_into_pinned_and_told_of(tried: Place) -> None:
 def test_an_image_that_is_not_the_locked_one_fails_its_check_until_it_is_accepted(tried: Place) -> None:
     with tried.launcher() as launcher:
         assert launcher.run_subset().error is None
-    lock = json.loads(tried.bound.image_lock.read_text())
+    lock = json.loads(tried.experiment.image_lock.read_text())
     name = sorted(lock["images"])[0]
     lock["images"][name]["identity"] = "sha256:an-older-one"
-    tried.bound.image_lock.write_text(json.dumps(lock))
+    tried.experiment.image_lock.write_text(json.dumps(lock))
     with tried.launcher() as launcher:
         ran = launcher.run_subset()
         assert ran.error is None
@@ -89,7 +89,7 @@ def test_an_unsuitable_and_a_missing_image_are_one_clear_error_and_no_cell_runs(
     assert not locked(tried)
     with tried.launcher() as launcher:
         # A cell that is launched all the same, from the UI say, says so too, and runs nothing.
-        launched = launcher.run_cell(tried.bound.cells[0].cell)
+        launched = launcher.run_cell(tried.experiment.cells[0].cell)
     assert launched.error is not None
     assert f"1 of 1 task images were never looked into: {image}" in launched.error
     assert "cooperbench-assets materialize" in launched.error

@@ -15,10 +15,10 @@ from cooperbench_assets.assets.keys import partition_key, partitions_of
 from cooperbench_assets.automation import nightly_schedule as nightly
 from cooperbench_assets.automation import retry_sensor
 from cooperbench_assets.automation import watch_sensor as watch
-from cooperbench_assets.automation.observation import Look, look
+from cooperbench_assets.automation.observation import Observation, observe
 from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import QUIET
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
@@ -55,17 +55,17 @@ def demo_attributes(
     }
 
 
-def bind_demo(root: Path, name: str = "drill", **changes: Any) -> BoundExperiment:
+def bind_demo(root: Path, name: str = "drill", **changes: Any) -> ExperimentContext:
     """Such an experiment, bound to a project at `root`."""
     spec = parse_experiment(name, demo_attributes(**changes), root / "defs.yaml")
-    return BoundExperiment(name, spec, Project(root))
+    return ExperimentContext(name, spec, Project(root))
 
 
 @dataclass
 class Driver:
     """Dagster's daemon, as far as an experiment needs it, in this process and by a clock that is turned by hand."""
 
-    bound: BoundExperiment
+    experiment: ExperimentContext
     instance: dg.DagsterInstance
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(tzinfo=None))
     launched: list[dg.RunRequest] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Driver:
     watch_cursor: str | None = None
 
     def __post_init__(self) -> None:
-        self.definitions = experiment_definitions(self.bound)
+        self.definitions = experiment_definitions(self.experiment)
         self.repository = self.definitions.get_repository_def()
         self.job = self.definitions.resolve_implicit_global_asset_job_def()
 
@@ -82,19 +82,19 @@ class Driver:
 
     def tick(self, cursor: str | None = None, is_over: Callable[[], bool] | None = None) -> dg.SensorResult:
         """One tick of the retry sensor."""
-        return retry_sensor.tick(self.bound, self.context(cursor), self.now, is_over)
+        return retry_sensor.tick(self.experiment, self.context(cursor), self.now, is_over)
 
     def watch(self, is_over: Callable[[], bool] | None = None) -> str:
         """One tick of the watch sensor, which goes on where the last one ended."""
         context = self.context(self.watch_cursor)
-        said = watch.tick(self.bound, context, self.now, is_over).skip_message or ""
+        said = watch.tick(self.experiment, context, self.now, is_over).skip_message or ""
         self.watch_cursor = context.cursor
         return said
 
     def night(self, is_over: Callable[[], bool] | None = None) -> nightly.Night:
         """One tick of the nightly schedule."""
         context = dg.build_schedule_context(instance=self.instance, repository_def=self.repository)
-        return nightly.tick(self.bound, partitions_of(self.bound.spec), context, self.now, is_over)
+        return nightly.tick(self.experiment, partitions_of(self.experiment.spec), context, self.now, is_over)
 
     def nightly(self) -> str:
         """What a tick of the nightly schedule that looks at every cell says."""
@@ -123,7 +123,7 @@ class Driver:
         return self.job.execute_in_process(
             instance=self.instance,
             partition_key=partition,
-            asset_selection=[dg.AssetKey([self.bound.name, name]) for name in assets],
+            asset_selection=[dg.AssetKey([self.experiment.name, name]) for name in assets],
             run_config={**(run_config or {}), "loggers": QUIET},
             raise_on_error=False,
             tags=dict(tags or {}),
@@ -131,7 +131,7 @@ class Driver:
 
     def launch(self, cell: Cell, **config: Any) -> dg.ExecuteInProcessResult:
         """What a person does first: materialise a cell."""
-        ops = {f"{self.bound.name}__{name}": {"config": config} for name in CELL_ASSETS[:2]} if config else {}
+        ops = {f"{self.experiment.name}__{name}": {"config": config} for name in CELL_ASSETS[:2]} if config else {}
         return self.materialize(CELL_ASSETS, partition_key(cell), {"ops": ops})
 
     def leave_alone(self, ticks: int = 40, step: timedelta = timedelta(minutes=10)) -> int:
@@ -149,6 +149,6 @@ class Driver:
             self.now = max(self.now, datetime.now(UTC).replace(tzinfo=None)) + step
         raise AssertionError(f"it did not come to rest in {ticks} ticks: {result.skip_reason}")
 
-    def looks(self) -> list[Look]:
+    def looks(self) -> list[Observation]:
         """The cells as automation sees them now."""
-        return list(look(self.bound, self.instance, self.now))
+        return list(observe(self.experiment, self.instance, self.now))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cooperbench_assets.automation.alert_rules import alerts_of, cell_alerts
-from cooperbench_assets.automation.alerts import UI_VARIABLE, WEBHOOK_TRIES, Alert, Teller, post, scrub, slack_message
-from cooperbench_assets.automation.observation import Look, Stop
+from cooperbench_assets.automation.alerts import UI_VARIABLE, WEBHOOK_TRIES, Alert, Notifier, post, scrub, slack_message
+from cooperbench_assets.automation.observation import Observation, Stop
 from cooperbench_assets.automation.policy import CellState
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import ExperimentError
 from cooperbench_assets_tests.automation.driving import bind_demo
 
@@ -89,34 +89,34 @@ class Lines:
 
 
 @pytest.fixture
-def bound(tmp_path: Path) -> BoundExperiment:
+def experiment(tmp_path: Path) -> ExperimentContext:
     return bind_demo(tmp_path, alerts={"webhook_variable": VARIABLE, "base_url": "https://dagster.example:1234/"})
 
 
-def tell(bound: BoundExperiment, alert: Alert = ALERT) -> tuple[bool, list[str]]:
+def tell(experiment: ExperimentContext, alert: Alert = ALERT) -> tuple[bool, list[str]]:
     """One alert in a tick of its own."""
     log = Lines()
-    return Teller(bound, log).tell(alert), log.lines
+    return Notifier(experiment, log).tell(alert), log.lines
 
 
 def test_a_message_is_said_once_and_links_to_the_run(
-    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    experiment: ExperimentContext, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, hook.address)
-    new, lines = tell(bound)
+    new, lines = tell(experiment)
     assert new
     assert lines == ["drill solo seed 0: tripped (https://dagster.example:1234/runs/0123456789abcdef)"]
     link = "<https://dagster.example:1234/runs/0123456789abcdef|run 01234567>"
     assert hook.got == [{"text": f"drill solo seed 0: tripped {link}"}]
-    assert tell(bound) == (False, [])
+    assert tell(experiment) == (False, [])
     assert len(hook.got) == 1
-    other, _ = tell(bound, replace(ALERT, about="about that"))
+    other, _ = tell(experiment, replace(ALERT, about="about that"))
     assert other
     assert len(hook.got) == 2
 
 
-def test_an_alert_of_a_cell_links_to_its_partition(bound: BoundExperiment) -> None:
-    _, [line, *_] = tell(bound, Alert("exhausted", "text", "a", partition="solo/0"))
+def test_an_alert_of_a_cell_links_to_its_partition(experiment: ExperimentContext) -> None:
+    _, [line, *_] = tell(experiment, Alert("exhausted", "text", "a", partition="solo/0"))
     assert "/assets/drill/pair_results?view=partitions&partition=solo/0" in line
 
 
@@ -124,26 +124,26 @@ def test_a_link_leads_to_the_ui_that_runs_to_that_of_the_project_or_to_that_of_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(UI_VARIABLE, raising=False)
-    bound = bind_demo(tmp_path)
+    experiment = bind_demo(tmp_path)
 
     def link() -> str:
-        return Teller(bound, Lines()).link(ALERT).removesuffix("/runs/0123456789abcdef")
+        return Notifier(experiment, Lines()).link(ALERT).removesuffix("/runs/0123456789abcdef")
 
     assert link() == "http://127.0.0.1:3000"
     monkeypatch.setenv(UI_VARIABLE, "http://127.0.0.1:4000")
     assert link() == "http://127.0.0.1:4000"
     (tmp_path / ".env").write_text(f"{UI_VARIABLE}=https://dagster.example/ui/\n")
     assert link() == "https://dagster.example/ui"
-    bound = bind_demo(tmp_path, alerts={"base_url": "https://other.example"})
+    experiment = bind_demo(tmp_path, alerts={"base_url": "https://other.example"})
     assert link() == "https://other.example"
 
 
 def test_the_address_may_stand_in_the_projects_env_file(
-    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    experiment: ExperimentContext, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    (bound.project.root / ".env").write_text(f"{VARIABLE}={hook.address}\n")
-    tell(bound)
+    (experiment.project.root / ".env").write_text(f"{VARIABLE}={hook.address}\n")
+    tell(experiment)
     assert len(hook.got) == 1
 
 
@@ -154,7 +154,7 @@ def test_without_a_webhook_the_log_has_it_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("behaviour", ["refuses", "answers 500", "redirects", "hangs", "no address", "no host"])
 def test_a_webhook_that_does_not_work_fails_nothing_and_hides_its_address(
-    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch, behaviour: str
+    experiment: ExperimentContext, hook: Hook, monkeypatch: pytest.MonkeyPatch, behaviour: str
 ) -> None:
     monkeypatch.setattr("cooperbench_assets.automation.alerts.post", lambda to, said: post(to, said, seconds=0.5))
     address = hook.address
@@ -169,56 +169,56 @@ def test_a_webhook_that_does_not_work_fails_nothing_and_hides_its_address(
     hook.silent_seconds = 3.0 if behaviour == "hangs" else 0.0
     monkeypatch.setenv(VARIABLE, address)
     before = time.monotonic()
-    new, lines = tell(bound)
+    new, lines = tell(experiment)
     assert time.monotonic() - before < 2.5
     assert new
     assert len(lines) == 2
     assert f"the webhook in {VARIABLE} did not take the message" in lines[1]
-    kept = "".join(file.read_text() for file in (bound.project.data / "alerts").rglob("*.json"))
+    kept = "".join(file.read_text() for file in (experiment.project.data / "alerts").rglob("*.json"))
     assert TOKEN not in f"{lines} {kept}"
 
 
 def test_what_a_webhook_did_not_take_is_offered_again_and_not_for_ever(
-    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    experiment: ExperimentContext, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, hook.address)
     hook.answer = 503
-    tell(bound)
+    tell(experiment)
     hook.answer = 200
-    assert tell(bound) == (False, [])
+    assert tell(experiment) == (False, [])
     assert len(hook.got) == 2
-    tell(bound)
+    tell(experiment)
     assert len(hook.got) == 2
     hook.answer = 503
     for _ in range(3 * WEBHOOK_TRIES):
-        tell(bound, replace(ALERT, about="another"))
+        tell(experiment, replace(ALERT, about="another"))
     assert len(hook.got) == 2 + WEBHOOK_TRIES
 
 
 def test_after_one_refusal_a_tick_asks_the_webhook_no_more(
-    bound: BoundExperiment, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    experiment: ExperimentContext, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, hook.address)
     hook.answer = 500
-    assert Teller(bound, Lines()).tell_all([replace(ALERT, about=str(n)) for n in range(5)]) == 5
+    assert Notifier(experiment, Lines()).tell_all([replace(ALERT, about=str(n)) for n in range(5)]) == 5
     assert len(hook.got) == 1
 
 
 def test_no_secret_is_in_a_message(tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-    bound = bind_demo(tmp_path, secrets=["MY_PROVIDER"], alerts={"webhook_variable": VARIABLE})
+    experiment = bind_demo(tmp_path, secrets=["MY_PROVIDER"], alerts={"webhook_variable": VARIABLE})
     monkeypatch.setenv(VARIABLE, hook.address)
     monkeypatch.setenv("MY_PROVIDER", "value-of-the-provider")
     monkeypatch.setenv("SOME_API_KEY", "sk-some-key-123")
     text = (
         f"401 for value-of-the-provider and sk-some-key-123 at https://user:pw@host/x, {hook.address} <!channel> & more"
     )
-    _, lines = tell(bound, replace(ALERT, text=text))
+    _, lines = tell(experiment, replace(ALERT, text=text))
     said = f"{lines} {hook.got}"
     for secret in ("value-of-the-provider", "sk-some-key-123", "user:pw", TOKEN):
         assert secret not in said
     assert "<!channel>" not in str(hook.got), "nobody is called by a text from elsewhere"
     assert "&lt;!channel&gt; &amp; more" in str(hook.got)
-    assert scrub(bound, "nothing secret") == "nothing secret"
+    assert scrub(experiment, "nothing secret") == "nothing secret"
 
 
 def test_a_message_in_slacks_format_without_a_run() -> None:
@@ -235,11 +235,11 @@ def test_an_address_in_defs_yaml_is_refused_without_saying_it(tmp_path: Path) ->
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).replace(tzinfo=None)
 
 
-def seen(bound: BoundExperiment, **changes: Any) -> Look:
+def seen(experiment: ExperimentContext, **changes: Any) -> Observation:
     """A cell that was launched and owes nothing."""
     of_state = {name: changes.pop(name) for name in list(changes) if name in CellState.__slots__}
-    cell = bound.cells[0]
-    return Look(cell, CellState(cell.cell, NOON, **of_state), **{"tries": 7, **changes})
+    cell = experiment.cells[0]
+    return Observation(cell, CellState(cell.cell, NOON, **of_state), **{"tries": 7, **changes})
 
 
 @pytest.mark.parametrize(
@@ -253,30 +253,30 @@ def seen(bound: BoundExperiment, **changes: Any) -> Look:
     ],
 )
 def test_each_standing_state_has_its_message(
-    bound: BoundExperiment, changes: dict[str, Any], kind: str, says: str
+    experiment: ExperimentContext, changes: dict[str, Any], kind: str, says: str
 ) -> None:
-    [alert] = cell_alerts(seen(bound, **changes))
+    [alert] = cell_alerts(seen(experiment, **changes))
     assert alert.kind == kind
     assert says in alert.text
     assert alert.text.startswith("drill solo seed 0: ")
-    again = list(cell_alerts(seen(bound, **changes)))
+    again = list(cell_alerts(seen(experiment, **changes)))
     assert [one.about for one in again] == [alert.about]
 
 
 @pytest.mark.parametrize("changes", [{"active_run": "r"}, {"holder": "h"}, {"launched": False}, {"executes": False}])
 def test_nothing_is_said_of_a_cell_that_is_being_worked_on_or_that_nobody_launched(
-    bound: BoundExperiment, changes: dict[str, Any]
+    experiment: ExperimentContext, changes: dict[str, Any]
 ) -> None:
-    assert not list(cell_alerts(seen(bound, families={"auth": 9}, exhausted={"a": "b"}, **changes)))
+    assert not list(cell_alerts(seen(experiment, families={"auth": 9}, exhausted={"a": "b"}, **changes)))
 
 
-def test_exhausted_pairs_are_told_when_the_others_are_done(bound: BoundExperiment) -> None:
-    assert not list(cell_alerts(seen(bound, exhausted={"a": "b"}, agents=("c",))))
+def test_exhausted_pairs_are_told_when_the_others_are_done(experiment: ExperimentContext) -> None:
+    assert not list(cell_alerts(seen(experiment, exhausted={"a": "b"}, agents=("c",))))
 
 
 def test_the_experiment_is_complete_when_every_cell_is(tmp_path: Path) -> None:
-    bound = bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1]}})
-    done = [replace(seen(bound, complete=True), spec=cell) for cell in bound.cells]
-    [alert] = alerts_of(bound, done, all_complete=True)
+    experiment = bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1]}})
+    done = [replace(seen(experiment, complete=True), spec=cell) for cell in experiment.cells]
+    [alert] = alerts_of(experiment, done, all_complete=True)
     assert alert.text == "drill is complete: 6 of 6 pairs in each of its 2 cells"
-    assert not list(alerts_of(bound, done, all_complete=False))
+    assert not list(alerts_of(experiment, done, all_complete=False))

@@ -12,7 +12,7 @@ import pytest
 
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.automation.alert_rules import run_alerts
-from cooperbench_assets.automation.alerts import Alert, Teller
+from cooperbench_assets.automation.alerts import Alert, Notifier
 from cooperbench_assets.automation.policy import LONGEST_PAUSE, CellState, Launch, Wait, decide
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.store.cells import Cell
@@ -40,7 +40,7 @@ def hook() -> Iterator[Hook]:
 def driver(tmp_path: Path, instance: dg.DagsterInstance) -> Driver:
     """Two cells that somebody launched, each with a pair that failed; its pause is over."""
     driver = Driver(bind_demo(tmp_path, settings=TWO_CELLS, strikes=ALWAYS), instance)
-    for cell in driver.bound.cells:
+    for cell in driver.experiment.cells:
         driver.launch(cell.cell, pairs=[STRUCK])
     driver.now += timedelta(hours=1)
     return driver
@@ -51,20 +51,20 @@ def asked(driver: Driver) -> list[str]:
 
 
 def told(driver: Driver, kind: str) -> list[str]:
-    files = sorted((driver.bound.project.data / "alerts" / "drill").glob(f"{kind}-*.json"))
+    files = sorted((driver.experiment.project.data / "alerts" / "drill").glob(f"{kind}-*.json"))
     return [json.loads(file.read_text())["text"] for file in files]
 
 
 def damage(driver: Driver, cell: CellSpec) -> None:
     """A record of a cell that nobody wrote so."""
-    folder = driver.bound.run_dir(cell)
+    folder = driver.experiment.run_dir(cell)
     record = {**read_provenance(folder), "campaigns": {"agent": "many"}}
     (folder / "provenance.json").write_text(json.dumps(record))
 
 
 @pytest.mark.slow
 def test_a_cell_that_cannot_be_read_stops_no_other_and_is_told_of(driver: Driver) -> None:
-    damaged, sound = driver.bound.cells
+    damaged, sound = driver.experiment.cells
     damage(driver, damaged)
     assert asked(driver) == [partition_key(sound.cell)]
     [text] = told(driver, "problem")
@@ -91,15 +91,15 @@ def test_a_dataset_that_is_lost_in_the_night_is_told_of_where_somebody_has_launc
 
 @pytest.mark.slow
 def test_where_nothing_can_be_told_cells_are_retried_all_the_same(driver: Driver) -> None:
-    damage(driver, driver.bound.cells[0])
-    (driver.bound.project.data / "alerts").write_text("a file where the folder of messages should be")
-    assert asked(driver) == [partition_key(driver.bound.cells[1].cell)]
+    damage(driver, driver.experiment.cells[0])
+    (driver.experiment.project.data / "alerts").write_text("a file where the folder of messages should be")
+    assert asked(driver) == [partition_key(driver.experiment.cells[1].cell)]
     assert driver.watch().endswith("0 dead runs reported")
 
 
 @pytest.mark.slow
 def test_a_cell_whose_run_was_launched_by_somebody_else_during_the_tick_is_not_asked_for(driver: Driver) -> None:
-    first, second = driver.bound.cells
+    first, second = driver.experiment.cells
 
     def meanwhile() -> bool:
         if not driver.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
@@ -118,7 +118,7 @@ def test_a_cell_whose_run_was_launched_by_somebody_else_during_the_tick_is_not_a
 def test_a_slow_webhook_gets_the_other_messages_on_later_ticks(
     tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = bind_demo(tmp_path, alerts={"webhook_variable": VARIABLE})
+    experiment = bind_demo(tmp_path, alerts={"webhook_variable": VARIABLE})
     monkeypatch.setenv(VARIABLE, hook.address)
     alerts = [Alert("breaker", f"message {n}", str(n)) for n in range(3)]
     now = 0.0
@@ -129,7 +129,7 @@ def test_a_slow_webhook_gets_the_other_messages_on_later_ticks(
         return now
 
     for expected in (2, 3, 3):
-        Teller(bound, Lines(), clock=four_seconds_later).tell_all(alerts)
+        Notifier(experiment, Lines(), clock=four_seconds_later).tell_all(alerts)
         assert len(hook.got) == expected
 
 
@@ -170,9 +170,9 @@ def test_every_failed_run_is_told_of_however_many_there_are(tmp_path: Path, inst
     driver = Driver(bind_demo(tmp_path), instance)
     runs = failed(driver, 120)
     since = driver.now - timedelta(hours=1)
-    alerts = list(run_alerts(instance, driver.bound, since, lambda _: False))
+    alerts = list(run_alerts(instance, driver.experiment, since, lambda _: False))
     assert {alert.run_id for alert in alerts} == {run.run_id for run in runs}
-    assert list(run_alerts(instance, driver.bound, since, lambda _: True)) == [], "what was told is not read again"
+    assert list(run_alerts(instance, driver.experiment, since, lambda _: True)) == [], "what was told is not read again"
 
 
 def test_a_run_of_a_cell_that_was_dropped_while_it_was_queued_is_told_of_and_stops_nothing(

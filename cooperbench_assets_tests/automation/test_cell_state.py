@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cooperbench_assets.automation.cell_state import Owed, assess, fingerprint, lifted_at
+from cooperbench_assets.automation.cell_state import PairsToRun, assess, fingerprint, lifted_at
 from cooperbench_assets.spec import ExperimentSpec
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests.execution.making import attempt, job, pair, state
@@ -34,9 +34,11 @@ def struck(n: int, *tries: Attempt, family: str = "provider", retryable: bool = 
     return state(PAIRS[n], "infra_error", attempts=tries, **values)
 
 
-def owed(root: Path, *states: PairState, whole: bool = True, campaigns: dict[str, int] | None = None) -> Owed:
+def owed(
+    root: Path, *states: PairState, whole: bool = True, retry_generations: dict[str, int] | None = None
+) -> PairsToRun:
     pairs = tuple(one.pair for one in states)
-    return assess(job(root, pairs), {one.pair: one for one in states}, campaigns or {}, whole=whole, now=NOW)
+    return assess(job(root, pairs), {one.pair: one for one in states}, retry_generations or {}, whole=whole, now=NOW)
 
 
 def test_failed_and_missing_pairs_are_owed_and_settled_ones_are_not(tmp_path: Path) -> None:
@@ -73,10 +75,10 @@ def test_used_up_tries_are_told_with_their_stage(tmp_path: Path) -> None:
     assert found.exhausted[SECOND.name].startswith("evaluation: tries exhausted (2 of 2)")
 
 
-def test_a_new_campaign_reopens_what_was_used_up(tmp_path: Path) -> None:
+def test_resetting_the_retry_counters_reopens_what_was_used_up(tmp_path: Path) -> None:
     tries = [attempt(n) for n in (1, 2, 3)]
     assert owed(tmp_path, struck(0, *tries)).agents == ()
-    assert owed(tmp_path, struck(0, *tries), campaigns={"agent": 2}).agents == (FIRST.name,)
+    assert owed(tmp_path, struck(0, *tries), retry_generations={"agent": 2}).agents == (FIRST.name,)
 
 
 def test_a_refused_key_makes_every_pair_wait(tmp_path: Path) -> None:
@@ -152,16 +154,16 @@ def spec(**changes: Any) -> ExperimentSpec:
 
 def test_a_fingerprint_changes_with_what_matters_and_with_nothing_else() -> None:
     cell = Cell("toy", "solo", 0)
-    same = fingerprint(cell, spec(), "s", Owed(), None)
-    assert same == fingerprint(cell, spec(nightly="0 2 * * *", retry={"backoff_minutes": 9}), "s", Owed(), None)
+    same = fingerprint(cell, spec(), "s", PairsToRun(), None)
+    assert same == fingerprint(cell, spec(nightly="0 2 * * *", retry={"backoff_minutes": 9}), "s", PairsToRun(), None)
     others = [
-        fingerprint(cell, spec(limits={"max_cost_usd": 9}), "s", Owed(), None),
-        fingerprint(cell, spec(), "t", Owed(), None),
-        fingerprint(cell, spec(), "s", Owed(tries={"agent": 1}), None),
-        fingerprint(cell, spec(), "s", Owed(agents=("a",)), None),
-        fingerprint(cell, spec(), "s", Owed(), datetime.now(UTC)),
-        fingerprint(replace(cell, seed=1), spec(), "s", Owed(), None),
-        fingerprint(replace(cell, setting="coop"), spec(), "s", Owed(), None),
-        fingerprint(replace(cell, experiment="other"), spec(), "s", Owed(), None),
+        fingerprint(cell, spec(limits={"max_cost_usd": 9}), "s", PairsToRun(), None),
+        fingerprint(cell, spec(), "t", PairsToRun(), None),
+        fingerprint(cell, spec(), "s", PairsToRun(tries={"agent": 1}), None),
+        fingerprint(cell, spec(), "s", PairsToRun(agents=("a",)), None),
+        fingerprint(cell, spec(), "s", PairsToRun(), datetime.now(UTC)),
+        fingerprint(replace(cell, seed=1), spec(), "s", PairsToRun(), None),
+        fingerprint(replace(cell, setting="coop"), spec(), "s", PairsToRun(), None),
+        fingerprint(replace(cell, experiment="other"), spec(), "s", PairsToRun(), None),
     ]
     assert len({same, *others}) == 9

@@ -35,8 +35,8 @@ def driver(tmp_path: Path, instance: dg.DagsterInstance) -> Driver:
 
 def runs_of(driver: Driver, seed: int = 0) -> CellRuns:
     """What is known of the runs of a solo cell."""
-    [cell] = [cell for cell in driver.bound.cells if cell.cell.seed == seed]
-    return cell_runs(driver.instance, driver.bound, driver.bound.cells)[cell.cell]
+    [cell] = [cell for cell in driver.experiment.cells if cell.cell.seed == seed]
+    return cell_runs(driver.instance, driver.experiment, driver.experiment.cells)[cell.cell]
 
 
 def made(driver: Driver, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
@@ -46,14 +46,14 @@ def made(driver: Driver, status: dg.DagsterRunStatus, **tags: str) -> dg.Dagster
         driver.job,
         tags=tags or {"dagster/partition": key_of(driver)},
         status=status,
-        asset_selection=frozenset(dg.AssetKey([driver.bound.name, name]) for name in CELL_ASSETS),
+        asset_selection=frozenset(dg.AssetKey([driver.experiment.name, name]) for name in CELL_ASSETS),
         remote_job_origin=RemoteJobOrigin(repository, driver.job.name),
     )
 
 
 def history(driver: Driver, count: int, seed: int = 0) -> None:
     """Runs of a cell that are long over."""
-    selected = frozenset(dg.AssetKey([driver.bound.name, name]) for name in CELL_ASSETS)
+    selected = frozenset(dg.AssetKey([driver.experiment.name, name]) for name in CELL_ASSETS)
     tags = {"dagster/partition": key_of(driver, seed)}
     for _ in range(count):
         run = dg.DagsterRun("__ASSET_JOB", status=dg.DagsterRunStatus.SUCCESS, tags=tags, asset_selection=selected)
@@ -61,7 +61,7 @@ def history(driver: Driver, count: int, seed: int = 0) -> None:
 
 
 def key_of(driver: Driver, seed: int = 0) -> str:
-    return partition_key(Cell(driver.bound.name, "solo", seed))
+    return partition_key(Cell(driver.experiment.name, "solo", seed))
 
 
 def cancelled(driver: Driver) -> dg.DagsterRun:
@@ -134,7 +134,7 @@ def test_every_status_of_dagsters_is_either_over_or_not() -> None:
 
 def test_a_run_of_a_range_is_a_run_of_every_cell_in_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1, 2]}}), instance)
-    keys = partitions_of(driver.bound.spec).get_partition_keys()
+    keys = partitions_of(driver.experiment.spec).get_partition_keys()
     run = made(driver, dg.DagsterRunStatus.QUEUED, **dict(zip(RANGE_TAGS, keys[:2], strict=True)))
     assert [runs_of(driver, seed).active for seed in (0, 1, 2)] == [run.run_id, run.run_id, None]
     driver.instance.report_run_canceling(run)
@@ -146,7 +146,7 @@ def test_a_queued_run_of_a_range_that_was_cut_short_since_keeps_every_cell(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     before = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1, 2]}}), instance)
-    keys = partitions_of(before.bound.spec).get_partition_keys()
+    keys = partitions_of(before.experiment.spec).get_partition_keys()
     run = made(before, dg.DagsterRunStatus.QUEUED, **dict(zip(RANGE_TAGS, keys[1:], strict=True)))
     after = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1]}}), instance)
     assert [runs_of(after, seed).active for seed in (0, 1)] == [run.run_id, run.run_id]
@@ -162,7 +162,7 @@ def test_as_many_questions_are_asked_of_the_storage_for_many_cells_and_runs_as_f
     for _ in range(2):
         for driver in (one, many):
             with statements() as seen:
-                cell_runs(instance, driver.bound, driver.bound.cells)
+                cell_runs(instance, driver.experiment, driver.experiment.cells)
             asked.append(len(seen))
         history(one, 60)
         for seed in range(20):

@@ -63,7 +63,7 @@ def started(driver: Driver, pid: int | None, **tags: str) -> dg.DagsterRun:
 def reported(driver: Driver, later: timedelta = timedelta()) -> list[str]:
     """The runs that are reported as dead now, or later."""
     now = datetime.now(UTC).replace(tzinfo=None) + later
-    return report_dead_runs(driver.instance, driver.bound, now)
+    return report_dead_runs(driver.instance, driver.experiment, now)
 
 
 def status(driver: Driver, run: dg.DagsterRun) -> dg.DagsterRunStatus:
@@ -82,11 +82,11 @@ def test_a_run_whose_process_was_killed_is_reported_and_frees_its_place(
 ) -> None:
     run = started(driver, sleeper.pid)
     assert reported(driver) == []
-    assert list(active_runs(driver.instance, driver.bound).values()) == [run.run_id]
+    assert list(active_runs(driver.instance, driver.experiment).values()) == [run.run_id]
     kill(sleeper)
     assert reported(driver) == [run.run_id]
     assert status(driver, run) == dg.DagsterRunStatus.FAILURE
-    assert active_runs(driver.instance, driver.bound) == {}
+    assert active_runs(driver.instance, driver.experiment) == {}
     assert reported(driver) == []
 
 
@@ -126,7 +126,7 @@ def test_a_later_process_of_the_same_number_is_another(
 def test_a_run_whose_cell_is_held_is_left_alone(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
     started(driver, sleeper.pid)
     kill(sleeper)
-    with cell_lock(driver.bound.run_dir(driver.bound.cells[0]), "another machine's run"):
+    with cell_lock(driver.experiment.run_dir(driver.experiment.cells[0]), "another machine's run"):
         assert reported(driver) == []
 
 
@@ -175,7 +175,7 @@ def test_a_run_of_a_container_that_is_gone_is_reported_once_it_was_silent_for_lo
 ) -> None:
     run = started(driver, 1, **{HOST_TAG: "a-container/boot/pid:[1]"})
     assert reported(driver, timedelta(minutes=30)) == []
-    folder = driver.bound.run_dir(driver.bound.cells[0])
+    folder = driver.experiment.run_dir(driver.experiment.cells[0])
     with cell_lock(folder, "a run elsewhere"):
         assert reported(driver, SILENCE) == [], "its cell is held"
     assert reported(driver, SILENCE) == [run.run_id]
@@ -184,7 +184,7 @@ def test_a_run_of_a_container_that_is_gone_is_reported_once_it_was_silent_for_lo
 
 def test_a_run_elsewhere_whose_files_change_lives_though_its_lock_cannot_be_seen(driver: Driver) -> None:
     run = started(driver, 1, **{HOST_TAG: "another-machine/boot/pid:[1]"})
-    staging = driver.bound.run_dir(driver.bound.cells[0]) / ".staging" / "pair"
+    staging = driver.experiment.run_dir(driver.experiment.cells[0]) / ".staging" / "pair"
     staging.mkdir(parents=True)
     (staging / "child.log").write_text("a reply\n")
     later = (datetime.now(UTC) + timedelta(hours=1)).timestamp()
@@ -210,7 +210,7 @@ def test_a_silent_run_of_a_range_is_left_alone_while_any_of_its_cells_is_held(
     driver = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1]}}), instance)
     place = {HOST_TAG: "another-machine/boot/pid:[1]"}
     run = started(driver, 1, **place, **dict(zip(RANGE_TAGS, ("solo/0", "solo/1"), strict=True)))
-    with cell_lock(driver.bound.run_dir(driver.bound.cells[1]), "a run elsewhere"):
+    with cell_lock(driver.experiment.run_dir(driver.experiment.cells[1]), "a run elsewhere"):
         assert reported(driver, SILENCE) == []
     assert reported(driver, SILENCE) == [run.run_id]
 
@@ -222,7 +222,7 @@ def test_the_lock_of_a_cell_that_defs_yaml_dropped_counts_too(
     run = started(before, sleeper.pid, **{"dagster/partition": "solo/1"})
     kill(sleeper)
     after = Driver(bind_demo(tmp_path), instance)
-    with cell_lock(before.bound.run_dir(before.bound.cells[1]), "its process"):
+    with cell_lock(before.experiment.run_dir(before.experiment.cells[1]), "its process"):
         assert reported(after) == []
     assert reported(after) == [run.run_id]
 
@@ -287,7 +287,7 @@ def test_the_command_line_reports_dead_runs_when_it_starts(
     spec = load_experiments(project.defs)["drill"]
     with Launcher(project, "drill", spec) as launcher:
         assert launcher._instance is not None
-        driver = Driver(launcher.bound, launcher._instance)
+        driver = Driver(launcher.experiment, launcher._instance)
         run = started(driver, sleeper.pid)
     kill(sleeper)
     with Launcher(project, "drill", spec) as launcher:

@@ -15,18 +15,18 @@ from cooperbench_assets_tests.automation.driving import CELL_ASSETS, Driver, bin
 from cooperbench_assets_tests.experiments import bind, fill
 
 if TYPE_CHECKING:
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> BoundExperiment:
+def made(tmp_path: Path) -> ExperimentContext:
     """An experiment that only reads, with two of its four cells on disk."""
-    bound = bind(tmp_path)
-    fill(bound, "solo")
-    fill(bound, "coop-comm")
-    return bound
+    experiment = bind(tmp_path)
+    fill(experiment, "solo")
+    fill(experiment, "coop-comm")
+    return experiment
 
 
 def requested(driver: Driver, cursor: Any = None) -> tuple[set[str], Any]:
@@ -38,7 +38,7 @@ def requested(driver: Driver, cursor: Any = None) -> tuple[set[str], Any]:
 
 @pytest.mark.slow
 def test_what_lies_downstream_follows_each_new_cell_and_rests_otherwise(
-    made: BoundExperiment, instance: dg.DagsterInstance
+    made: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
     driver = Driver(made, instance)
     _, cursor = requested(driver)
@@ -59,7 +59,7 @@ def test_what_lies_downstream_follows_each_new_cell_and_rests_otherwise(
 
 
 def test_the_downstream_sensor_is_off_and_covers_every_asset_that_follows(
-    made: BoundExperiment, instance: dg.DagsterInstance
+    made: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
     driver = Driver(made, instance)
     sensor = driver.repository.get_sensor_def("made_downstream")
@@ -75,9 +75,9 @@ def test_the_downstream_sensor_is_off_and_covers_every_asset_that_follows(
 
 @pytest.mark.slow
 def test_the_smoke_job_runs_five_pairs_of_a_cell(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    bound = bind_demo(tmp_path)
-    job = Driver(bound, instance).repository.get_job("drill_smoke")
-    result = job.execute_in_process(instance=instance, partition_key=partition_key(bound.cells[0].cell))
+    experiment = bind_demo(tmp_path)
+    job = Driver(experiment, instance).repository.get_job("drill_smoke")
+    result = job.execute_in_process(instance=instance, partition_key=partition_key(experiment.cells[0].cell))
     assert result.success
     said = {
         event.asset_key.path[-1]: event.step_materialization_data.materialization.metadata  # type: ignore[union-attr]
@@ -88,7 +88,7 @@ def test_the_smoke_job_runs_five_pairs_of_a_cell(tmp_path: Path, instance: dg.Da
 
 
 def test_the_jobs_are_those_that_make_sense(
-    made: BoundExperiment, tmp_path: Path, instance: dg.DagsterInstance
+    made: ExperimentContext, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     reading = {job.name for job in Driver(made, instance).repository.get_all_jobs()}
     running = {job.name for job in Driver(bind_demo(tmp_path / "demo"), instance).repository.get_all_jobs()}
@@ -98,7 +98,7 @@ def test_the_jobs_are_those_that_make_sense(
 
 
 @pytest.mark.slow
-def test_refresh_results_publishes_and_analyses(made: BoundExperiment, instance: dg.DagsterInstance) -> None:
+def test_refresh_results_publishes_and_analyses(made: ExperimentContext, instance: dg.DagsterInstance) -> None:
     driver = Driver(made, instance)
     driver.materialize(CELL_ASSETS, partition_key(made.cells[0].cell))
     result = driver.repository.get_job("made_refresh_results").execute_in_process(instance=instance)

@@ -23,9 +23,9 @@ def test_materialising_everything_after_a_seed_was_dropped_buys_nothing_in_its_r
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     before = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1]}}), instance)
-    kept, dropped = before.bound.cells
+    kept, dropped = before.experiment.cells
     assert before.launch(dropped.cell, at_most=1).success
-    folder = before.bound.run_dir(dropped)
+    folder = before.experiment.run_dir(dropped)
     bought = scan_attempts(folder, "solo")
     assert len(bought) == 1, "five of its six pairs are missing"
 
@@ -35,10 +35,10 @@ def test_materialising_everything_after_a_seed_was_dropped_buys_nothing_in_its_r
     assert everything.get_partition_keys() == ["solo/0"]
     for partition in everything.get_partition_keys():
         assert after.materialize(CELL_ASSETS, partition).success
-    assert len(scan_attempts(after.bound.run_dir(kept), "solo")) == 6
+    assert len(scan_attempts(after.experiment.run_dir(kept), "solo")) == 6
     assert scan_attempts(folder, "solo") == bought
     with pytest.raises(dg.DagsterUnknownPartitionError, match="solo/1"):
         after.launch(dropped.cell)
     with pytest.raises(BadParameter, match=r"drill plans no cell with seed 1 there; add it to seeds: in defs\.yaml"):
-        chosen_cells("drill", after.bound.spec, ["solo"], [1])
+        chosen_cells("drill", after.experiment.spec, ["solo"], [1])
     assert scan_attempts(folder, "solo") == bought

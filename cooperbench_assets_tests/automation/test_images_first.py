@@ -28,14 +28,14 @@ def test_images_are_made_ready_first_and_then_the_cell_is_retried(
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     always = {"rate": 0.0, "always": [STRUCK]}
     driver = Driver(bind_demo(tmp_path, strikes=always, execution="docker"), instance)
-    driver.bound.subset()
-    build_task_images(engine, driver.bound.dataset)
+    driver.experiment.subset()
+    build_task_images(engine, driver.experiment.dataset)
     assert driver.materialize(["subset_pairs", "task_images"]).success
-    assert driver.launch(driver.bound.cells[0].cell, pairs=[STRUCK]).success
+    assert driver.launch(driver.experiment.cells[0].cell, pairs=[STRUCK]).success
     driver.now += timedelta(hours=1)
     assert asked(driver.tick()) == [list(CELL_ASSETS)]
 
-    driver.bound.image_lock.unlink()
+    driver.experiment.image_lock.unlink()
     result = driver.tick()
     assert asked(result) == [["task_images"]]
     (request,) = result.run_requests or ()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.benchmark.pairs import Subset
     from cooperbench_assets.checks.finding import CellView
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.spec import CellSpec
 
 GRID = {"solo": {"mode": "solo", "seeds": [0, 1]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
@@ -105,7 +105,7 @@ def test_the_retry_sensor_leaves_cells_alone_that_a_backfill_will_launch(
     looked = driver.tick()
     assert not looked.run_requests
     # Seen by the sensor, not by a look that knows no backfills.
-    waiting = backfilled(driver.bound, instance)
+    waiting = backfilled(driver.experiment, instance)
     assert waiting == dict.fromkeys(["solo/0", "solo/1", "coop-comm/0"], backfill(instance).backfill_id)
 
 
@@ -115,7 +115,7 @@ def test_a_night_between_a_strike_and_its_retry_waits_for_the_pause_and_leaves_t
 ) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0]}}
     driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
-    [cell] = driver.bound.cells
+    [cell] = driver.experiment.cells
     assert driver.launch(cell.cell).success
     assert driver.nightly().startswith("nothing to launch: drill solo seed 0: pause before the next try, until 2")
     driver.now += timedelta(hours=1)
@@ -133,7 +133,7 @@ def test_pairs_that_nobody_asked_for_yet_are_bought_by_night_though_the_sensor_i
 ) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0]}}
     driver = drive(tmp_path, instance, settings=settings)
-    driver.launch(driver.bound.cells[0].cell, at_most=1)
+    driver.launch(driver.experiment.cells[0].cell, at_most=1)
     switch(instance, "drill_retry", InstigatorStatus.RUNNING)
     assert driver.tick().run_requests in (None, [])
     assert "Nightly: 1 cell (1 with pairs still to run)" in driver.nightly()
@@ -141,7 +141,7 @@ def test_pairs_that_nobody_asked_for_yet_are_bought_by_night_though_the_sensor_i
 
 def test_a_cell_that_a_person_cancelled_is_not_bought_by_night(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
-    kept, *_ = driver.bound.cells
+    kept, *_ = driver.experiment.cells
     run = instance.create_run_for_job(
         driver.job,
         tags={"dagster/partition": partition_key(kept.cell)},
@@ -150,15 +150,17 @@ def test_a_cell_that_a_person_cancelled_is_not_bought_by_night(tmp_path: Path, i
     instance.report_run_canceling(run)
     instance.report_run_canceled(run)
     driver.nightly()
-    assert cells_of(driver) == {partition_key(cell.cell) for cell in driver.bound.cells} - {partition_key(kept.cell)}
+    assert cells_of(driver) == {partition_key(cell.cell) for cell in driver.experiment.cells} - {
+        partition_key(kept.cell)
+    }
 
 
 @pytest.mark.slow
 def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0, 1, 2]}}
     driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
-    done, smoked, unread = driver.bound.cells
-    driver.launch(done.cell, pairs=[pair.name for pair in driver.bound.subset().pairs if pair.name != STRUCK])
+    done, smoked, unread = driver.experiment.cells
+    driver.launch(done.cell, pairs=[pair.name for pair in driver.experiment.subset().pairs if pair.name != STRUCK])
     driver.launch(smoked.cell, at_most=1)
     driver.materialize(CELL_ASSETS[:2], partition_key(unread.cell))
     accepting = drive(
@@ -169,7 +171,7 @@ def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path,
         accepted=[{"pair": STRUCK, "reason": "always struck", "seed": seed} for seed in (0, 2)],
     )
     accepting.now += timedelta(hours=1)  # the pause behind the strike is over
-    with cell_lock(accepting.bound.run_dir(smoked), "somebody's command"):
+    with cell_lock(accepting.experiment.run_dir(smoked), "somebody's command"):
         said = accepting.nightly()
     assert "Nightly: 1 cell (1 newer than their tables)" in said
     assert cells_of(accepting) == {"solo/2"}
@@ -188,46 +190,48 @@ def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path,
 def test_an_experiment_that_only_reads_is_read_again_where_its_logs_changed(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bound = bind(tmp_path, nightly="0 2 * * *")
-    fill(bound, "solo")
-    driver = Driver(bound, instance)
+    experiment = bind(tmp_path, nightly="0 2 * * *")
+    fill(experiment, "solo")
+    driver = Driver(experiment, instance)
     assert "Nightly: 1 cell (1 newer than their tables)" in driver.nightly()
     finish(instance, backfill(instance), BulkActionStatus.COMPLETED_SUCCESS)
-    driver.materialize(CELL_ASSETS, partition_key(bound.cells[0].cell))
+    driver.materialize(CELL_ASSETS, partition_key(experiment.cells[0].cell))
     assert driver.nightly().startswith("nothing to launch")
 
 
 def test_cells_that_a_cancelled_run_did_not_come_to_are_not_read_by_night(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = bind(tmp_path, nightly="0 2 * * *")
-    for cell in bound.cells:
-        fill(bound, cell.cell.setting, cell.cell.seed)
-    driver = Driver(bound, instance)
-    keys = [partition_key(cell) for cell in sorted(cell.cell for cell in bound.cells)]
-    read = type(bound).view
+    experiment = bind(tmp_path, nightly="0 2 * * *")
+    for cell in experiment.cells:
+        fill(experiment, cell.cell.setting, cell.cell.seed)
+    driver = Driver(experiment, instance)
+    keys = [partition_key(cell) for cell in sorted(cell.cell for cell in experiment.cells)]
+    read = type(experiment).view
 
-    def cancelled_before_the_third(self: BoundExperiment, cell: CellSpec, subset: Subset | None = None) -> CellView:
+    def cancelled_before_the_third(self: ExperimentContext, cell: CellSpec, subset: Subset | None = None) -> CellView:
         if partition_key(cell.cell) == keys[2]:
             [run] = instance.get_runs()
             instance.report_run_canceling(run)
             raise dg.DagsterExecutionInterruptedError
         return read(self, cell, subset)
 
-    monkeypatch.setattr(type(bound), "view", cancelled_before_the_third)
+    monkeypatch.setattr(type(experiment), "view", cancelled_before_the_third)
     with contextlib.suppress(dg.DagsterExecutionInterruptedError):
         driver.materialize(CELL_ASSETS, tags=dict(zip(RANGE_TAGS, (keys[0], keys[-1]), strict=True)))
     monkeypatch.undo()
     [run] = instance.get_runs()
     assert run.status == dg.DagsterRunStatus.CANCELED
-    found = {partition_key(cell): runs.cancelled for cell, runs in cell_runs(instance, bound, bound.cells).items()}
+    found = {
+        partition_key(cell): runs.cancelled for cell, runs in cell_runs(instance, experiment, experiment.cells).items()
+    }
     assert found == {keys[0]: None, keys[1]: None, keys[2]: run.run_id, keys[3]: run.run_id}
     said = driver.nightly()
     assert said.startswith("nothing to launch")
     assert f"a person cancelled its last run ({run.run_id[:8]}); materialise it to go on" in said
     later = time.time() + 3600
-    for cell in bound.cells:
-        for file in bound.run_dir(cell).rglob("eval.json"):
+    for cell in experiment.cells:
+        for file in experiment.run_dir(cell).rglob("eval.json"):
             os.utime(file, (later, later))
     assert "Nightly: 2 cells (2 newer than their tables)" in driver.nightly()
 

@@ -46,7 +46,7 @@ def judged(driver: Driver, run_id: str) -> dict[tuple[str | None, str], bool]:
 
 def spoil_a_verdict(driver: Driver, seed: int = 0) -> None:
     """Have a verdict contradict its own features."""
-    folder = driver.bound.run_dir(driver.bound.cells[seed])
+    folder = driver.experiment.run_dir(driver.experiment.cells[seed])
     file = next(folder.glob("solo/*/*/*/eval.json"))
     content = json.loads(file.read_bytes())
     file.write_text(json.dumps({**content, "both_passed": not content["both_passed"]}))
@@ -57,9 +57,9 @@ def test_one_run_reads_every_launched_cell_and_judges_it_anew_and_runs_no_pair(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance, strikes={"rate": 0.0, "always": [STRUCK]})
-    launched, never = driver.bound.cells
+    launched, never = driver.experiment.cells
     assert driver.launch(launched.cell).success
-    folder = driver.bound.run_dir(launched)
+    folder = driver.experiment.run_dir(launched)
     tries = scan_attempts(folder, "solo")
     spoil_a_verdict(driver)
 
@@ -70,16 +70,16 @@ def test_one_run_reads_every_launched_cell_and_judges_it_anew_and_runs_no_pair(
     assert {name for _, name in found} == {check.name for checks in CELL_CHECKS.values() for check in checks}
     assert found["solo/0", "verdict_agrees"] is False
     assert scan_attempts(folder, "solo") == tries, "the pair that was struck is not tried again"
-    assert not driver.bound.run_dir(never).exists()
+    assert not driver.experiment.run_dir(never).exists()
     assert driver.materialize(["results_store"]).success
 
 
 @pytest.mark.slow
 def test_a_cell_that_is_being_run_is_left_to_its_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
-    for cell in driver.bound.cells:
+    for cell in driver.experiment.cells:
         assert driver.launch(cell.cell).success
-    with cell_lock(driver.bound.run_dir(driver.bound.cells[0]), "somebody's command"):
+    with cell_lock(driver.experiment.run_dir(driver.experiment.cells[0]), "somebody's command"):
         result = read_again(driver)
     assert result.success
     assert read_partitions(driver, result.run_id) == [("pair_results", "solo/1")]
@@ -90,10 +90,10 @@ def test_executing_all_checks_judges_the_cells_of_an_experiment_that_runs_pairs(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance)
-    first, _ = driver.bound.cells
+    first, _ = driver.experiment.cells
     assert driver.launch(first.cell).success
     spoil_a_verdict(driver)
-    tries = scan_attempts(driver.bound.run_dir(first), "solo")
+    tries = scan_attempts(driver.experiment.run_dir(first), "solo")
     chosen = {
         dg.AssetCheckKey(asset_key("drill", name), check.name)
         for name, checks in CELL_CHECKS.items()
@@ -105,7 +105,7 @@ def test_executing_all_checks_judges_the_cells_of_an_experiment_that_runs_pairs(
     found = judged(driver, result.run_id)
     assert {partition for partition, _ in found} == {"solo/0"}
     assert [name for (_, name), passed in found.items() if not passed] == ["verdict_agrees"]
-    assert scan_attempts(driver.bound.run_dir(first), "solo") == tries
+    assert scan_attempts(driver.experiment.run_dir(first), "solo") == tries
 
 
 def test_one_run_for_all_cells_that_are_to_be_run_is_refused(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -113,15 +113,15 @@ def test_one_run_for_all_cells_that_are_to_be_run_is_refused(tmp_path: Path, ins
     result = driver.materialize(CELL_ASSETS, tags=dict(zip(RANGE_TAGS, ("solo/0", "solo/1"), strict=True)))
     assert not result.success
     assert error_of(instance, result.run_id) == ONE_EACH
-    assert not any(driver.bound.run_dir(cell).exists() for cell in driver.bound.cells)
+    assert not any(driver.experiment.run_dir(cell).exists() for cell in driver.experiment.cells)
 
 
 def test_a_cell_that_is_being_read_again_is_not_asked_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
     run = instance.create_run_for_job(driver.repository.get_job("drill_read_again"), status=dg.DagsterRunStatus.STARTED)
-    found = cell_runs(instance, driver.bound, driver.bound.cells)
+    found = cell_runs(instance, driver.experiment, driver.experiment.cells)
     assert [runs.active for runs in found.values()] == [run.run_id] * 2
     instance.report_run_canceling(run)
     instance.report_run_canceled(run)
-    found = cell_runs(instance, driver.bound, driver.bound.cells)
+    found = cell_runs(instance, driver.experiment, driver.experiment.cells)
     assert [(runs.active, runs.cancelled) for runs in found.values()] == [(None, None)] * 2, "nothing was bought"

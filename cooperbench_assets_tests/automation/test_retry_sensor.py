@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 pytestmark = pytest.mark.slow
 
@@ -34,15 +34,15 @@ def drive(root: Path, instance: dg.DagsterInstance, **changes: Any) -> Driver:
     return Driver(bind_demo(root, **changes), instance)
 
 
-def outcomes(bound: BoundExperiment) -> list[str]:
-    [cell] = bound.cells
-    reading = read_run(bound.run_dir(cell), cell.mode)
-    return sorted(judge(reading.pairs.get(pair)).outcome for pair in bound.subset().pairs)
+def outcomes(experiment: ExperimentContext) -> list[str]:
+    [cell] = experiment.cells
+    reading = read_run(experiment.run_dir(cell), cell.mode)
+    return sorted(judge(reading.pairs.get(pair)).outcome for pair in experiment.subset().pairs)
 
 
-def tries(bound: BoundExperiment) -> dict[str, int]:
-    [cell] = bound.cells
-    found = scan_attempts(bound.run_dir(cell), "solo")
+def tries(experiment: ExperimentContext) -> dict[str, int]:
+    [cell] = experiment.cells
+    found = scan_attempts(experiment.run_dir(cell), "solo")
     return {pair.name: len([one for one in several if one.stage == "agent"]) for pair, several in found.items()}
 
 
@@ -55,19 +55,19 @@ def reason(result: dg.SensorResult) -> str:
 def test_a_cell_that_nobody_launched_is_not_bought(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
     assert "nobody has launched it yet" in reason(driver.tick())
-    assert not driver.bound.logs.exists()
+    assert not driver.experiment.logs.exists()
 
 
 def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
-    [cell] = driver.bound.cells
+    [cell] = driver.experiment.cells
     assert driver.launch(cell.cell).success
     assert "pause before the next try" in reason(driver.tick())
     assert driver.leave_alone() == 2
-    assert tries(driver.bound)[STRUCK] == 3
-    assert outcomes(driver.bound).count("infra_error") == 1
+    assert tries(driver.experiment)[STRUCK] == 3
+    assert outcomes(driver.experiment).count("infra_error") == 1
     [request, _] = driver.launched
     assert request.partition_key == "solo/0"
     assert [key.path[-1] for key in request.asset_selection or ()] == list(CELL_ASSETS)
@@ -79,7 +79,7 @@ def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
     said = {name: value.value for name, value in check.metadata.items() if name != "pairs"}
     assert said["offenders"] == 1
     assert STRUCK in str(said["sample"])
-    assert "materialize drill --setting solo --seed 0 --new-campaign" in str(said["remedy"])
+    assert "materialize drill --setting solo --seed 0 --reset-retries" in str(said["remedy"])
     assert f"- {{pair: {STRUCK}, setting: solo, seed: 0, reason: " in str(said["remedy"])
     [row] = check.metadata["pairs"].records  # type: ignore[attr-defined]
     assert "tries exhausted (3 of 3)" in row.data["why"]
@@ -90,9 +90,9 @@ def test_a_refused_key_in_a_launch_of_one_pair_leaves_no_pair_behind_that_nobody
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance)
-    [cell] = driver.bound.cells
-    driver.bound.subset()
-    run_dir = driver.bound.run_dir(cell)
+    [cell] = driver.experiment.cells
+    driver.experiment.subset()
+    run_dir = driver.experiment.run_dir(cell)
     record = {"n": 1, "campaign": 1, "stage": "agent", "outcome": "infra_error", "family": "auth", "retryable": False}
     times = {"started_at": "2026-01-01T00:00:00.000+00:00", "ended_at": "2026-01-01T00:00:01.000+00:00"}
     folder = run_dir / "attempts" / "solo" / STRUCK / "agent-1"
@@ -105,11 +105,11 @@ def test_a_refused_key_in_a_launch_of_one_pair_leaves_no_pair_behind_that_nobody
         assert check.metadata["offenders"].value == left
 
 
-def test_accepting_the_pair_turns_the_check_green_and_a_new_campaign_reopens_it(
+def test_accepting_the_pair_turns_the_check_green_and_resetting_the_retry_counters_reopens_it(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
-    [cell] = driver.bound.cells
+    [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.leave_alone()
     accepting = drive(tmp_path, instance, strikes=ALWAYS, accepted=[{"pair": STRUCK, "reason": "always struck"}])
@@ -117,16 +117,16 @@ def test_accepting_the_pair_turns_the_check_green_and_a_new_campaign_reopens_it(
     assert {one.check_name for one in result.get_asset_check_evaluations() if not one.passed} == set()
     assert accepting.looks()[0].complete
 
-    assert driver.launch(cell.cell, new_campaign=True).success
-    assert tries(driver.bound)[STRUCK] == 4
+    assert driver.launch(cell.cell, reset_retries=True).success
+    assert tries(driver.experiment)[STRUCK] == 4
     assert driver.leave_alone() == 2
-    assert tries(driver.bound)[STRUCK] == 6
+    assert tries(driver.experiment)[STRUCK] == 6
 
 
 def test_wiping_dagsters_storage_neither_forgets_nor_doubles_tries(tmp_path: Path) -> None:
     with dg.instance_for_test() as before:
         driver = drive(tmp_path, before, strikes=ALWAYS)
-        driver.launch(driver.bound.cells[0].cell)
+        driver.launch(driver.experiment.cells[0].cell)
         driver.now += timedelta(minutes=10)
         [request] = driver.tick().run_requests or ()
         driver.execute(request)
@@ -134,7 +134,7 @@ def test_wiping_dagsters_storage_neither_forgets_nor_doubles_tries(tmp_path: Pat
         driver = drive(tmp_path, after, strikes=ALWAYS)
         driver.now += timedelta(hours=1)
         assert driver.leave_alone() == 1
-        assert tries(driver.bound)[STRUCK] == 3
+        assert tries(driver.experiment)[STRUCK] == 3
         assert driver.leave_alone() == 0
 
 
@@ -142,10 +142,10 @@ def test_nothing_is_asked_for_while_a_run_is_not_over_or_the_lock_is_held(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
-    [cell] = driver.bound.cells
+    [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.now += timedelta(hours=1)
-    with cell_lock(driver.bound.run_dir(cell), "somebody's command"):
+    with cell_lock(driver.experiment.run_dir(cell), "somebody's command"):
         assert "held by somebody's command" in reason(driver.tick())
     begun = instance.create_run_for_job(
         driver.job,
@@ -162,7 +162,7 @@ def test_nothing_is_asked_for_while_a_run_is_not_over_or_the_lock_is_held(
 
 def test_two_ticks_before_the_run_begins_ask_for_the_same_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     driver.now += timedelta(hours=1)
     [first] = driver.tick().run_requests or ()
     [second] = driver.tick(cursor="lost").run_requests or ()
@@ -177,10 +177,10 @@ def test_a_smoke_run_is_brought_to_its_end_and_the_other_pairs_are_not_bought(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance, strikes={"rate": 1.0, "most": 1, "most_eval": 0})
-    driver.launch(driver.bound.cells[0].cell, at_most=2)
-    assert outcomes(driver.bound) == ["infra_error"] * 2 + ["missing"] * 4
+    driver.launch(driver.experiment.cells[0].cell, at_most=2)
+    assert outcomes(driver.experiment) == ["infra_error"] * 2 + ["missing"] * 4
     assert driver.leave_alone() == 1
-    done = outcomes(driver.bound)
+    done = outcomes(driver.experiment)
     assert done.count("missing") == 4
     assert set(done) <= {"fail", "pass", "missing"}
     assert "4 pairs were never asked for" in reason(driver.tick())
@@ -188,18 +188,18 @@ def test_a_smoke_run_is_brought_to_its_end_and_the_other_pairs_are_not_bought(
 
 def test_evaluation_alone_is_asked_for_where_it_alone_is_owed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, strikes={"rate": 0.0, "eval_rate": 1.0, "most": 1})
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     assert driver.leave_alone() == 1
     [request] = driver.launched
     assert [key.path[-1] for key in request.asset_selection or ()] == ["eval_outputs", "pair_results"]
-    assert "infra_error" not in outcomes(driver.bound)
+    assert "infra_error" not in outcomes(driver.experiment)
 
 
 def test_tables_that_are_older_than_the_tree_are_made_again_and_once_only(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance)
-    [cell] = driver.bound.cells
+    [cell] = driver.experiment.cells
     driver.materialize(CELL_ASSETS[:2], partition_key(cell.cell))
     assert driver.leave_alone() == 1
     assert [key.path[-1] for key in driver.launched[0].asset_selection or ()] == ["pair_results"]
@@ -210,10 +210,10 @@ def test_a_run_that_cannot_work_is_asked_for_three_times_and_then_told(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     broken = drive(tmp_path, instance, strikes=ALWAYS, external_agents=["no_such_module_anywhere"])
     assert broken.leave_alone() == 3
-    assert tries(driver.bound)[STRUCK] == 1
+    assert tries(driver.experiment)[STRUCK] == 1
     assert len({request.run_key for request in broken.launched}) == 3
     assert len({request.tags[FINGERPRINT_TAG] for request in broken.launched}) == 1
     assert "3 runs of it as it stands failed" in reason(broken.tick())
@@ -225,8 +225,8 @@ def cancel(driver: Driver, tags: Mapping[str, str] | None = None) -> None:
     """A run of the first cell's agents, which a person cancels while it is queued."""
     run = driver.instance.create_run_for_job(
         driver.job,
-        tags={"dagster/partition": partition_key(driver.bound.cells[0].cell), **(tags or {})},
-        asset_selection=frozenset([dg.AssetKey([driver.bound.name, "run_logs"])]),
+        tags={"dagster/partition": partition_key(driver.experiment.cells[0].cell), **(tags or {})},
+        asset_selection=frozenset([dg.AssetKey([driver.experiment.name, "run_logs"])]),
     )
     driver.instance.report_run_canceling(run)
     driver.instance.report_run_canceled(run)
@@ -246,7 +246,7 @@ def test_an_outage_that_strikes_three_cells_alike_ends_with_all_three_finished(
     limits = {"concurrency": 4, "pair_timeout_minutes": 1, "test_timeout_seconds": 30, "breaker": 20}
     outage = {"rate": 1.0, "most": 1, "most_eval": 0}
     driver = drive(tmp_path, instance, settings=THREE_CELLS, strikes=outage, limits=limits)
-    for cell in driver.bound.cells:
+    for cell in driver.experiment.cells:
         driver.launch(cell.cell)
     driver.now += timedelta(hours=1)
     first, *others = driver.tick().run_requests or ()
@@ -260,7 +260,7 @@ def test_an_outage_that_strikes_three_cells_alike_ends_with_all_three_finished(
 
 def test_failed_runs_of_three_cells_alike_count_once_for_each(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, settings=THREE_CELLS, strikes=ALWAYS)
-    for cell in driver.bound.cells:
+    for cell in driver.experiment.cells:
         driver.launch(cell.cell)
     changes: dict[str, Any] = {"strikes": ALWAYS, "external_agents": ["no_such_module_anywhere"]}
     broken = drive(tmp_path, instance, settings=THREE_CELLS, **changes)
@@ -274,18 +274,18 @@ def test_failed_runs_of_three_cells_alike_count_once_for_each(tmp_path: Path, in
 
 def test_a_cancelled_cell_waits_for_the_person_who_cancelled_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     cancel(driver)
     driver.now += timedelta(hours=1)
     assert "a person cancelled its last run" in reason(driver.tick())
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     driver.now += timedelta(hours=1)
     assert driver.leave_alone() == 1
 
 
 def test_the_run_key_of_a_cancelled_run_is_not_used_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS)
-    [cell] = driver.bound.cells
+    [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.now += timedelta(hours=1)
     [request] = driver.tick().run_requests or ()
@@ -306,7 +306,7 @@ def test_a_missing_subset_is_a_reason_and_no_error(tmp_path: Path, instance: dg.
 @pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")  # Dagster's own tags
 def test_the_sensor_that_dagster_loads_asks_for_the_same(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, strikes=ALWAYS, retry={"backoff_minutes": 0, "every_seconds": 7})
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     sensor = driver.repository.get_sensor_def("drill_retry")
     assert sensor.minimum_interval_seconds == 7
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED

@@ -23,7 +23,7 @@ def run(driver: Driver) -> tuple[dg.ExecuteInProcessResult, dict[str, Any]]:
     job = driver.repository.get_job("drill_second_verdict")
     result = job.execute_in_process(
         instance=driver.instance,
-        partition_key=partition_key(driver.bound.cells[0].cell),
+        partition_key=partition_key(driver.experiment.cells[0].cell),
         raise_on_error=False,
     )
     said = [
@@ -37,30 +37,30 @@ def test_a_whole_cell_is_evaluated_again_and_its_first_verdicts_stay(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = Driver(bind_demo(tmp_path), instance)
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     driver.materialize(["results_store"])
-    before = query(driver.bound.project.database, "SELECT pair, outcome FROM pairs ORDER BY pair").rows()
+    before = query(driver.experiment.project.database, "SELECT pair, outcome FROM pairs ORDER BY pair").rows()
     result, said = run(driver)
     assert result.success
     sql = 'SELECT pair, "first", verdict, flaky, round FROM second_verdicts ORDER BY pair'
-    rows = query(driver.bound.project.database, sql)
+    rows = query(driver.experiment.project.database, sql)
     # Pairs without a test run (an agent's own error) have nothing to evaluate again.
     assert 4 <= rows.height <= 6
     assert said["launched"] == said["compared"] == rows.height
     assert (said["flaky"], said["flake_rate"], said["rounds"]) == (0, 0.0, 1)
     assert rows["first"].to_list() == rows["verdict"].to_list()
     assert set(rows["round"]) == {2}
-    assert query(driver.bound.project.database, "SELECT pair, outcome FROM pairs ORDER BY pair").rows() == before
+    assert query(driver.experiment.project.database, "SELECT pair, outcome FROM pairs ORDER BY pair").rows() == before
     assert driver.looks()[0].complete or driver.looks()[0].state.unread
     _, again = run(driver)
     assert again["rounds"] == 2
-    assert driver.bound.run_dir(driver.bound.cells[0]).is_dir()
+    assert driver.experiment.run_dir(driver.experiment.cells[0]).is_dir()
 
 
 @pytest.mark.slow
 def test_an_unfinished_cell_is_refused(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = Driver(bind_demo(tmp_path), instance)
-    driver.launch(driver.bound.cells[0].cell, at_most=2)
+    driver.launch(driver.experiment.cells[0].cell, at_most=2)
     result, _ = run(driver)
     assert not result.success
     assert "4 pairs have no verdict yet" in str([event for event in result.all_events if event.is_step_failure])

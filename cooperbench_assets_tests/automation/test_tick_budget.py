@@ -38,12 +38,12 @@ def test_a_round_of_cells_goes_on_where_the_last_tick_ended_and_begins_anew_behi
     driver = Driver(bind_demo(tmp_path, settings=solo(7)), instance)
     place, seen = Place(), []
     for _ in range(3):
-        portion = look_on(driver.bound, instance, driver.now, place, slow_looks())
+        portion = look_on(driver.experiment, instance, driver.now, place, slow_looks())
         assert not portion.whole
         place = read_place(write_place(portion.place))
         seen += [one.state.cell.seed for one in portion.looks]
     assert seen == [0, 1, 2, 3, 4, 5, 6, 0, 1]
-    assert look_on(driver.bound, instance, driver.now, place, lambda: False).whole
+    assert look_on(driver.experiment, instance, driver.now, place, lambda: False).whole
 
 
 @pytest.mark.slow
@@ -53,12 +53,12 @@ def test_every_cell_is_retried_and_the_end_is_told_though_a_tick_has_time_for_on
     struck = {"rate": 1.0, "most": 1, "most_eval": 0}
     limits = {"pair_timeout_minutes": 1, "test_timeout_seconds": 30, "breaker": 20}
     driver = Driver(bind_demo(tmp_path, settings=solo(3), strikes=struck, limits=limits), instance)
-    for cell in driver.bound.cells:
+    for cell in driver.experiment.cells:
         driver.launch(cell.cell)
     driver.now += timedelta(hours=1)
     cursor: str | None = None
     requests: list[dg.RunRequest] = []
-    for _ in driver.bound.cells:
+    for _ in driver.experiment.cells:
         result = driver.tick(cursor, lambda: True)
         requests += result.run_requests or ()
         cursor = result.cursor

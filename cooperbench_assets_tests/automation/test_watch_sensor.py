@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def told(driver: Driver) -> dict[str, str]:
     """Kinds and texts of everything that was said."""
-    files = (driver.bound.project.data / "alerts").rglob("*.json")
+    files = (driver.experiment.project.data / "alerts").rglob("*.json")
     return {content["kind"]: content["text"] for content in (json.loads(file.read_text()) for file in files)}
 
 
@@ -30,7 +30,7 @@ def drive(root: Path, instance: dg.DagsterInstance, **changes: Any) -> Driver:
 def test_a_complete_experiment_is_told_of_once(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
     assert driver.watch() == "0 new alerts, 0 dead runs reported"
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     assert driver.watch() == "1 new alerts, 0 dead runs reported"
     assert told(driver) == {"complete": "drill is complete: 6 of 6 pairs in each of its 1 cells"}
     assert driver.watch() == "0 new alerts, 0 dead runs reported"
@@ -41,7 +41,7 @@ def test_a_failed_run_is_told_of_with_its_innermost_error(
 ) -> None:
     monkeypatch.setenv("DRILL_TOKEN", "no_such_module_anywhere")
     driver = drive(tmp_path, instance, external_agents=["no_such_module_anywhere"])
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     driver.watch()
     text = told(driver)["run_failed"]
     assert text.startswith("drill, partition solo/0: run ")
@@ -53,15 +53,15 @@ def test_a_failed_run_is_told_of_with_its_innermost_error(
 def test_a_reached_budget_is_told_of_and_the_cells_stop_together(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     both = {"solo": {"mode": "solo", "seeds": [0, 1]}}
     free = drive(tmp_path / "free", instance, settings=both)
-    for cell in free.bound.cells:
+    for cell in free.experiment.cells:
         free.launch(cell.cell)
-    costs = [_cost(free, cell.cell.seed) for cell in free.bound.cells]
+    costs = [_cost(free, cell.cell.seed) for cell in free.experiment.cells]
 
-    limits = {**free.bound.spec.limits.model_dump(), "concurrency": 1, "max_cost_usd": costs[0] + costs[1] / 3}
+    limits = {**free.experiment.spec.limits.model_dump(), "concurrency": 1, "max_cost_usd": costs[0] + costs[1] / 3}
     driver = drive(tmp_path / "tight", instance, settings=both, limits=limits)
-    for cell in driver.bound.cells:
+    for cell in driver.experiment.cells:
         assert driver.launch(cell.cell).success
-    spent = sum(_cost(driver, cell.cell.seed) for cell in driver.bound.cells)
+    spent = sum(_cost(driver, cell.cell.seed) for cell in driver.experiment.cells)
     largest = max(costs) / 2
     assert limits["max_cost_usd"] <= spent < limits["max_cost_usd"] + largest
     first, second = driver.looks()
@@ -74,15 +74,15 @@ def test_a_reached_budget_is_told_of_and_the_cells_stop_together(tmp_path: Path,
 
 
 def _cost(driver: Driver, seed: int) -> float:
-    [cell] = [cell for cell in driver.bound.cells if cell.cell.seed == seed]
-    return read_ledger(driver.bound.run_dir(cell)).total
+    [cell] = [cell for cell in driver.experiment.cells if cell.cell.seed == seed]
+    return read_ledger(driver.experiment.run_dir(cell)).total
 
 
 def test_exhausted_tries_are_told_of_by_whichever_sensor_looks_first(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     driver = drive(tmp_path, instance, strikes={"rate": 0.0, "always": [STRUCK]})
-    driver.launch(driver.bound.cells[0].cell)
+    driver.launch(driver.experiment.cells[0].cell)
     driver.leave_alone()
     assert list(told(driver)) == ["exhausted"]
     assert STRUCK in told(driver)["exhausted"]

@@ -16,7 +16,7 @@ from cooperbench_assets_tests.automation.driving import STRUCK, Driver, bind_dem
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 pytestmark = pytest.mark.slow
 
@@ -30,25 +30,25 @@ FIVE_CELLS = {
 TWO_CELLS = {"solo": {"mode": "solo", "seeds": [0]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
 
 
-def leave_alone(bound: BoundExperiment, instance: dg.DagsterInstance) -> Driver:
+def leave_alone(experiment: ExperimentContext, instance: dg.DagsterInstance) -> Driver:
     """Launch every cell once, as a person would; then only the sensor, whose daemon starts anew for each stretch."""
-    driver = Driver(bound, instance)
-    for cell in bound.cells:
+    driver = Driver(experiment, instance)
+    for cell in experiment.cells:
         assert driver.launch(cell.cell).success
-    again = Driver(bound, instance, now=driver.now)
+    again = Driver(experiment, instance, now=driver.now)
     again.leave_alone()
-    assert Driver(bound, instance, now=again.now).leave_alone() == 0
+    assert Driver(experiment, instance, now=again.now).leave_alone() == 0
     assert again.materialize(["results_store"]).success
     return again
 
 
-def struck_tries(bound: BoundExperiment, policy: StrikePolicy) -> dict[tuple[str, int, str, str], int]:
+def struck_tries(experiment: ExperimentContext, policy: StrikePolicy) -> dict[tuple[str, int, str, str], int]:
     """How many tries of each pair the demo strikes, by setting, seed, pair and stage, within the limits of tries."""
     found: dict[tuple[str, int, str, str], int] = {}
-    for cell in bound.cells:
+    for cell in experiment.cells:
         assert cell.mode is not None
         how = setting_of(cell.mode, messaging=cell.messaging)
-        for pair in bound.subset().pairs:
+        for pair in experiment.subset().pairs:
             for stage, strikes, limit in (("agent", strikes_agent, AGENT_TRIES), ("eval", strikes_eval, 2)):
                 count = 0
                 while count < limit and strikes(pair.name, how, cell.cell.seed, count + 1, policy):
@@ -59,28 +59,28 @@ def struck_tries(bound: BoundExperiment, policy: StrikePolicy) -> dict[tuple[str
     return found
 
 
-def recorded_tries(bound: BoundExperiment) -> dict[tuple[str, int, str, str], int]:
+def recorded_tries(experiment: ExperimentContext) -> dict[tuple[str, int, str, str], int]:
     """How many tries infrastructure ended, from the attempts table of the results store."""
     sql = (
         "SELECT setting, seed, pair, stage, count(*) FILTER (outcome IN ('infra_error', 'interrupted')) AS n "
         "FROM attempts GROUP BY ALL"
     )
-    rows = query(bound.project.database, sql).rows()
+    rows = query(experiment.project.database, sql).rows()
     return {(setting, seed, pair, stage): n for setting, seed, pair, stage, n in rows}
 
 
 def without_conflicts(
-    bound: BoundExperiment, tries: dict[tuple[str, int, str, str], int]
+    experiment: ExperimentContext, tries: dict[tuple[str, int, str, str], int]
 ) -> dict[tuple[str, int, str, str], int]:
     """Without evaluations of patches that conflict: killed tests of one side cannot change that they failed."""
     sql = "SELECT setting, seed, pair FROM pairs WHERE reason = 'conflict'"
-    conflicting = set(query(bound.project.database, sql).rows())
+    conflicting = set(query(experiment.project.database, sql).rows())
     return {key: n for key, n in tries.items() if n and not (key[-1] == "eval" and key[:-1] in conflicting)}
 
 
-def verdicts(bound: BoundExperiment) -> list[tuple[int, int]]:
+def verdicts(experiment: ExperimentContext) -> list[tuple[int, int]]:
     """Verdicts and infrastructure failures of each cell in the store."""
-    frame = query(bound.project.database, 'SELECT "pass" + "fail" AS verdicts, infra_error FROM cells')
+    frame = query(experiment.project.database, 'SELECT "pass" + "fail" AS verdicts, infra_error FROM cells')
     return frame.select(pl.col("verdicts").cast(pl.Int64), pl.col("infra_error").cast(pl.Int64)).rows()
 
 
@@ -88,15 +88,15 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_is_struck_always_is_s
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     strikes = {**STRIKES, "rate": 0.4, "always": [STRUCK]}
-    bound = bind_demo(tmp_path, settings=TWO_CELLS, strikes=strikes)
-    driver = leave_alone(bound, instance)
-    assert verdicts(bound) == [(5, 1), (5, 1)]
-    expected = without_conflicts(bound, struck_tries(bound, StrikePolicy.from_config(strikes)))
-    recorded = recorded_tries(bound)
+    experiment = bind_demo(tmp_path, settings=TWO_CELLS, strikes=strikes)
+    driver = leave_alone(experiment, instance)
+    assert verdicts(experiment) == [(5, 1), (5, 1)]
+    expected = without_conflicts(experiment, struck_tries(experiment, StrikePolicy.from_config(strikes)))
+    recorded = recorded_tries(experiment)
     assert sum(expected.values()) > 6, "the demo strikes more than the one pair"
     assert expected == {key: n for key, n in recorded.items() if n}
     sql = "SELECT passed, sample FROM check_results WHERE asset = 'pair_results' AND check_name = 'no_pair_left_behind'"
-    for passed, sample in query(bound.project.database, sql).rows():
+    for passed, sample in query(experiment.project.database, sql).rows():
         assert not passed
         assert STRUCK in str(sample)
     assert {request.partition_key for request in driver.launched} == {"solo/0", "coop-comm/0"}
@@ -106,19 +106,19 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_is_struck_always_is_s
 def test_five_hundred_pairs_struck_at_both_stages_reach_a_hundred_of_a_hundred_in_every_cell(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bound = bind_demo(
+    experiment = bind_demo(
         tmp_path,
         settings=FIVE_CELLS,
         strikes=STRIKES,
         subset="lite",
         limits={"concurrency": 4, "eval_concurrency": 10, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
     )
-    driver = leave_alone(bound, instance)
-    assert verdicts(bound) == [(100, 0)] * 5
-    expected = without_conflicts(bound, struck_tries(bound, StrikePolicy.from_config(STRIKES)))
-    assert expected == {key: n for key, n in recorded_tries(bound).items() if n}
+    driver = leave_alone(experiment, instance)
+    assert verdicts(experiment) == [(100, 0)] * 5
+    expected = without_conflicts(experiment, struck_tries(experiment, StrikePolicy.from_config(STRIKES)))
+    assert expected == {key: n for key, n in recorded_tries(experiment).items() if n}
     assert sum(n for (*_, stage), n in expected.items() if stage == "agent") > 90
     assert sum(n for (*_, stage), n in expected.items() if stage == "eval") > 60
-    failed = query(bound.project.database, "SELECT count(*) FROM check_results WHERE NOT passed").item()
+    failed = query(experiment.project.database, "SELECT count(*) FROM check_results WHERE NOT passed").item()
     assert failed == 0
     assert all(seen.complete for seen in driver.looks())

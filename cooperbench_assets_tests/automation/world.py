@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from cooperbench_assets.automation.cell_state import Owed, assess, fingerprint
+from cooperbench_assets.automation.cell_state import PairsToRun, assess, fingerprint
 from cooperbench_assets.automation.dagster_runs import Asked
-from cooperbench_assets.automation.observation import with_owed
+from cooperbench_assets.automation.observation import with_pairs_to_run
 from cooperbench_assets.automation.policy import CellState, Decision, Launch, decide
 from cooperbench_assets.benchmark.failures import FAMILIES
 from cooperbench_assets.benchmark.pairs import Pair
@@ -67,7 +67,7 @@ class World:
     def __post_init__(self) -> None:
         self.states = {pair: PairState(pair, "missing") for pair in self.job.subset.pairs}
 
-    def owed(self) -> Owed:
+    def owed(self) -> PairsToRun:
         return assess(self.job, self.states, {}, whole=self.whole, now=self.now)
 
     def state(self) -> CellState:
@@ -86,7 +86,7 @@ class World:
         holder = "a process" if self.working else None
         state = CellState(CELL, self.now, backoff=timedelta(minutes=5), whole=self.whole)
         state = replace(state, active_run=active, holder=holder)
-        return replace(with_owed(state, owed, asked, fingerprint=mark), unread=self.unread, launched=True)
+        return replace(with_pairs_to_run(state, owed, asked, fingerprint=mark), unread=self.unread, launched=True)
 
     def tick(self) -> Decision:
         """A tick of the sensor: dead runs first, then the decision."""
@@ -169,7 +169,7 @@ class World:
         bad = end != "ok"
         attempt = Attempt(
             n=n,
-            campaign=1,
+            retry_generation=1,
             stage=stage,
             outcome="completed" if not bad else "interrupted" if end == "interrupted" else "infra_error",
             family=end if bad else None,

@@ -33,13 +33,13 @@ def sparse(path: Path) -> None:
 @pytest.mark.parametrize("name", ["result.json", "eval.json", "conversation.json", "agent1.patch"])
 def test_what_is_no_regular_file_is_quarantined_and_the_rest_is_read(tmp_path: Path, name: str, put: object) -> None:
     assert callable(put)
-    bound = bind(tmp_path)
-    first, *others = fill(bound, "coop-comm")
-    folder = tree(bound, "coop-comm").folder(first)
+    experiment = bind(tmp_path)
+    first, *others = fill(experiment, "coop-comm")
+    folder = tree(experiment, "coop-comm").folder(first)
     place = folder / (f"agent{first.features[0]}.patch" if name.endswith(".patch") else name)
     place.unlink(missing_ok=True)
     put(place)
-    found = view(bound, "coop-comm")
+    found = view(experiment, "coop-comm")
     (entry,) = found.reading.quarantine
     assert (entry.kind, entry.pair) == ("unreadable", first)
     assert entry.path.endswith(place.name)
@@ -52,10 +52,10 @@ def test_what_is_no_regular_file_is_quarantined_and_the_rest_is_read(tmp_path: P
 @pytest.mark.parametrize("name", ["agent1_stream.jsonl", "agent2_full_traj.json"])
 def test_evidence_is_not_looked_for_in_what_is_no_regular_file(tmp_path: Path, name: str, put: object) -> None:
     assert callable(put)
-    bound = bind(tmp_path)
-    fill(bound, "coop-comm")
-    for pair in bound.subset().pairs:
-        put(tree(bound, "coop-comm").folder(pair) / name)
-    reading = read_run(tree(bound, "coop-comm").run_dir, "coop")
+    experiment = bind(tmp_path)
+    fill(experiment, "coop-comm")
+    for pair in experiment.subset().pairs:
+        put(tree(experiment, "coop-comm").folder(pair) / name)
+    reading = read_run(tree(experiment, "coop-comm").run_dir, "coop")
     assert len(reading.pairs) == 4
     assert reading.quarantine == []

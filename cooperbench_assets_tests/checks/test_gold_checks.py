@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.job import CellJob
-    from cooperbench_assets.experiment_context import BoundExperiment
+    from cooperbench_assets.experiment_context import ExperimentContext
 
 SOLUTION = "diff --git a/x b/x\n"
 
@@ -44,9 +44,9 @@ def judge(job: CellJob) -> None:
         trees.put(job.attempts_dir(pair) / "verdict-2" / "attempt.json", record | times)
 
 
-def gold_runs(bound: BoundExperiment) -> list[CellJob]:
+def gold_runs(experiment: ExperimentContext) -> list[CellJob]:
     """The runs of gold in both modes, with two verdicts of every solution that the dataset has."""
-    first = job_of(bound, bound.cells[0], bound.subset())
+    first = job_of(experiment, experiment.cells[0], experiment.subset())
     jobs = [gold_job(first, mode) for mode in MODES]
     for job in jobs:
         seed(job)
@@ -54,26 +54,26 @@ def gold_runs(bound: BoundExperiment) -> list[CellJob]:
     return jobs
 
 
-def materialize(bound: BoundExperiment) -> dict[str, dg.AssetCheckEvaluation]:
+def materialize(experiment: ExperimentContext) -> dict[str, dg.AssetCheckEvaluation]:
     """What the checks say when the asset is materialised; no evaluation is left to run."""
     with dg.DagsterInstance.ephemeral() as instance:
-        job = experiment_definitions(bound).resolve_implicit_global_asset_job_def()
+        job = experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(instance=instance, asset_selection=[asset_key("made", "gold_baseline")])
     return {found.check_name: found for found in result.get_asset_check_evaluations()}
 
 
-def bind_gold(root: Path) -> BoundExperiment:
+def bind_gold(root: Path) -> ExperimentContext:
     solo = {"solo": {"mode": "solo", "seeds": [0]}}
     return bind(root, count=2, execution="process", agent="toy", model_name="none", settings=solo)
 
 
 def test_a_solution_without_two_verdicts_is_named_until_it_has_them(tmp_path: Path) -> None:
-    bound = bind_gold(tmp_path)
-    first, second = bound.subset().pairs
-    solve(bound.dataset, first)
-    solve(bound.dataset, second, combined=False)
-    gold_runs(bound)
-    found = materialize(bound)
+    experiment = bind_gold(tmp_path)
+    first, second = experiment.subset().pairs
+    solve(experiment.dataset, first)
+    solve(experiment.dataset, second, combined=False)
+    gold_runs(experiment)
+    found = materialize(experiment)
     assert found["gold_passes"].passed
     said = found["all_judged"]
     assert not said.passed
@@ -81,19 +81,19 @@ def test_a_solution_without_two_verdicts_is_named_until_it_has_them(tmp_path: Pa
     assert said.metadata["sample"].value == f"- {second.name} solo: missing"
     assert "materialise gold_baseline again" in str(said.metadata["remedy"].value)
 
-    solve(bound.dataset, second)
-    gold_runs(bound)
-    assert materialize(bound)["all_judged"].passed
+    solve(experiment.dataset, second)
+    gold_runs(experiment)
+    assert materialize(experiment)["all_judged"].passed
 
 
 def test_one_verdict_is_not_enough_and_a_later_rounds_is_taken_where_the_second_has_used_up_its_tries(
     tmp_path: Path,
 ) -> None:
-    bound = bind_gold(tmp_path)
-    for pair in bound.subset().pairs:
-        solve(bound.dataset, pair)
-    solo, _ = gold_runs(bound)
-    first, second = bound.subset().pairs
+    experiment = bind_gold(tmp_path)
+    for pair in experiment.subset().pairs:
+        solve(experiment.dataset, pair)
+    solo, _ = gold_runs(experiment)
+    first, second = experiment.subset().pairs
     failed = {"n": 2, "campaign": 2, "stage": "eval", "outcome": "infra_error", "family": "oom"}
     times = {"started_at": "2099-01-01T00:00:00+00:00", "ended_at": "2099-01-01T00:01:00+00:00"}
     trees.put(solo.attempts_dir(first) / "verdict-2" / "attempt.json", failed | times)
@@ -107,4 +107,4 @@ def test_one_verdict_is_not_enough_and_a_later_rounds_is_taken_where_the_second_
     for pair in (first, second):
         trees.put(solo.attempts_dir(pair) / "verdict-3" / "attempt.json", further | times)
     assert to_judge(solo) == ((), ())
-    assert materialize(bound)["all_judged"].passed
+    assert materialize(experiment)["all_judged"].passed

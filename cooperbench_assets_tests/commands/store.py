@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from cooperbench_assets.store.cells import Cell
 
 
-def read_into_store(project: Project, experiment: str) -> None:
+def read_into_store(project: Project, name: str) -> None:
     """Read every planned cell of an experiment, write its tables, and publish them."""
-    bound = BoundExperiment(experiment, load_experiments(project.defs)[experiment], project)
-    subset = bound.subset()
-    for cell in bound.cells:
-        write_unit(project.tables, cell_unit(cell.cell), bound.view(cell, subset).frames, declared=CELL_UNIT_TABLES)
-    publish(project.database, project.tables, declared=STORE_TABLES, planned={experiment: bound.planned})
+    experiment = ExperimentContext(name, load_experiments(project.defs)[name], project)
+    subset = experiment.subset()
+    for cell in experiment.cells:
+        write_unit(
+            project.tables, cell_unit(cell.cell), experiment.view(cell, subset).frames, declared=CELL_UNIT_TABLES
+        )
+    publish(project.database, project.tables, declared=STORE_TABLES, planned={name: experiment.planned})
 
 
 def fail_a_check(project: Project, cell: Cell) -> None:

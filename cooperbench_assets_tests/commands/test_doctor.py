@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cooperbench_assets import doctor
-from cooperbench_assets.doctor import Look, Need, examine
+from cooperbench_assets.doctor import Need, Probe, examine
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.schema import SCHEMA_VERSION
 from cooperbench_assets_tests.commands.place import CHECKOUT
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NEED = Need("the thing", "everything", ("mine",))
 
 
-def looks_at(project: Project, environment: dict[str, str] | None = None, **experiments: Any) -> dict[str, Look]:
+def looks_at(project: Project, environment: dict[str, str] | None = None, **experiments: Any) -> dict[str, Probe]:
     """Every look at a project with these experiments, by subject."""
     for name, attributes in experiments.items():
         file = project.defs / name / "defs.yaml"

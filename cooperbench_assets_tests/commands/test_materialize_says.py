@@ -88,8 +88,8 @@ def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place
     assert done.exit_code == 1, done.output
     assert tried(place).count(STRUCK) == 3
     assert "retries are used up (1)" in done.stdout
-    assert "reset the retry counters with cooperbench-assets materialize mine --new-campaign" in done.stdout
-    again = place.run("materialize", "mine", "--new-campaign")
+    assert "reset the retry counters with cooperbench-assets materialize mine --reset-retries" in done.stdout
+    again = place.run("materialize", "mine", "--reset-retries")
     assert again.exit_code == 1
     assert tried(place).count(STRUCK) == 6, "the counters are reset once, not in each round"
 

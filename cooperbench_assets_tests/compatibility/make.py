@@ -31,7 +31,7 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import CellSpec, load_experiments
 from cooperbench_assets.store.read import query
@@ -197,7 +197,7 @@ def _run(argv: list[str], code: int) -> str:
 
 def figures(project: Project) -> dict[str, Any]:
     """What the release says of all this: the table that later releases are compared with."""
-    bound = BoundExperiment("mine", load_experiments(project.defs)["mine"], project)
+    experiment = ExperimentContext("mine", load_experiments(project.defs)["mine"], project)
     with chdir(ROOT), dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(ROOT))) as instance:
         runs = [run.status.value for run in instance.get_runs()]
         partitions = {
@@ -212,7 +212,9 @@ def figures(project: Project) -> dict[str, Any]:
         ),
         "gold": rows(project, 'SELECT mode, pair, "first", second, sound FROM gold_baseline'),
         "blocked": {
-            f"{cell.cell.setting} {asset}": blocked(bound, cell, asset) for cell in bound.cells for asset in STAGES
+            f"{cell.cell.setting} {asset}": blocked(experiment, cell, asset)
+            for cell in experiment.cells
+            for asset in STAGES
         },
         "status": json.loads(command("status", "mine", "--json")),
         "runs": {status: runs.count(status) for status in sorted(set(runs))},
@@ -221,9 +223,9 @@ def figures(project: Project) -> dict[str, Any]:
     }
 
 
-def blocked(bound: BoundExperiment, cell: CellSpec, asset: str) -> list[str]:
+def blocked(experiment: ExperimentContext, cell: CellSpec, asset: str) -> list[str]:
     """Pairs that a launch would leave alone because their tries are used up, or a person is needed."""
-    plan = plan_of(bound, cell, asset, LaunchConfig(automatic=True))
+    plan = plan_of(experiment, cell, asset, LaunchConfig(automatic=True))
     return sorted(step.pair.name for step in plan.having("blocked"))
 
 

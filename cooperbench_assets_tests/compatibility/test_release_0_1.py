@@ -25,7 +25,7 @@ from cooperbench_assets.assets.results_store import publish_experiment
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.cli import cli
 from cooperbench_assets.definitions import project_definitions
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import ROOT_VARIABLE, Project
 from cooperbench_assets.sharing.bundle_import import import_bundle
 from cooperbench_assets.spec import load_experiments
@@ -66,8 +66,8 @@ def project(tmp_path: Path) -> Project:
     return unpack(tmp_path / "project")
 
 
-def bind(project: Project) -> BoundExperiment:
-    return BoundExperiment("mine", load_experiments(project.defs)["mine"], project)
+def bind(project: Project) -> ExperimentContext:
+    return ExperimentContext("mine", load_experiments(project.defs)["mine"], project)
 
 
 def recorded(table: str, settings: Iterable[str]) -> list[list[Any]]:
@@ -98,19 +98,21 @@ def store_figures() -> dict[str, list[list[Any]]]:
 
 
 def test_its_log_trees_have_the_same_outcomes_and_counts_of_tries(kept: Project) -> None:
-    bound = bind(kept)
-    subset = bound.subset_at_hand()
-    frames = [bound.view(cell, subset).frames for cell in bound.cells]
-    settings = {cell.cell.setting for cell in bound.cells}
+    experiment = bind(kept)
+    subset = experiment.subset_at_hand()
+    frames = [experiment.view(cell, subset).frames for cell in experiment.cells]
+    settings = {cell.cell.setting for cell in experiment.cells}
     for table, figures, columns in (("pairs", "outcomes", OUTCOMES), ("attempts", "attempts", TRIES)):
         read = rows(pl.concat([frame[table] for frame in frames]), columns)
         assert read == in_order(recorded(figures, settings)), table
 
 
 def test_what_is_left_alone_is_the_same(kept: Project) -> None:
-    bound = bind(kept)
+    experiment = bind(kept)
     found = {
-        f"{cell.cell.setting} {asset}": make.blocked(bound, cell, asset) for cell in bound.cells for asset in STAGES
+        f"{cell.cell.setting} {asset}": make.blocked(experiment, cell, asset)
+        for cell in experiment.cells
+        for asset in STAGES
     }
     assert found == FIGURES["blocked"]
     assert make.PAIRS["exhausted"] in found["solo run_logs"]
@@ -139,11 +141,13 @@ def test_its_store_is_built_anew_from_its_partition_tables(project: Project) -> 
 
 
 def test_its_cells_are_read_anew_and_published_with_the_same_outcomes(project: Project) -> None:
-    bound = bind(project)
-    subset = bound.subset_at_hand()
-    for cell in bound.cells:
-        write_unit(project.tables, cell_unit(cell.cell), bound.view(cell, subset).frames, declared=CELL_UNIT_TABLES)
-    publish_experiment(bound)
+    experiment = bind(project)
+    subset = experiment.subset_at_hand()
+    for cell in experiment.cells:
+        write_unit(
+            project.tables, cell_unit(cell.cell), experiment.view(cell, subset).frames, declared=CELL_UNIT_TABLES
+        )
+    publish_experiment(experiment)
     assert in_store(project) == store_figures()
 
 

@@ -46,7 +46,7 @@ def attempt(n: int, stage: str = "agent", outcome: str = "infra_error", **change
     """A try that ended a second after it began."""
     values: dict[str, Any] = {
         "n": n,
-        "campaign": 1,
+        "retry_generation": 1,
         "stage": stage,
         "outcome": outcome,
         "family": None if outcome == "completed" else "provider",

@@ -133,7 +133,7 @@ def test_results_from_elsewhere_are_gone_on_with(core_toy: Toy, tmp_path: Path) 
     assert json.loads((job.run_dir / "provenance.json").read_text())["origin"] == "adopted"
 
 
-def test_no_pair_is_retried_for_ever_and_a_new_campaign_opens_it_again(core_toy: Toy, tmp_path: Path) -> None:
+def test_no_pair_is_retried_for_ever_until_the_retry_counters_are_reset(core_toy: Toy, tmp_path: Path) -> None:
     job = cell(core_toy, tmp_path, tries={FIRST: [DOWN] * 4})
     launched = [run_agents(job, ALL).launched for _ in range(5)]
     assert launched == [6, 1, 1, 0, 0]
@@ -141,9 +141,9 @@ def test_no_pair_is_retried_for_ever_and_a_new_campaign_opens_it_again(core_toy:
     assert [step.reason for step in plan.having("blocked")] == [
         "tries exhausted (3 of 3): its agents failed (provider)"
     ]
-    again = LaunchOptions(new_campaign=True)
+    again = LaunchOptions(reset_retries=True)
     assert run_agents(job, again).launched == 1
-    assert run_agents(job, ALL).launched == 1, "the campaign goes on"
+    assert run_agents(job, ALL).launched == 1, "the retry generation goes on"
     assert [name for name, _, _ in attempts(job, FIRST)] == [f"agent-{n}" for n in range(1, 6)]
     assert run_evaluations(job, ALL).done == 6
     assert outcomes(job) == PASSED

@@ -46,7 +46,7 @@ def test_a_further_verdict_is_not_there_and_others_are(tmp_path: Path, put: Put)
     made = job(tmp_path, (ONE,))
     for number in (2, 3):
         folder = made.attempts_dir(ONE) / f"verdict-{number}"
-        record = Verdict(n=1, campaign=number, stage="eval", started_at=attempt(1).started_at, verdict="pass")
+        record = Verdict(n=1, retry_generation=number, stage="eval", started_at=attempt(1).started_at, verdict="pass")
         write_attempt(folder, record)
     (made.attempts_dir(ONE) / "verdict-2" / "attempt.json").unlink()
     put(made.attempts_dir(ONE) / "verdict-2" / "attempt.json")

@@ -84,7 +84,7 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
     planned = Place(tmp_path / "planned", demo_experiment(build_dataset(tmp_path / "dataset")))
     struck = planned.subset.pairs[0]
     tried = Place(tmp_path / "project", remote_experiment(tmp_path, execution, settings, struck.name))
-    run = tried.bound.logs / f"{tried.name}-{setting}"
+    run = tried.experiment.logs / f"{tried.name}-{setting}"
 
     first = tried.run(setting)
     assert first.error is None
@@ -115,8 +115,8 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
     ended = Counter(call["pair"] for call in calls if call["call"] == "terminate")
     assert Counter(call["pair"] for call in made) - ended == Counter([struck.name])
     assert not list(run.glob("**/sandbox-*"))
-    (planned_cell,) = tried.bound.cells
-    assert plan_of(tried.bound, planned_cell, "eval_outputs", LaunchConfig()).runs == ()
+    (planned_cell,) = tried.experiment.cells
+    assert plan_of(tried.experiment, planned_cell, "eval_outputs", LaunchConfig()).runs == ()
 
 
 def test_upstreams_own_agent_asks_modal_for_its_sandbox_and_a_refusal_is_infrastructure(

@@ -89,7 +89,7 @@ def test_only_children_that_need_a_key_are_told(
     environment = {"ENDPOINT": "https://me:hunter2@host/", "PLAIN": "x", "OTHER_KEY": "k-1"}
     job = cell(core_toy, tmp_path, secrets=("MINE",), environment=environment, execution=execution)
     secret = {"MINE": CANARY, "ENDPOINT": "https://me:hunter2@host/", "OTHER_KEY": "k-1"}
-    assert secret_values.told(job, stage) == (secret if is_told else {})
+    assert secret_values.variables_for(job, stage) == (secret if is_told else {})
     assert secret_values.open_environment(job) == {"PLAIN": "x"}
 
 

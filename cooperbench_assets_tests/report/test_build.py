@@ -16,7 +16,7 @@ from cooperbench_assets.assets.keys import asset_key
 from cooperbench_assets.assets.report import MOST_BYTES, build_report_asset
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
 from cooperbench_assets.cli import cli
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import open_instance
 from cooperbench_assets.report.build import build_reports, build_side_by_side
 from cooperbench_assets.report.sources import ReportError
@@ -29,31 +29,33 @@ from cooperbench_assets_tests.commands.place import Place, make_place
 from cooperbench_assets_tests.report.making import Page
 
 
-def published(root: Path, *, dead: bool = False) -> BoundExperiment:
+def published(root: Path, *, dead: bool = False) -> ExperimentContext:
     """The experiment `made`, read and published; with `dead`, most agents of coop-comm died of a bad key."""
-    bound = experiments.bind(root, 8)
-    for cell in bound.cells:
-        experiments.fill(bound, cell.cell.setting, cell.cell.seed)
+    experiment = experiments.bind(root, 8)
+    for cell in experiment.cells:
+        experiments.fill(experiment, cell.cell.setting, cell.cell.seed)
     if dead:
-        built = experiments.tree(bound, "coop-comm")
+        built = experiments.tree(experiment, "coop-comm")
         gone = trees.agent(status="Error", error="AuthenticationError: 401 <script>alert(1)</script>")
-        for pair in bound.subset().pairs[2:]:
+        for pair in experiment.subset().pairs[2:]:
             built.result(pair, agents=[gone, trees.agent()])
-    _publish(bound)
-    return bound
+    _publish(experiment)
+    return experiment
 
 
-def _publish(bound: BoundExperiment) -> None:
+def _publish(experiment: ExperimentContext) -> None:
     """Write the tables of every planned cell, and publish them."""
-    for cell in bound.cells:
-        write_unit(bound.project.tables, cell_unit(cell.cell), bound.view(cell).frames, declared=CELL_UNIT_TABLES)
-    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+    for cell in experiment.cells:
+        write_unit(
+            experiment.project.tables, cell_unit(cell.cell), experiment.view(cell).frames, declared=CELL_UNIT_TABLES
+        )
+    publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES)
 
 
 def test_a_report_is_made_of_the_published_store(tmp_path: Path) -> None:
-    bound = published(tmp_path)
-    (built,) = build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
-    assert built.page == bound.project.report / "made" / "report.html"
+    experiment = published(tmp_path)
+    (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
+    assert built.page == experiment.project.report / "made" / "report.html"
     page = Page(built.page.read_text())
     links = [href for href in page.having("href") if href.startswith("./")]
     assert links
@@ -62,28 +64,28 @@ def test_a_report_is_made_of_the_published_store(tmp_path: Path) -> None:
 
 
 def test_an_experiment_that_is_not_in_the_store_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    bound = published(tmp_path)
+    experiment = published(tmp_path)
     with pytest.raises(ReportError, match="other is not in the results store; make it with"):
-        build_reports(bound.project.database, bound.project.report, ["other"])
+        build_reports(experiment.project.database, experiment.project.report, ["other"])
 
 
-def _two(tmp_path: Path, **changes: str) -> BoundExperiment:
+def _two(tmp_path: Path, **changes: str) -> ExperimentContext:
     """`made`, and the same cells as an experiment `other` whose provenance has `changes`."""
-    bound = published(tmp_path)
-    for cell in bound.cells:
-        frames = bound.view(cell).frames
+    experiment = published(tmp_path)
+    for cell in experiment.cells:
+        frames = experiment.view(cell).frames
         other = type(cell.cell)("other", cell.cell.setting, cell.cell.seed)
         frames = {name: frame.with_columns(experiment=pl.lit("other")) for name, frame in frames.items()}
         for name, value in changes.items():
             frames["provenance"] = frames["provenance"].with_columns(pl.lit(value).alias(name))
-        write_unit(bound.project.tables, cell_unit(other), frames, declared=CELL_UNIT_TABLES)
-    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
-    return bound
+        write_unit(experiment.project.tables, cell_unit(other), frames, declared=CELL_UNIT_TABLES)
+    publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES)
+    return experiment
 
 
 def test_experiments_that_are_comparable_stand_side_by_side(tmp_path: Path) -> None:
-    bound = _two(tmp_path, model="another-model")
-    *single, joint = build_side_by_side(bound.project.database, bound.project.report, ["made", "other"])
+    experiment = _two(tmp_path, model="another-model")
+    *single, joint = build_side_by_side(experiment.project.database, experiment.project.report, ["made", "other"])
     assert [one.folder.name for one in single] == ["made", "other"]
     assert joint.folder.name == "made+other"
     page = Page(joint.page.read_text())
@@ -108,22 +110,22 @@ def test_experiments_that_are_comparable_stand_side_by_side(tmp_path: Path) -> N
 def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = _two(tmp_path, subset_sha256="0" * 64)
+    experiment = _two(tmp_path, subset_sha256="0" * 64)
     with pytest.raises(NotComparable, match="subset differs"):
-        build_side_by_side(bound.project.database, bound.project.report, ["made", "other"])
-    assert not bound.project.report.exists()
+        build_side_by_side(experiment.project.database, experiment.project.report, ["made", "other"])
+    assert not experiment.project.report.exists()
 
     monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(tmp_path))
     (tmp_path / "dagster.yaml").touch()
     done = CliRunner().invoke(cli, ["report", "made", "other"])
     assert done.exit_code == 1
     assert "cannot be set side by side, subset differs" in done.stderr
-    assert sorted(path.name for path in bound.project.report.iterdir() if path.is_dir()) == ["made", "other"]
+    assert sorted(path.name for path in experiment.project.report.iterdir() if path.is_dir()) == ["made", "other"]
 
 
 def test_the_asset_shows_where_the_page_is_and_two_small_figures(tmp_path: Path) -> None:
-    bound = published(tmp_path, dead=True)
-    done = dg.materialize([build_report_asset(bound)])
+    experiment = published(tmp_path, dead=True)
+    done = dg.materialize([build_report_asset(experiment)])
     (found,) = done.get_asset_materialization_events()
     metadata = {name: value.value for name, value in found.materialization.metadata.items()}
     assert Path(str(metadata["page"])).is_file()
@@ -146,7 +148,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     runs = ("--run", "solo=mine-solo", "--run", "coop-nocomm=mine-coop")
     done = made.run("import-logs", made.logs, "--experiment", "mine", "--subset", made.subset, *runs)
     assert done.exit_code == 0, done.output
-    _publish(BoundExperiment("mine", load_experiments(made.project.defs)["mine"], made.project))
+    _publish(ExperimentContext("mine", load_experiments(made.project.defs)["mine"], made.project))
     return made
 
 
@@ -181,8 +183,8 @@ def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_a
 ) -> None:
     from cooperbench_assets_tests.ui import browser
 
-    bound = published(tmp_path, dead=True)
-    (built,) = build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
+    experiment = published(tmp_path, dead=True)
+    (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
     with browser(1500, 950) as page:
         asked: list[str] = []
         said: list[str] = []
@@ -216,8 +218,8 @@ def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_a
 def test_on_a_narrow_screen_letters_keep_their_size_and_on_paper_no_table_is_cut(tmp_path: Path) -> None:
     from cooperbench_assets_tests.ui import browser
 
-    bound = published(tmp_path, dead=True)
-    (built,) = build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
+    experiment = published(tmp_path, dead=True)
+    (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
     scale = "s.getBoundingClientRect().width / s.viewBox.baseVal.width"
     natural = f"[...document.querySelectorAll('figure svg')].map(s => {scale})"
     right = "Math.max(...[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right))"

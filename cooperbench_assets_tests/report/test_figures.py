@@ -17,7 +17,7 @@ from cooperbench_assets.report.charts.success import seed_rows, setting_rows
 from cooperbench_assets.report.figure import Figure, with_own_ids
 from cooperbench_assets.report.page import draw
 from cooperbench_assets.report.sources import SCRIPTED, source_of
-from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES, Look
+from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES, MarkStyle
 from cooperbench_assets.store import schema
 from cooperbench_assets_tests.analysis.stores import conflict, random_frames
 from cooperbench_assets_tests.report.making import messages, ordinary, store, table
@@ -94,7 +94,7 @@ def test_png_files_are_small_and_show_the_same_pixels(figures: dict[str, Figure]
 
 def test_a_grid_of_too_many_squares_is_a_sentence() -> None:
     frames = random_frames(21_000, settings=("solo",), messages=False)
-    found = draw_grid(pair_grid(frames), Look(("solo",)))
+    found = draw_grid(pair_grid(frames), MarkStyle(("solo",)))
     assert found == "21,000 pairs × cells are more than a figure can show: see the tables, and their CSV."
 
 

@@ -16,7 +16,7 @@ from cooperbench_assets.assets.experiment_assets import look, write_table
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
 from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
 from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
 from cooperbench_assets.redaction import Redactor
 from cooperbench_assets.report.build import build_reports
@@ -42,25 +42,32 @@ KEY = "sk-aB3dE6gH9jK2mN5pQ8sT1vW4"
 ALL = ("solo", 0), ("solo", 1), ("coop-comm", 0), ("coop-nocomm", 0)
 
 
-def machine(root: Path, cells: tuple[tuple[str, int], ...] = ALL, **changes: Any) -> BoundExperiment:
+def machine(root: Path, cells: tuple[tuple[str, int], ...] = ALL, **changes: Any) -> ExperimentContext:
     """A machine on which these cells of the experiment `made` were run, read and published."""
     settings: dict[str, Any] = {}
     for setting, seed in cells:
         settings.setdefault(setting, {**experiments.SETTINGS[setting], "seeds": []})["seeds"].append(seed)
-    bound = experiments.bind(root, settings=settings, logs="data/logs")
-    for cell in bound.cells:
-        experiments.fill(bound, cell.cell.setting, cell.cell.seed)
+    experiment = experiments.bind(root, settings=settings, logs="data/logs")
+    for cell in experiment.cells:
+        experiments.fill(experiment, cell.cell.setting, cell.cell.seed)
     for setting, seed in cells:
         if changes:
-            experiments.tree(bound, setting, seed).result(bound.subset().pairs[0], **changes)
-    read(bound)
-    return bound
+            experiments.tree(experiment, setting, seed).result(experiment.subset().pairs[0], **changes)
+    read(experiment)
+    return experiment
 
 
-def read(bound: BoundExperiment) -> None:
-    for cell in bound.cells:
-        write_unit(bound.project.tables, cell_unit(cell.cell), bound.view(cell).frames, declared=CELL_UNIT_TABLES)
-    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES, planned={"made": bound.planned})
+def read(experiment: ExperimentContext) -> None:
+    for cell in experiment.cells:
+        write_unit(
+            experiment.project.tables, cell_unit(cell.cell), experiment.view(cell).frames, declared=CELL_UNIT_TABLES
+        )
+    publish(
+        experiment.project.database,
+        experiment.project.tables,
+        declared=STORE_TABLES,
+        planned={"made": experiment.planned},
+    )
 
 
 def blank(root: Path) -> Project:
@@ -86,31 +93,31 @@ def repacked(file: Path, target: Path, change: Callable[[dict[str, bytes]], None
 
 
 def test_what_is_exported_here_is_the_same_rows_there(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a")
-    fail_a_check(bound.project, Cell("made", "solo", 0))
-    done = export_bundle(bound.project, "made", tmp_path / "made.tar.gz")
+    experiment = machine(tmp_path / "a")
+    fail_a_check(experiment.project, Cell("made", "solo", 0))
+    done = export_bundle(experiment.project, "made", tmp_path / "made.tar.gz")
     assert len(done.cells) == 4
     there = blank(tmp_path / "b")
     taken = import_bundle(there, done.file)
     assert taken.added == done.cells
     for name in ("pairs", "agents", "messages", "attempts", "provenance", "check_results", "patch_overlaps"):
-        assert table(there.database, name).equals(table(bound.project.database, name)), name
+        assert table(there.database, name).equals(table(experiment.project.database, name)), name
 
 
-def add_whole_tables(bound: BoundExperiment) -> None:
+def add_whole_tables(experiment: ExperimentContext) -> None:
     """What task_images, gold_baseline and the job second_verdict write, and the checks of the first two."""
-    name = bound.name
+    name = experiment.name
     image = {"experiment": name, "repo": "a_task", "task_id": 1, "image": "a:1", "state": "ready", "pulled": True}
     gold = {"experiment": name, "mode": "solo", "pair": "a_task/1/f1_f2", "first": "pass", "second": "pass"}
-    write_table(bound, TASK_IMAGES, TASK_IMAGES.frame([image]))
-    look(bound, TASK_IMAGES, TASK_IMAGES_CHECKS, ImagesView(name, TASK_IMAGES.frame([image])))
-    write_table(bound, GOLD_BASELINE, GOLD_BASELINE.frame([gold]))
-    look(bound, GOLD_BASELINE, GOLD_BASELINE_CHECKS, GoldView(name, GOLD_BASELINE.frame([gold])))
-    for cell in bound.cells:
+    write_table(experiment, TASK_IMAGES, TASK_IMAGES.frame([image]))
+    look(experiment, TASK_IMAGES, TASK_IMAGES_CHECKS, ImagesView(name, TASK_IMAGES.frame([image])))
+    write_table(experiment, GOLD_BASELINE, GOLD_BASELINE.frame([gold]))
+    look(experiment, GOLD_BASELINE, GOLD_BASELINE_CHECKS, GoldView(name, GOLD_BASELINE.frame([gold])))
+    for cell in experiment.cells:
         key = {"experiment": name, "setting": cell.cell.setting, "seed": cell.cell.seed}
         rows = [{**key, "pair": "a_task/1/f1_f2", "round": n, "first": "pass", "verdict": "fail"} for n in (2, 3)]
         frames = {SECOND_VERDICTS.name: SECOND_VERDICTS.frame(rows)}
-        write_unit(bound.project.tables, verdicts_unit(cell.cell), frames, declared=(SECOND_VERDICTS,))
+        write_unit(experiment.project.tables, verdicts_unit(cell.cell), frames, declared=(SECOND_VERDICTS,))
 
 
 def contents_in(project: Project) -> dict[str, str]:
@@ -123,9 +130,9 @@ def test_images_gold_and_second_verdicts_go_along_by_command_with_equal_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, other = make_place(tmp_path / "a"), make_place(tmp_path / "b")
-    bound = machine(mine.project.root)
-    add_whole_tables(bound)
-    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES)
+    experiment = machine(mine.project.root)
+    add_whole_tables(experiment)
+    publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES)
     file = tmp_path / "made.tar.gz"
     monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(mine.project.root))
     exported = mine.run("export", "made", "-o", file)
@@ -134,7 +141,7 @@ def test_images_gold_and_second_verdicts_go_along_by_command_with_equal_content(
     imported = other.run("import-bundle", file)
     assert imported.exit_code == 0, imported.output
     there = contents_in(other.project)
-    assert there == contents_in(bound.project)
+    assert there == contents_in(experiment.project)
     kinds = {name.split("/")[1] for name in there}
     assert kinds == {"cells", "checks", "gold_baseline", "second_verdicts", "task_images"}
     (content,) = [line for line in exported.stdout.splitlines() if line.startswith("content hash ")]
@@ -169,24 +176,24 @@ def test_the_same_cell_with_other_content_is_refused_and_nothing_is_written(tmp_
 
 
 def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a")
-    first = export_bundle(bound.project, "made", tmp_path / "1.tar.gz").file
-    second = export_bundle(bound.project, "made", tmp_path / "2.tar.gz").file
+    experiment = machine(tmp_path / "a")
+    first = export_bundle(experiment.project, "made", tmp_path / "1.tar.gz").file
+    second = export_bundle(experiment.project, "made", tmp_path / "2.tar.gz").file
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_raw_logs_and_tables_go_without_secrets_and_the_page_links_to_them(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a", (("coop-comm", 0),))
-    built = experiments.tree(bound, "coop-comm")
-    pair = bound.subset().pairs[1]
+    experiment = machine(tmp_path / "a", (("coop-comm", 0),))
+    built = experiments.tree(experiment, "coop-comm")
+    pair = experiment.subset().pairs[1]
     built.conversation(pair, trees.message(text=f"use {KEY} please"))
     built.result(pair, agents=[trees.agent(status="Error", error=f"401 bad key my-own-secret {KEY}"), trees.agent()])
     (built.folder(pair) / "link").symlink_to("/etc/hostname")
-    read(bound)
-    build_reports(bound.project.database, bound.project.report, logs={"made": bound.logs})
-    runs = [LogRun(bound.run_dir(cell), bound.logs) for cell in bound.cells]
+    read(experiment)
+    build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
+    runs = [LogRun(experiment.run_dir(cell), experiment.logs) for cell in experiment.cells]
     done = export_bundle(
-        bound.project, "made", tmp_path / "x.tar.gz", runs=runs, redactor=Redactor({"MINE": "my-own-secret"})
+        experiment.project, "made", tmp_path / "x.tar.gz", runs=runs, redactor=Redactor({"MINE": "my-own-secret"})
     )
     assert done.contents.redacted["api_key"] > 1
     assert done.contents.redacted["MINE"] > 0
@@ -206,38 +213,38 @@ def test_raw_logs_and_tables_go_without_secrets_and_the_page_links_to_them(tmp_p
     there = blank(tmp_path / "b")
     import_bundle(there, done.file)
     assert table(there.database, "messages")["message"].to_list() == ["use [redacted:api_key] please"]
-    assert import_bundle(bound.project, done.file).added == ()  # where it came from, it is the same cell
+    assert import_bundle(experiment.project, done.file).added == ()  # where it came from, it is the same cell
 
 
 def test_an_experiment_without_cells_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a", (("solo", 0),))
+    experiment = machine(tmp_path / "a", (("solo", 0),))
     with pytest.raises(BundleError, match="other has no cell"):
-        export_bundle(bound.project, "other", tmp_path / "x.tar.gz")
+        export_bundle(experiment.project, "other", tmp_path / "x.tar.gz")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_disk_that_fills_leaves_the_bundle_that_was_there(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a", ALL[:1])
+    experiment = machine(tmp_path / "a", ALL[:1])
     target = tmp_path / "to" / "made.tar.gz"
-    export_bundle(bound.project, "made", target)
+    export_bundle(experiment.project, "made", target)
     whole = target.read_bytes()
     with files_at_most(1000), pytest.raises(BundleError, match=r"made\.tar\.gz: File too large; nothing was exported"):
-        export_bundle(bound.project, "made", target)
+        export_bundle(experiment.project, "made", target)
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == whole
 
 
 def test_what_the_experiment_dropped_is_not_exported(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a", (("solo", 0), ("solo", 1)))
+    experiment = machine(tmp_path / "a", (("solo", 0), ("solo", 1)))
     kept = {"made": {Cell("made", "solo", 0)}}
-    publish(bound.project.database, bound.project.tables, declared=STORE_TABLES, planned=kept)
-    assert export_bundle(bound.project, "made", tmp_path / "x.tar.gz").cells == (Cell("made", "solo", 0),)
+    publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES, planned=kept)
+    assert export_bundle(experiment.project, "made", tmp_path / "x.tar.gz").cells == (Cell("made", "solo", 0),)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    bound = machine(tmp_path / "a", (("solo", 0),))
-    return export_bundle(bound.project, "made", tmp_path / "x.tar.gz").file
+    experiment = machine(tmp_path / "a", (("solo", 0),))
+    return export_bundle(experiment.project, "made", tmp_path / "x.tar.gz").file
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/out", "tables/../../out", "a\\..\\out", "./tables/x", "tables//x"])
@@ -315,25 +322,27 @@ def test_a_unit_that_would_take_the_rows_of_another_is_refused(
 
 
 def test_tables_that_no_version_here_knows_are_left_out_by_name(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a", (("solo", 0),))
+    experiment = machine(tmp_path / "a", (("solo", 0),))
     strange = Table("strange", "Of a later version", (Column("experiment", pl.String, "Name"),), key=("experiment",))
     unit = Unit.of("made", "strange", "all", key={"experiment": "made"})
-    write_unit(bound.project.tables, unit, {"strange": strange.frame([{"experiment": "made"}])}, declared=[strange])
-    done = export_bundle(bound.project, "made", tmp_path / "x.tar.gz")
+    write_unit(
+        experiment.project.tables, unit, {"strange": strange.frame([{"experiment": "made"}])}, declared=[strange]
+    )
+    done = export_bundle(experiment.project, "made", tmp_path / "x.tar.gz")
     assert done.left_out == ("made/strange/all: this version knows no such tables",)
     assert import_bundle(blank(tmp_path / "b"), done.file).added == (Cell("made", "solo", 0),)
 
 
 def test_tables_of_an_earlier_layout_are_one_clear_error(tmp_path: Path) -> None:
-    bound = machine(tmp_path / "a", (("solo", 0),))
+    experiment = machine(tmp_path / "a", (("solo", 0),))
     earlier = replace(GOLD_BASELINE, columns=GOLD_BASELINE.columns[:-1])
     unit = Unit.of("made", GOLD_BASELINE.name, "all", key={"experiment": "made"})
     frames = {GOLD_BASELINE.name: earlier.frame([{"experiment": "made"}])}
-    write_unit(bound.project.tables, unit, frames, declared=[earlier])
+    write_unit(experiment.project.tables, unit, frames, declared=[earlier])
     with pytest.raises(
         BundleError, match=r"gold_baseline/all: .* lacks evidence: another version wrote it.*materialize"
     ):
-        export_bundle(bound.project, "made", tmp_path / "x.tar.gz")
+        export_bundle(experiment.project, "made", tmp_path / "x.tar.gz")
 
 
 def test_images_and_gold_that_are_here_already_stay_and_are_named(tmp_path: Path) -> None:
@@ -377,9 +386,9 @@ def test_a_person_exports_and_imports_by_command(tmp_path: Path, monkeypatch: py
     place.add_run("mine-solo")
     runs = ("--run", "solo=mine-solo")
     assert place.run("import-logs", place.logs, "--experiment", "mine", "--subset", place.subset, *runs).exit_code == 0
-    bound = BoundExperiment("mine", load_experiments(place.project.defs)["mine"], place.project)
-    for cell in bound.cells:
-        write_unit(place.project.tables, cell_unit(cell.cell), bound.view(cell).frames, declared=CELL_UNIT_TABLES)
+    experiment = ExperimentContext("mine", load_experiments(place.project.defs)["mine"], place.project)
+    for cell in experiment.cells:
+        write_unit(place.project.tables, cell_unit(cell.cell), experiment.view(cell).frames, declared=CELL_UNIT_TABLES)
     file = tmp_path / "mine.tar.gz"
     done = place.run("export", "mine", "--raw-logs", "-o", file)
     assert done.exit_code == 0, done.output

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cooperbench_assets.demo import build_dataset
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project
@@ -108,16 +108,16 @@ class Place:
         return environment(self.project, COOPERBENCH_ASSETS_STATE=str(self.state), LITELLM_LOCAL_MODEL_COST_MAP="True")
 
     @property
-    def bound(self) -> BoundExperiment:
+    def experiment(self) -> ExperimentContext:
         """The experiment as it was made, whatever its file says now."""
         spec = parse_experiment(EXPERIMENT, self.attributes, self.defs_file)
-        return BoundExperiment(EXPERIMENT, spec, self.project)
+        return ExperimentContext(EXPERIMENT, spec, self.project)
 
     @property
     def runs(self) -> list[Path]:
         """The run folders of the planned cells."""
-        bound = self.bound
-        return [bound.run_dir(cell) for cell in bound.cells]
+        experiment = self.experiment
+        return [experiment.run_dir(cell) for cell in experiment.cells]
 
     def pair_dir(self, setting: str, pair: str) -> Path:
         """The folder of a pair in the log tree."""
@@ -126,10 +126,10 @@ class Place:
 
     def verdicts(self) -> Verdicts:
         """What each pair of each cell that has a run folder came to."""
-        bound, found = self.bound, Verdicts()
-        for cell in bound.cells:
-            if bound.run_dir(cell).is_dir():
-                pairs = bound.view(cell).pairs
+        experiment, found = self.experiment, Verdicts()
+        for cell in experiment.cells:
+            if experiment.run_dir(cell).is_dir():
+                pairs = experiment.view(cell).pairs
                 found |= {(cell.cell.setting, row[0]): row[1:] for row in pairs.select("pair", *COMPARED).rows()}
         return found
 

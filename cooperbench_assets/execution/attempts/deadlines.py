@@ -99,7 +99,7 @@ def read_counted(place: Staged) -> Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ActivityAtDeadline:
     """What was known of a pair's agents at their deadline, before they were killed."""
 
     at: float
@@ -110,14 +110,14 @@ class Sight:
     """When they last wrote a file below their log folder, if ever."""
 
 
-def look(place: Staged) -> Sight:
+def observe_activity(place: Staged) -> ActivityAtDeadline:
     """Look at agents that are about to be killed: what a killed child still says is no reply."""
     times = [
         status.st_mtime
         for file in (place.root / "logs").rglob("*")
         if file.is_file() and (status := file.stat()).st_size > 0
     ]
-    return Sight(time.time(), read_counted(place), max(times, default=None))
+    return ActivityAtDeadline(time.time(), read_counted(place), max(times, default=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def patience_seconds(deadline_seconds: float, longest_wait: float = 0.0) -> floa
     return min(wanted, LONGEST_PATIENCE_SECONDS)
 
 
-def ends(sight: Sight, names: tuple[str, ...], agent: str, deadline_seconds: float) -> dict[str, End]:
+def ends(sight: ActivityAtDeadline, names: tuple[str, ...], agent: str, deadline_seconds: float) -> dict[str, End]:
     """How each agent of a pair that was killed at its deadline ended.
 
     An agent that ended before is left as it was. One that waits for its model longer than `patience_seconds`, or that

@@ -34,7 +34,7 @@ from cooperbench_assets.execution.attempts.records import (
     write_attempt,
 )
 from cooperbench_assets.execution.secret_values import clean
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.outcomes import Outcome
     from cooperbench_assets.benchmark.pairfolder import PairReading
     from cooperbench_assets.benchmark.pairs import Pair
-    from cooperbench_assets.execution.attempts.deadlines import Counted, Sight
+    from cooperbench_assets.execution.attempts.deadlines import ActivityAtDeadline, Counted
     from cooperbench_assets.execution.attempts.staging import Staged
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.worker.protocol import Stage
@@ -76,7 +76,7 @@ class Try:
     said: str | None = None
     """What the child, or the server, said of its end."""
 
-    sight: Sight | None = None
+    sight: ActivityAtDeadline | None = None
     """What was known of the agents at their deadline, before they were killed."""
 
     @property
@@ -108,12 +108,12 @@ class Settled:
     """Family of the infrastructure failure that ended it; None for one that is done."""
 
 
-def begin(job: CellJob, stage: Stage, state: PairState, campaign: int) -> Try:
+def begin(job: CellJob, stage: Stage, state: PairState, retry_generation: int) -> Try:
     """Record a try and make its staging folder; nothing of it runs yet."""
     before = (*state.attempts, *_adopted(job, state))
     n = next_number(before, stage)
     patch = state.patch_sha256 if stage == "eval" else None
-    attempt = Attempt(n=n, campaign=campaign, stage=stage, started_at=now(), patch_sha256=patch)
+    attempt = Attempt(n=n, retry_generation=retry_generation, stage=stage, started_at=now(), patch_sha256=patch)
     folder = job.attempts_dir(state.pair) / folder_name(stage, n)
     place = staging.staged(job, state.pair, folder.name)
     made = Try(job, state.pair, stage, attempt, before, folder, place, patch)
@@ -125,7 +125,7 @@ def register(made: Try) -> None:
     """Write a try's record, and make its staging folder; where one of them fails, neither stays."""
     try:
         write_attempt(made.folder, made.attempt)
-        reach(f"launch:{made.stage}-recorded")
+        hit(f"launch:{made.stage}-recorded")
         staging.prepare(made.job, made.pair, made.stage, made.place)
     except OSError:
         withdraw(made)
@@ -144,16 +144,16 @@ def withdraw(made: Try) -> None:
 
 def record_process(made: Try, pid: int, identity: str | None) -> None:
     """Record which process runs a try, so that a later launch can end it."""
-    reach(f"launch:{made.stage}-started")
+    hit(f"launch:{made.stage}-started")
     made.attempt = msgspec.structs.replace(made.attempt, pid=pid, identity=identity)
     write_attempt(made.folder, made.attempt)
-    reach(f"launch:{made.stage}-running")
+    hit(f"launch:{made.stage}-running")
 
 
 def _adopted(job: CellJob, state: PairState) -> list[Attempt]:
     """Records for files that lie in the pair's folder and that no recorded try put there.
 
-    They get a try of campaign 0, which counts for no limit, so that they have a folder to go to.
+    They get a try of retry generation 0, which counts for no limit, so that they have a folder to go to.
     """
     there = {entry.name for entry in job.pair_dir(state.pair).iterdir()} if job.pair_dir(state.pair).is_dir() else set()
     adopted = []
@@ -171,7 +171,7 @@ def _adopt(
 ) -> Attempt:
     attempt = Attempt(
         n=next_number(state.attempts, stage),
-        campaign=0,
+        retry_generation=0,
         stage=stage,
         outcome=_outcome_of_files(state, stage, broken),
         family=state.family if broken else None,
@@ -231,7 +231,7 @@ def _settle_agents(made: Try, how: How, estimate: float | None) -> Settled:
     return _promote(made, attempt, replied=replied)
 
 
-def _write_killed(made: Try, sight: Sight, counted: Counted) -> None:
+def _write_killed(made: Try, sight: ActivityAtDeadline, counted: Counted) -> None:
     """Write the result of agents that were killed at their deadline."""
     job, pair = made.job, made.pair
     names, seconds = tuple(staging.patches_of(job, pair)), job.limits.pair_timeout_minutes * 60

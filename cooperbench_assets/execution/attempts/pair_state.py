@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cooperbench_assets.benchmark.attempts import ended
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import Outcome, judge
-from cooperbench_assets.benchmark.pairfolder import PairReading, Sink, read_pair
+from cooperbench_assets.benchmark.pairfolder import Exclusions, PairReading, read_pair
 from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets.execution.errors import LaunchError
 
@@ -119,7 +119,7 @@ def read_states(job: CellJob, tries: Mapping[Pair, Sequence[Attempt]] | None = N
 
 def read_state(job: CellJob, pair: Pair, tries: Sequence[Attempt]) -> PairState:
     """One pair as it stands on disk, with tries that are known."""
-    sink = Sink(job.run_dir)
+    sink = Exclusions(job.run_dir)
     relative = f"{job.mode}/{pair.name}"
     reading = read_pair(sink, pair, relative, job.mode) if (job.run_dir / relative).is_dir() else None
     if reading is None:
@@ -130,7 +130,7 @@ def read_state(job: CellJob, pair: Pair, tries: Sequence[Attempt]) -> PairState:
 
 def read_staged(staged_run: Path, pair: Pair, mode: str, tries: Sequence[Attempt]) -> tuple[PairReading, Outcome, str]:
     """What a child wrote below its staging folder: the reading, its outcome, and what is wrong with its files."""
-    sink = Sink(staged_run)
+    sink = Exclusions(staged_run)
     relative = f"{mode}/{pair.name}"
     if not (staged_run / relative).is_dir():
         reading = PairReading(pair, staged_run, relative, mode)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from cooperbench_assets.execution.attempts.records import Attempt, write_attempt
-from cooperbench_assets.faultpoints import reach
+from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.files import sync, sync_all, write_atomically
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _run(promotion: Promotion, out: Iterable[tuple[str, Path]], into: Sequence[s
     # Else a power cut leaves them empty in their new place.
     sync_all([file for name in into for file in _regular_files(promotion.staged / name)])
     write_atomically(promotion.folder / JOURNAL, msgspec.json.encode(journal))
-    reach("promote:journal")
+    hit("promote:journal")
     _renames(run_dir, promotion.folder, journal)
 
 
@@ -130,19 +130,19 @@ def _renames(run_dir: Path, folder: Path, journal: Journal) -> None:
         if not target.exists() and source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
-        reach(f"promote:{source.name if source.name in (RESULT, VERDICT) else 'file'}-out")
+        hit(f"promote:{source.name if source.name in (RESULT, VERDICT) else 'file'}-out")
     for move in journal.into:
         source, target = run_dir / move.source, run_dir / move.target
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # It went in before the interruption.
             source.rename(target)
-        reach(f"promote:{source.name if source.name in (RESULT, VERDICT) else 'file'}-in")
+        hit(f"promote:{source.name if source.name in (RESULT, VERDICT) else 'file'}-in")
     for touched in {(run_dir / move.target).parent for move in journal.into}:
         sync(touched)
     write_attempt(folder, journal.attempt)
-    reach("promote:attempt")
+    hit("promote:attempt")
     (folder / JOURNAL).unlink(missing_ok=True)
-    reach("promote:done")
+    hit("promote:done")
 
 
 def _regular_files(place: Path) -> Iterator[Path]:

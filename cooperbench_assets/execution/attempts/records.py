@@ -90,10 +90,10 @@ def owner(attempts: Iterable[Attempt], stage: Stage) -> Attempt | None:
     return promoted[-1] if promoted else None
 
 
-def tries_used(attempts: Iterable[Attempt], stage: Stage, campaign: int, patch: str | None = None) -> int:
-    """Tries of a campaign that count towards the limit; at the eval stage those of one patch."""
+def tries_used(attempts: Iterable[Attempt], stage: Stage, retry_generation: int, patch: str | None = None) -> int:
+    """Tries of a retry generation that count towards the limit; at the eval stage those of one patch."""
     return sum(
-        one.counted and one.campaign == campaign and (stage == "agent" or one.patch_sha256 == patch)
+        one.counted and one.retry_generation == retry_generation and (stage == "agent" or one.patch_sha256 == patch)
         for one in of_stage(attempts, stage)
     )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Swept:
+class Recovered:
     """What was put right."""
 
     attempts: dict[Pair, list[Attempt]] = field(default_factory=dict)
@@ -43,10 +43,10 @@ class Swept:
     """promotions finished, tries completed (their files were whole), tries interrupted."""
 
 
-def sweep(job: CellJob) -> Swept:
+def recover(job: CellJob) -> Recovered:
     """Put a cell right; called under its lock, so whatever runs there has lost its launch."""
     attempts = scan_attempts(job.run_dir, job.mode)
-    swept = Swept(attempts)
+    swept = Recovered(attempts)
     _remove_unfinished_writes(job.run_dir.glob(f".*{UNFINISHED}"))
     # A launch removes its staging folder last: without one, and with an end in every record, nothing is amiss.
     staged = (job.run_dir / STAGING).is_dir()
@@ -109,7 +109,7 @@ def _never_recorded(job: CellJob, pair: Pair, attempt: Attempt) -> bool:
     return True
 
 
-def _finish_promotions(job: CellJob, pair: Pair, tries: list[Attempt], swept: Swept) -> None:
+def _finish_promotions(job: CellJob, pair: Pair, tries: list[Attempt], swept: Recovered) -> None:
     for attempt in (*of_stage(tries, "agent")[-1:], *of_stage(tries, "eval")[-1:]):
         folder = job.attempts_dir(pair) / folder_name(attempt.stage, attempt.n)
         finished = promotion.finish(job.run_dir, folder)

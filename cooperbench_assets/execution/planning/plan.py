@@ -35,8 +35,8 @@ class Step:
     """run; skip: nothing is left to run; blocked: something is owed that this launch cannot give."""
 
     reason: str
-    campaign: int = 1
-    """Campaign that the try counts in, where the pair is run."""
+    retry_generation: int = 1
+    """Retry generation that the try counts in, where the pair is run."""
 
     expected_seconds: float | None = None
     """From earlier tries; None where nothing is known."""
@@ -50,7 +50,7 @@ class Plan:
 
     stage: Stage
     steps: tuple[Step, ...]
-    campaign: int = 1
+    retry_generation: int = 1
 
     def having(self, action: Action) -> tuple[Step, ...]:
         """The steps of one kind."""
@@ -86,7 +86,7 @@ def plan_agents(
     states: Mapping[Pair, PairState],
     options: LaunchOptions,
     history: History | LateHistory,
-    campaign: int = 1,
+    retry_generation: int = 1,
 ) -> Plan:
     """Which pairs' agents to run.
 
@@ -95,7 +95,7 @@ def plan_agents(
         states: Every planned pair as it stands.
         options: What this launch asks differently.
         history: How long pairs took and what they cost.
-        campaign: The cell's present campaign of agent tries.
+        retry_generation: The cell's present retry generation of agent tries.
 
     Raises:
         RefusedLaunch: if a pair is asked for by name that nobody plans, or that has its verdict.
@@ -107,7 +107,7 @@ def plan_agents(
             f"{job.label}: {', '.join(settled[:5])} has its verdict, and the first clean verdict is final; "
             "fresh agents are a new repetition: add a seed to the setting and run that cell"
         )
-    plan = _plan("agent", job, states, options, history, campaign, asked, _agent_step)
+    plan = _plan("agent", job, states, options, history, retry_generation, asked, _agent_step)
     refused = next((state for state in states.values() if options.automatic and _account_refused(state)), None)
     return plan if refused is None else _all_wait(plan, refused)
 
@@ -133,7 +133,7 @@ def plan_evaluations(
     states: Mapping[Pair, PairState],
     options: LaunchOptions,
     history: History | LateHistory,
-    campaign: int = 1,
+    retry_generation: int = 1,
 ) -> Plan:
     """Which pairs to evaluate; arguments and errors as for `plan_agents`."""
     asked = _asked(job, options)
@@ -145,7 +145,7 @@ def plan_evaluations(
             f"{job.label}: {', '.join(settled[:5])} has its verdict; fresh verdicts come for whole cells only, "
             "as a second verdict beside the first"
         )
-    return _plan("eval", job, states, options, history, campaign, asked, _eval_step)
+    return _plan("eval", job, states, options, history, retry_generation, asked, _eval_step)
 
 
 def _asked(job: CellJob, options: LaunchOptions) -> frozenset[Pair]:
@@ -178,7 +178,7 @@ def _plan(
     states: Mapping[Pair, PairState],
     options: LaunchOptions,
     history: History | LateHistory,
-    campaign: int,
+    retry_generation: int,
     asked: frozenset[Pair],
     decide: _Decide,
 ) -> Plan:
@@ -188,20 +188,20 @@ def _plan(
         if pair not in asked:
             steps.append(Step(pair, "skip", "not asked for in this launch"))
             continue
-        counted_in = max([campaign, *(one.campaign for one in of_stage(state.attempts, stage))])
-        if options.new_campaign:
-            counted_in = campaign
+        counted_in = max([retry_generation, *(one.retry_generation for one in of_stage(state.attempts, stage))])
+        if options.reset_retries:
+            counted_in = retry_generation
         action, reason = decide(job, state, counted_in, options.automatic)
         step = Step(pair, action, reason)
         if action == "run":
             step = replace(
                 step,
-                campaign=counted_in,
+                retry_generation=counted_in,
                 expected_seconds=history.expected_seconds(stage, pair),
                 expected_cost_usd=history.expected_cost(pair) if stage == "agent" else 0.0,
             )
         steps.append(step)
-    return Plan(stage, tuple(_at_most(steps, options.at_most)), campaign)
+    return Plan(stage, tuple(_at_most(steps, options.at_most)), retry_generation)
 
 
 def _at_most(steps: list[Step], limit: int | None) -> list[Step]:
@@ -216,7 +216,7 @@ def _at_most(steps: list[Step], limit: int | None) -> list[Step]:
     ]
 
 
-def _agent_step(job: CellJob, state: PairState, campaign: int, automatic: bool) -> tuple[Action, str]:
+def _agent_step(job: CellJob, state: PairState, retry_generation: int, automatic: bool) -> tuple[Action, str]:
     if state.settled:
         return "skip", f"done: {state.outcome}"
     if state.pair.name in job.accepted:
@@ -225,11 +225,11 @@ def _agent_step(job: CellJob, state: PairState, campaign: int, automatic: bool) 
         return "skip", "its agents are done"
     if (missing := missing_task_file(job, state.pair)) is not None:
         return "blocked", missing
-    used = tries_used(state.attempts, "agent", campaign)
+    used = tries_used(state.attempts, "agent", retry_generation)
     return _retry(_why_agents(state), state, "agent", used, job.limits.agent_attempts, automatic)
 
 
-def _eval_step(job: CellJob, state: PairState, campaign: int, automatic: bool) -> tuple[Action, str]:
+def _eval_step(job: CellJob, state: PairState, retry_generation: int, automatic: bool) -> tuple[Action, str]:
     if state.settled and state.has_eval:
         return "skip", f"done: {state.outcome}"
     if state.pair.name in job.accepted:
@@ -238,7 +238,7 @@ def _eval_step(job: CellJob, state: PairState, campaign: int, automatic: bool) -
         return "blocked", f"not evaluated: {_why_agents(state)}"
     if not state.settled and _failed_at(state, "agent"):
         return "blocked", f"not evaluated: its agents failed ({state.family or 'unknown'})"
-    used = tries_used(state.attempts, "eval", campaign, state.patch_sha256)
+    used = tries_used(state.attempts, "eval", retry_generation, state.patch_sha256)
     return _retry(_why_eval(state), state, "eval", used, job.limits.eval_attempts, automatic)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cooperbench_assets.execution.sandboxes.docker.agent_cli import LABELS, label_lines
 from cooperbench_assets.execution.sandboxes.docker.ownership import cell_of
-from cooperbench_assets.execution.secret_values import told
+from cooperbench_assets.execution.secret_values import variables_for
 from cooperbench_assets.execution.worker.protocol import ChildRequest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def child_request(made: Try, redis_url: str | None) -> ChildRequest:
         git=job.git,
         redis_url=redis_url,
         environment=_environment(made),
-        secrets=told(job, made.stage),
+        secrets=variables_for(job, made.stage),
         sandbox=_sandbox(made),
     )
 

@@ -45,7 +45,7 @@ _NOT_TESTED = ("agent_error", "agent_timeout")
 
 
 class Verdict(Attempt, kw_only=True, frozen=True):
-    """One evaluation of one pair in a round; `n` counts its tries in the round, `campaign` is the round."""
+    """One evaluation of one pair in a round; `n` counts its tries in the round, `retry_generation` is the round."""
 
     verdict: str | None = None
     """pass or fail; None where infrastructure struck."""
@@ -79,7 +79,7 @@ def read_verdicts(run_dir: Path, mode: str) -> dict[Pair, dict[int, Verdict]]:
 def plan_round(job: CellJob, states: Mapping[Pair, PairState], options: LaunchOptions) -> Plan:
     """Which pairs to evaluate afresh: whatever the present round lacks; else all, in a new round.
 
-    The plan's `campaign` is the round.
+    The plan's `retry_generation` is the round.
 
     Raises:
         RefusedLaunch: if single pairs are asked for, or a pair of the cell has no verdict yet.
@@ -120,16 +120,16 @@ def _step(job: CellJob, state: PairState, there: Verdict | None, number: int) ->
         return Step(state.pair, "skip", f"verdict {number}: {there.verdict}")
     if there is not None and there.n >= job.limits.eval_attempts:
         return Step(state.pair, "blocked", f"tries exhausted ({there.n}): verdict {number} failed ({there.family})")
-    return Step(state.pair, "run", f"verdict {number}", campaign=number)
+    return Step(state.pair, "run", f"verdict {number}", retry_generation=number)
 
 
-def begin_verdict(job: CellJob, stage: Stage, state: PairState, campaign: int) -> Try:
-    """Record a fresh evaluation and make its staging folder; `campaign` is the round."""
-    folder = job.attempts_dir(state.pair) / f"verdict-{campaign}"
-    earlier = read_verdicts(job.run_dir, job.mode).get(state.pair, {}).get(campaign)
+def begin_verdict(job: CellJob, stage: Stage, state: PairState, retry_generation: int) -> Try:
+    """Record a fresh evaluation and make its staging folder; `retry_generation` is the round."""
+    folder = job.attempts_dir(state.pair) / f"verdict-{retry_generation}"
+    earlier = read_verdicts(job.run_dir, job.mode).get(state.pair, {}).get(retry_generation)
     n = 1 if earlier is None else earlier.n + 1
     patch = state.patch_sha256
-    record = Verdict(n=n, campaign=campaign, stage="eval", started_at=now(), patch_sha256=patch)
+    record = Verdict(n=n, retry_generation=retry_generation, stage="eval", started_at=now(), patch_sha256=patch)
     place = staging.staged(job, state.pair, folder.name)
     made = Try(job, state.pair, stage, record, state.attempts, folder, place, patch, replaced=earlier)
     register(made)

@@ -22,7 +22,7 @@ from cooperbench_assets.execution.job import ASKS_FROM_HERE, NEEDS_ENGINE, STAGI
 from cooperbench_assets.execution.runner.harness_client import HarnessError
 from cooperbench_assets.execution.runner.harness_servers import harness_server, imported
 from cooperbench_assets.execution.runner.message_server import ON_BRIDGE, answers, bridge_address
-from cooperbench_assets.execution.secret_values import config_text, missing, told
+from cooperbench_assets.execution.secret_values import config_text, missing, variables_for
 from cooperbench_assets.execution.worker.harness import UPSTREAM_BACKENDS
 from cooperbench_assets.execution.worker.model_probe import SECONDS
 from cooperbench_assets.execution.worker.protocol import ChildRequest
@@ -281,7 +281,7 @@ class Preflight:
             model_name=job.model_name,
             agent_config=None if job.agent_config is None else str(job.agent_config.absolute()),
             agent_config_text=job.agent_config_text,
-            secrets=told(job, "ask"),
+            secrets=variables_for(job, "ask"),
         )
 
 

@@ -217,7 +217,7 @@ class Loop:
                 self._lacks_slot = True
                 return None
             try:
-                return self.begin(self.job, self.stage, self.states[step.pair], step.campaign), slot
+                return self.begin(self.job, self.stage, self.states[step.pair], step.retry_generation), slot
             except BaseException:
                 slot.close()
                 raise
@@ -332,7 +332,7 @@ class Loop:
         moment = time.monotonic()
         late = [one for one in self.running.values() if one.deadline <= moment and one.how == "ended"]
         for one in late:
-            one.made.sight = deadlines.look(one.made.place)
+            one.made.sight = deadlines.observe_activity(one.made.place)
             one.how = "deadline"
         if late:
             self.server.kill([one.child for one in late], KILL_GRACE_SECONDS)

@@ -36,7 +36,7 @@ from cooperbench_assets.files import write_atomically
 if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.attempts.pair_state import PairState
-    from cooperbench_assets.execution.attempts.recovery import Swept
+    from cooperbench_assets.execution.attempts.recovery import Recovered
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.planning.plan import Plan, Step
     from cooperbench_assets.execution.runner.harness_client import HarnessServer
@@ -55,7 +55,7 @@ class Launch:
     options: LaunchOptions
     progress: Callable[[Progress], None] | None
     name: str
-    swept: Swept
+    swept: Recovered
     began: float
     fresh: bool = False
     """A further verdict on the whole cell, beside the first one."""
@@ -84,7 +84,7 @@ class Launch:
         slots = read_sizes(job.state or state_folder())
         with _messages(job, self.stage) as redis_url, _containers(job) as ended:
             sizes = {str(name): size for name, size in slots.items()}
-            launch = self._begin(info, states, sizes, plan.campaign, preflight.images)
+            launch = self._begin(info, states, sizes, plan.retry_generation, preflight.images)
             loop = self._loop(server, states, budget, plan, redis_url)
             loop.ended = ended
             try:
@@ -144,7 +144,7 @@ class Launch:
         info: HarnessInfo,
         states: dict[Pair, PairState],
         slots: dict[str, int],
-        campaign: int,
+        retry_generation: int,
         images: dict[str, str],
     ) -> int:
         job = self.job
@@ -159,7 +159,7 @@ class Launch:
         has_results = any(state.has_result for state in states.values())
         has_verdicts = any(state.has_eval for state in states.values())
         whole = self.options.pairs is None and self.options.at_most is None
-        counted = None if self.fresh else campaign
+        counted = None if self.fresh else retry_generation
         launch = provenance.begin(
             job,
             self.stage,
@@ -281,16 +281,16 @@ def _write_agent_config(job: CellJob) -> None:
 def plan_owed(
     stage: Stage, job: CellJob, states: dict[Pair, PairState], options: LaunchOptions, history: History | LateHistory
 ) -> Plan:
-    """What a stage of a cell owes, in its present campaign of tries or a new one."""
-    campaign = int(provenance.read_provenance(job.run_dir).get("campaigns", {}).get(stage, 1))
-    tried = [one.campaign for state in states.values() for one in state.attempts if one.stage == stage]
-    if options.new_campaign:
-        campaign = max([campaign, *tried]) + 1
+    """What a stage of a cell owes, in its present retry generation of tries or a new one."""
+    retry_generation = int(provenance.read_provenance(job.run_dir).get("campaigns", {}).get(stage, 1))
+    tried = [one.retry_generation for state in states.values() for one in state.attempts if one.stage == stage]
+    if options.reset_retries:
+        retry_generation = max([retry_generation, *tried]) + 1
     make = plan_agents if stage == "agent" else plan_evaluations
-    return make(job, states, options, history, campaign)
+    return make(job, states, options, history, retry_generation)
 
 
-def base_report(plan: Plan, job: CellJob, began: float, *, cost: float, swept: Swept, **said: Any) -> StageReport:
+def base_report(plan: Plan, job: CellJob, began: float, *, cost: float, swept: Recovered, **said: Any) -> StageReport:
     """A launch's report: what its plan says of it, and what is `said` beside."""
     blocked = {step.pair.name: step.reason for step in plan.having("blocked")}
     values: dict[str, Any] = {
@@ -349,7 +349,7 @@ def _containers(job: CellJob) -> Iterator[Callable[[], None]]:
     if job.execution != "docker":
         yield lambda: None
         return
-    from cooperbench_assets.execution.sandboxes.docker.cleanup import Keeper
+    from cooperbench_assets.execution.sandboxes.docker.cleanup import EngineCleanup
 
-    with Keeper(cell=cell_of(job.run_dir)) as keeper:
+    with EngineCleanup(cell=cell_of(job.run_dir)) as keeper:
         yield keeper.look

@@ -36,7 +36,7 @@ VARIABLES = (*_CERTIFICATES, *_ADDRESSES, *_PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class HostNetwork:
     """Variables for a container, and the files of the host that they name."""
 
     environment: Mapping[str, str] = field(repr=False)
@@ -44,7 +44,7 @@ class Reach:
     """Path in the container → file of the host."""
 
 
-def of_host(environment: Mapping[str, str] | None = None) -> Reach:
+def of_host(environment: Mapping[str, str] | None = None) -> HostNetwork:
     """What this process was told about the network, as far as it means the same inside a container.
 
     Paths of the host do not (but for certificates, which are passed on as files), nor does its loopback address.
@@ -60,7 +60,7 @@ def of_host(environment: Mapping[str, str] | None = None) -> Reach:
             inside = names.setdefault(file, f"{FOLDER}/certificates-{len(names) + 1}.pem")
             files[inside] = file
             variables[name] = inside
-    return Reach(variables, files)
+    return HostNetwork(variables, files)
 
 
 def _travelling(value: str) -> str:

@@ -11,7 +11,7 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.report.headline_filter import not_drawn, refusals_of
-from cooperbench_assets.report.style import BLACK, WIDTH, Chart, Look, Row, count, data
+from cooperbench_assets.report.style import BLACK, WIDTH, Chart, MarkStyle, Row, count, data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ def _talking(results: Mapping[str, pl.DataFrame], least: pl.Expr) -> tuple[pl.Da
     return found.filter("headline"), refusals_of(found)
 
 
-def _order(found: pl.DataFrame, look: Look) -> list[str]:
+def _order(found: pl.DataFrame, look: MarkStyle) -> list[str]:
     return [name for name in look.settings if name in set(found["setting"].to_list())]
 
 
@@ -48,7 +48,7 @@ def _nothing(refused: list[str]) -> str:
     return f"{NO_HEADLINE} {'; '.join(refused)}." if refused else SILENT
 
 
-def communication(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def communication(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Messages per pair and their share of steps, by setting."""
     found, refused = _talking(results, pl.col("pairs") > 0)
     if not found["messages"].sum():
@@ -89,7 +89,9 @@ def _of_steps(row: Row) -> str:
     return f"{100 * row['share_of_steps']:.0f} %  (n = {count(row['steps'], 'step')})"
 
 
-def _bars(rows: list[Row], settings: list[str], look: Look, column: str, title: str, form: str, note: object) -> Chart:
+def _bars(
+    rows: list[Row], settings: list[str], look: MarkStyle, column: str, title: str, form: str, note: object
+) -> Chart:
     assert callable(note)
     shown = [{"setting": row["setting"], "value": row[column] or 0, "note": note(row)} for row in rows]
     most = max([row["value"] for row in shown] + [0.01])
@@ -105,7 +107,7 @@ def _bars(rows: list[Row], settings: list[str], look: Look, column: str, title: 
     return alt.layer(bars, text).properties(width=(WIDTH + 60) // 2, height=40 * len(settings))
 
 
-def message_kinds(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def message_kinds(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Shares of messages by what they do, by setting."""
     found, refused = _talking(results, pl.col("messages") > 0)
     if found.is_empty():

@@ -17,7 +17,7 @@ from cooperbench_assets.report.style import (
     GREY,
     WIDTH,
     Chart,
-    Look,
+    MarkStyle,
     Row,
     count,
     data,
@@ -37,7 +37,7 @@ _HOW = (
 )
 
 
-def paired_comparisons(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def paired_comparisons(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Every contrast of settings over clean pairs, by both verdicts."""
     found = results["paired_comparisons"].filter(population="clean")
     if found.is_empty():
@@ -46,7 +46,7 @@ def paired_comparisons(results: Mapping[str, pl.DataFrame], look: Look) -> Chart
     return _drawn(rows, look, "Differences of settings over the pairs that both were judged on", "settings")
 
 
-def experiment_comparisons(comparisons: pl.DataFrame, look: Look) -> Chart | str:
+def experiment_comparisons(comparisons: pl.DataFrame, look: MarkStyle) -> Chart | str:
     """Every contrast of experiments in one setting over clean pairs, by both verdicts."""
     found = comparisons.filter(population="clean")
     if found.is_empty():
@@ -56,7 +56,7 @@ def experiment_comparisons(comparisons: pl.DataFrame, look: Look) -> Chart | str
     return _drawn(rows, look, "Differences of experiments over the pairs that both were judged on", "experiments")
 
 
-def _drawn(found: pl.DataFrame, look: Look, title: str, what: str) -> Chart | str:
+def _drawn(found: pl.DataFrame, look: MarkStyle, title: str, what: str) -> Chart | str:
     rows = [_row(row) for row in found.iter_rows(named=True)]
     if found["difference"].is_null().all():
         return f"No two {what} are compared. " + " ".join(f"{text}." for text in dict.fromkeys(found["statement"]))

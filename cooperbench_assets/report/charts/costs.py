@@ -19,7 +19,7 @@ from cooperbench_assets.report.style import (
     VERDICT_COLOURS,
     WIDTH,
     Chart,
-    Look,
+    MarkStyle,
     Row,
     count,
     data,
@@ -32,7 +32,7 @@ NO_COST = "No cost is on record, so that there is nothing to draw."
 PARTS = {"judged": BLUE, "not judged": ORANGE, "came to nothing": SKY}
 
 
-def cost_report(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def cost_report(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Known spending by setting in parts, and money per pass."""
     found = results["cost_report"].filter(level="setting")
     if found.is_empty() or not found["spent_usd"].drop_nulls().sum():

@@ -15,7 +15,7 @@ import polars as pl
 
 from cooperbench_assets.analysis.curves import LEAVE_ONE_OUT, REPRODUCTION
 from cooperbench_assets.report.headline_filter import not_drawn, refusals_of
-from cooperbench_assets.report.style import GREY, Chart, Look, Row, data
+from cooperbench_assets.report.style import GREY, Chart, MarkStyle, Row, data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ _PANELS = {"level": "Natural levels", "bucket": "The paper's ten buckets"}
 _PANEL_WIDTH = 330
 
 
-def success_by_difficulty(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def success_by_difficulty(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Curves with leave-one-seed-out difficulty."""
     return _figure(
         results, look, LEAVE_ONE_OUT,
@@ -39,7 +39,7 @@ def success_by_difficulty(results: Mapping[str, pl.DataFrame], look: Look) -> Ch
     )  # fmt: skip
 
 
-def success_by_difficulty_paper(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def success_by_difficulty_paper(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Curves with difficulty from all solo seeds, as the paper draws them."""
     return _figure(
         results, look, REPRODUCTION,
@@ -48,7 +48,7 @@ def success_by_difficulty_paper(results: Mapping[str, pl.DataFrame], look: Look)
     )  # fmt: skip
 
 
-def _figure(results: Mapping[str, pl.DataFrame], look: Look, method: str, title: str, how: str) -> Chart | str:
+def _figure(results: Mapping[str, pl.DataFrame], look: MarkStyle, method: str, title: str, how: str) -> Chart | str:
     found = results["success_by_difficulty"].filter(
         pl.col("held_out").is_null() & (pl.col("n") > 0), verdict="strict", population="clean"
     )
@@ -73,7 +73,7 @@ def _figure(results: Mapping[str, pl.DataFrame], look: Look, method: str, title:
     return alt.hconcat(*panels, spacing=34, title=look.title(title, *below))
 
 
-def _panel(found: pl.DataFrame, settings: list[str], look: Look, name: str) -> Chart:
+def _panel(found: pl.DataFrame, settings: list[str], look: MarkStyle, name: str) -> Chart:
     rows: list[Row] = []
     for place, setting in enumerate(settings):
         points = found.filter(setting=setting).sort("x")
@@ -94,7 +94,7 @@ def _x(title: str | None) -> alt.X:
     return alt.X("at:Q", scale=alt.Scale(domain=[-0.04, 1.04], nice=False), axis=axis, title=title)
 
 
-def _curves(rows: list[Row], settings: list[str], look: Look, name: str) -> Chart:
+def _curves(rows: list[Row], settings: list[str], look: MarkStyle, name: str) -> Chart:
     base = alt.Chart(data(rows)).encode(
         x=_x("difficulty: share of solo seeds that fail"),
         color=alt.Color("setting:N", scale=look.scale_of_colours(settings), title="setting"),
@@ -116,7 +116,7 @@ def _curves(rows: list[Row], settings: list[str], look: Look, name: str) -> Char
     )
 
 
-def _counts(found: pl.DataFrame, settings: list[str], look: Look) -> Chart:
+def _counts(found: pl.DataFrame, settings: list[str], look: MarkStyle) -> Chart:
     """Pairs at every difficulty, as numbers under the curves."""
     rows = [
         {"setting": row["setting"], "at": row["x"], "note": f"{row['pairs']:,}"} for row in found.iter_rows(named=True)

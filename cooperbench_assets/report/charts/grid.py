@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
-from cooperbench_assets.report.style import FATES, GREY, Chart, Look, Row, count, data
+from cooperbench_assets.report.style import FATES, GREY, Chart, MarkStyle, Row, count, data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ MOST_SQUARES = 20_000
 """Squares up to which the grid is drawn: more would make a page that no browser opens with ease."""
 
 
-def pair_grid(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def pair_grid(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """The grid by the strict verdict, the pairs that pass most first."""
     found = results["pair_grid"]
     if found.is_empty():
@@ -44,7 +44,7 @@ def pair_grid(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
     return _grid(rows, pairs, cells, present).properties(title=title)
 
 
-def fate_of(row: Mapping[str, Any]) -> str:
+def owner_state_of(row: Mapping[str, Any]) -> str:
     """The name in ``FATES`` of what became of a pair by the strict verdict."""
     outcome = row["outcome_strict"]
     if outcome == "fail":
@@ -55,7 +55,7 @@ def fate_of(row: Mapping[str, Any]) -> str:
 
 
 def _square(row: Mapping[str, Any]) -> Row:
-    fate = FATES[fate_of(row)]
+    fate = FATES[owner_state_of(row)]
     return {
         "pair": row["pair"], "cell": f"{row['setting']} {row['seed']}", "fate": fate.key, "ink": fate.ink,
         "letter": fate.letter + ("?" if row["suspect"] else ""),

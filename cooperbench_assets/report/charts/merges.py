@@ -24,8 +24,8 @@ from cooperbench_assets.report.style import (
     VERMILION,
     WIDTH,
     Chart,
-    Fate,
-    Look,
+    MarkStyle,
+    OutcomeStyle,
     Row,
     data,
     number_on_bar,
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 NO_MERGE = "No merge of two agents' patches is on record, so that there is no conflict rate."
 NO_HEADLINE = "No setting of more than one agent may stand as a result."
 KINDS = {
-    "clean": Fate("clean", "c", GREEN, "#FFFFFF"),
-    "identical": Fate("identical patches", "i", BLUE, "#FFFFFF"),
-    "hollow": Fate("clean, but empty", "e", PALE),
-    "union": Fate("union of both", "u", SKY),
-    "agent1_alone": Fate("conflict, agent 1's patch alone passed", "1", PURPLE),
-    "conflict": Fate("conflict", "x", ORANGE),
-    "not_merged": Fate("not merged", "n", VERMILION, "#FFFFFF"),
+    "clean": OutcomeStyle("clean", "c", GREEN, "#FFFFFF"),
+    "identical": OutcomeStyle("identical patches", "i", BLUE, "#FFFFFF"),
+    "hollow": OutcomeStyle("clean, but empty", "e", PALE),
+    "union": OutcomeStyle("union of both", "u", SKY),
+    "agent1_alone": OutcomeStyle("conflict, agent 1's patch alone passed", "1", PURPLE),
+    "conflict": OutcomeStyle("conflict", "x", ORANGE),
+    "not_merged": OutcomeStyle("not merged", "n", VERMILION, "#FFFFFF"),
 }
 
 
-def merge_conflicts(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def merge_conflicts(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Conflict rates of settings with two agents, of all merges first, then by overlap of the patches."""
     found = results["merge_conflicts"].filter(pl.col("seed").is_null() & (pl.col("merges") > 0), population="clean")
     if found.is_empty():
@@ -77,7 +77,7 @@ def merge_conflicts(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | 
     )
 
 
-def _rates(rows: list[Row], settings: list[str], conditions: list[str], look: Look) -> Chart:
+def _rates(rows: list[Row], settings: list[str], conditions: list[str], look: MarkStyle) -> Chart:
     legend = alt.Legend(title="setting", orient="bottom", titleOrient="left")
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("condition:N", sort=conditions, title=None, axis=alt.Axis(ticks=False, domain=False)),
@@ -95,7 +95,7 @@ def _rates(rows: list[Row], settings: list[str], conditions: list[str], look: Lo
     return alt.layer(line, point, note)
 
 
-def merge_kinds(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def merge_kinds(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """What the merges came to, as shares."""
     found = results["merge_kinds"].filter(pl.col("seed").is_null(), population="clean")
     refused, found = refusals_of(found), found.filter("headline")
@@ -119,7 +119,7 @@ def merge_kinds(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
     return _stacks(rows, look, refused)
 
 
-def _stacks(rows: list[Row], look: Look, refused: list[str]) -> Chart:
+def _stacks(rows: list[Row], look: MarkStyle, refused: list[str]) -> Chart:
     order = list(dict.fromkeys(row["label"] for row in rows))
     present = [kind for kind in KINDS.values() if any(row["kind"] == kind.key for row in rows)]
     colour = alt.Color(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import altair as alt
 import polars as pl
 
-from cooperbench_assets.report.style import FATES, GREY, WIDTH, Chart, Look, Row, data, number_on_bar
+from cooperbench_assets.report.style import FATES, GREY, WIDTH, Chart, MarkStyle, Row, data, number_on_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ STAGE_LABELS = {
 }
 
 
-def outcome_funnel(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def outcome_funnel(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Stages of every setting, over its seeds, by the strict verdict."""
     found = results["outcome_funnel"].filter(
         pl.col("seed").is_null() & (pl.col("verdict") == "strict") & pl.col("detail").is_null()
@@ -49,7 +49,7 @@ def outcome_funnel(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | s
     return _funnel(rows, order, look)
 
 
-def _funnel(rows: list[Row], order: list[str], look: Look) -> Chart:
+def _funnel(rows: list[Row], order: list[str], look: MarkStyle) -> Chart:
     settings = [name for name in look.settings if any(label.startswith(f"{name}, n = ") for label in order)]
     colours = alt.Scale(domain=order, range=[look.colours[name] for name in settings])
     y = alt.Y("stage:N", sort=list(STAGE_LABELS.values()), title=None, axis=alt.Axis(ticks=False, domain=False))
@@ -73,7 +73,7 @@ def _funnel(rows: list[Row], order: list[str], look: Look) -> Chart:
     )
 
 
-def outcome_losses(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def outcome_losses(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Every planned pair once: passed, or what stopped it; by both verdicts."""
     rows = _fates(results, look)
     if not rows:
@@ -96,7 +96,7 @@ def outcome_losses(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | s
     return alt.layer(bars, frame, text).properties(width=WIDTH, height=30 * len(order), title=title)
 
 
-def _fates(results: Mapping[str, pl.DataFrame], look: Look) -> list[Row]:
+def _fates(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> list[Row]:
     funnel = results["outcome_funnel"].filter(pl.col("seed").is_null() & pl.col("detail").is_null())
     losses = results["funnel_losses"].filter(pl.col("seed").is_null())
     rows: list[Row] = []

@@ -18,7 +18,7 @@ from cooperbench_assets.report.style import (
     GREY,
     WIDTH,
     Chart,
-    Look,
+    MarkStyle,
     Row,
     count,
     data,
@@ -36,7 +36,7 @@ _HOW = (
 )
 
 
-def success_by_setting(results: Mapping[str, pl.DataFrame], look: Look) -> Chart | str:
+def success_by_setting(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Success of every setting of one experiment."""
     rows = setting_rows(results["setting_summary"])
     if not rows:
@@ -46,7 +46,7 @@ def success_by_setting(results: Mapping[str, pl.DataFrame], look: Look) -> Chart
     return _chart(rows, seeds, order, look.title("Success by setting: both features pass", *_HOW))
 
 
-def success_by_experiment(summary: pl.DataFrame, look: Look) -> Chart | str:
+def success_by_experiment(summary: pl.DataFrame, look: MarkStyle) -> Chart | str:
     """Success of every setting of several experiments, in one scale."""
     rows = setting_rows(summary, named=True)
     if not rows:

@@ -16,11 +16,11 @@ from cooperbench_assets.execution.attempts.completion import priced
 from cooperbench_assets.execution.attempts.deadlines import (
     LONGEST_PATIENCE_SECONDS,
     SHORTEST_PATIENCE_SECONDS,
+    ActivityAtDeadline,
     AgentCalls,
     Counted,
-    Sight,
     ends,
-    look,
+    observe_activity,
     patience_seconds,
     read_counted,
 )
@@ -40,7 +40,7 @@ MINUTE = 60.0
 
 def found(calls: AgentCalls, minutes: float, agent: str = V2) -> tuple[str, str]:
     """Kind and family of how a solo agent with these counts ended."""
-    sight = Sight(NOW, Counted({"solo": calls}))
+    sight = ActivityAtDeadline(NOW, Counted({"solo": calls}))
     failure = classify(ends(sight, SOLO, agent, minutes * MINUTE)["solo"].error)
     assert failure is not None
     return failure.kind, failure.family
@@ -107,11 +107,11 @@ def test_an_agent_whose_program_never_began_was_kept_from_it_by_its_installation
 
 
 def test_the_text_says_what_was_seen() -> None:
-    sight = Sight(NOW, Counted({"solo": answered(106, ago=4)}))
+    sight = ActivityAtDeadline(NOW, Counted({"solo": answered(106, ago=4)}))
     (end,) = ends(sight, SOLO, V2, 11.5 * MINUTE).values()
     expected = "[agent_timeout] killed at the deadline of 11.5 minutes; the model answered 106 times, last 4 s ago"
     assert (end.status, end.error) == ("Error", expected)
-    sight = Sight(NOW, Counted({"solo": waiting(9 * MINUTE, replies=1, problem="Timeout")}))
+    sight = ActivityAtDeadline(NOW, Counted({"solo": waiting(9 * MINUTE, replies=1, problem="Timeout")}))
     (end,) = ends(sight, SOLO, V2, 11.5 * MINUTE).values()
     assert end.error == (
         "[infra:provider_timeout] killed at the deadline of 11.5 minutes; no reply for 9.0 min, last error Timeout; "
@@ -145,7 +145,7 @@ def test_an_agent_that_never_got_a_reply_is_never_a_fail(minutes: float, waited:
 
 def test_one_agent_whose_model_hangs_does_not_hide_how_the_other_one_ended() -> None:
     done = AgentCalls(asked=3, replies=3, last_reply=NOW - 900, status="Submitted", result_cost=0.25)
-    sight = Sight(NOW, Counted({"agent1": done, "agent2": waiting(700, replies=2)}))
+    sight = ActivityAtDeadline(NOW, Counted({"agent1": done, "agent2": waiting(700, replies=2)}))
     first, second = ends(sight, BOTH, V2, 90 * MINUTE).values()
     assert (first.status, first.error) == ("Submitted", None)
     assert (second.error or "").startswith("[infra:provider_timeout]")
@@ -153,7 +153,7 @@ def test_one_agent_whose_model_hangs_does_not_hide_how_the_other_one_ended() -> 
 
 def test_of_an_agent_that_nothing_is_seen_of_its_own_files_tell() -> None:
     def kind(written: float | None) -> str:
-        failure = classify(ends(Sight(NOW, Counted(), written), SOLO, OWN, 90 * MINUTE)["solo"].error)
+        failure = classify(ends(ActivityAtDeadline(NOW, Counted(), written), SOLO, OWN, 90 * MINUTE)["solo"].error)
         assert failure is not None
         return failure.family
 
@@ -165,12 +165,12 @@ def test_of_an_agent_that_nothing_is_seen_of_its_own_files_tell() -> None:
 def test_what_a_child_prints_is_no_reply(tmp_path: Path) -> None:
     place = Staged(tmp_path, tmp_path / "logs/run/solo/a/1/f1_f2")
     place.log.write_text("Retrying\n")
-    assert look(place).written is None
+    assert observe_activity(place).written is None
     place.pair_dir.mkdir(parents=True)
     (place.pair_dir / "empty.json").touch()
-    assert look(place).written is None
+    assert observe_activity(place).written is None
     (place.pair_dir / "solo_traj.json").write_text("{}")
-    assert look(place).written == (place.pair_dir / "solo_traj.json").stat().st_mtime
+    assert observe_activity(place).written == (place.pair_dir / "solo_traj.json").stat().st_mtime
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_killed_pair_s_result_keeps_what_an_agent_handed_in_that_had_ended(tmp
     done = AgentCalls(asked=3, replies=3, last_reply=NOW - 9, status="Submitted", cost_usd=0.2, result_cost=0.25)
     late = AgentCalls(asked=2, replies=2, last_reply=NOW - 1, cost_usd=0.5, tokens={"input_tokens": 7})
     counted = Counted({"agent1": done, "agent2": late})
-    found = ends(Sight(NOW, counted), BOTH, V2, 90 * MINUTE)
+    found = ends(ActivityAtDeadline(NOW, counted), BOTH, V2, 90 * MINUTE)
     write_timed_out_result(job, PAIRS[0], place, datetime.now(UTC), found, counted)
 
     reading, outcome, wrong = read_staged(root / "logs" / job.run_name, PAIRS[0], "coop", ())
@@ -227,7 +227,9 @@ def test_a_killed_pair_s_result_keeps_what_an_agent_handed_in_that_had_ended(tmp
 
 
 def broken(family: str = "unknown") -> Attempt:
-    return Attempt(n=1, campaign=1, stage="agent", outcome="infra_error", family=family, started_at="2026-01-01T00:00Z")
+    return Attempt(
+        n=1, retry_generation=1, stage="agent", outcome="infra_error", family=family, started_at="2026-01-01T00:00Z"
+    )
 
 
 @pytest.mark.parametrize(

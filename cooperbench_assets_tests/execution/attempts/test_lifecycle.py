@@ -10,7 +10,7 @@ import pytest
 
 from cooperbench_assets.execution.attempts.lifecycle import How, Try, begin, record_process, settle, withdraw
 from cooperbench_assets.execution.attempts.pair_state import PairState, read_states
-from cooperbench_assets.execution.attempts.recovery import sweep
+from cooperbench_assets.execution.attempts.recovery import recover
 from cooperbench_assets.execution.job import STAGING, CellJob
 from cooperbench_assets.execution.runner.child_requests import child_request
 from cooperbench_assets.execution.worker.protocol import ChildRequest, Stage
@@ -133,7 +133,7 @@ def test_a_try_of_a_dead_launch_is_settled_by_the_next_one(job: CellJob, deed: s
     record_process(made, FIRST_PID, "none")
     if deed:
         write_files(request_of(made), deed)
-    sweep(job)
+    recover(job)
     assert [one[1] for one in attempts(job, ONE)] == [outcome]
     assert (job.pair_dir(ONE) / "result.json").exists() == (outcome == "completed")
     assert not (job.run_dir / STAGING).exists()

@@ -49,18 +49,20 @@ def test_a_folder_without_a_readable_record_counts_as_an_interrupted_try(tmp_pat
     ]
     assert next_number(tries, "agent") == 3
     of_the_tree = read_run(made.run_dir, "solo").pairs[ONE].attempts
-    assert [(one.n, one.outcome, one.counted, one.campaign) for one in of_the_tree] == [(1, "interrupted", True, 1)]
+    assert [(one.n, one.outcome, one.counted, one.retry_generation) for one in of_the_tree] == [
+        (1, "interrupted", True, 1)
+    ]
 
 
 @pytest.mark.parametrize("outcome", ["running", "completed", "infra_error", "interrupted"])
-@pytest.mark.parametrize("campaign", [0, 1, 2])
-def test_a_try_counts_alike_for_the_limit_and_in_the_store(tmp_path: Path, outcome: str, campaign: int) -> None:
+@pytest.mark.parametrize("retry_generation", [0, 1, 2])
+def test_a_try_counts_alike_for_the_limit_and_in_the_store(tmp_path: Path, outcome: str, retry_generation: int) -> None:
     made = job(tmp_path, (ONE,))
-    write_attempt(made.attempts_dir(ONE) / "agent-1", attempt(1, outcome=outcome, campaign=campaign))
+    write_attempt(made.attempts_dir(ONE) / "agent-1", attempt(1, outcome=outcome, retry_generation=retry_generation))
     (planned,) = read_states(made)[ONE].attempts
     (stored,) = read_run(made.run_dir, "solo").pairs[ONE].attempts
     assert planned == stored
-    assert planned.counted is (outcome != "completed" and campaign > 0)
+    assert planned.counted is (outcome != "completed" and retry_generation > 0)
 
 
 def test_the_folder_says_which_try_it_is_where_its_record_was_copied(tmp_path: Path) -> None:
@@ -74,13 +76,13 @@ def test_a_folder_that_is_no_try_is_nobodys(tmp_path: Path) -> None:
     assert read_attempt(tmp_path / "notes") is None
 
 
-def test_eval_tries_belong_to_one_patch_and_tries_to_one_campaign() -> None:
+def test_eval_tries_belong_to_one_patch_and_tries_to_one_retry_generation() -> None:
     tries = [
         attempt(1, "eval", patch_sha256="old"),
         attempt(2, "eval", patch_sha256="new"),
         attempt(3, "eval", patch_sha256="new", outcome="completed"),
-        attempt(4, "eval", patch_sha256="new", campaign=2, outcome="interrupted"),
-        attempt(1, campaign=2),
+        attempt(4, "eval", patch_sha256="new", retry_generation=2, outcome="interrupted"),
+        attempt(1, retry_generation=2),
     ]
     assert tries_used(tries, "eval", 1, "old") == 1
     assert tries_used(tries, "eval", 1, "new") == 1

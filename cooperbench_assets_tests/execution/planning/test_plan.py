@@ -23,13 +23,15 @@ DEFAULT = LaunchOptions()
 ONE = pair(1)
 
 
-def agents(made: CellJob, *states: PairState, options: LaunchOptions = DEFAULT, campaign: int = 1) -> list[Step]:
-    plan = plan_agents(made, {one.pair: one for one in states}, options, NOTHING, campaign)
+def agents(
+    made: CellJob, *states: PairState, options: LaunchOptions = DEFAULT, retry_generation: int = 1
+) -> list[Step]:
+    plan = plan_agents(made, {one.pair: one for one in states}, options, NOTHING, retry_generation)
     return list(plan.steps)
 
 
-def evals(made: CellJob, *states: PairState, options: LaunchOptions = DEFAULT, campaign: int = 1) -> list[Step]:
-    plan = plan_evaluations(made, {one.pair: one for one in states}, options, NOTHING, campaign)
+def evals(made: CellJob, *states: PairState, options: LaunchOptions = DEFAULT, retry_generation: int = 1) -> list[Step]:
+    plan = plan_evaluations(made, {one.pair: one for one in states}, options, NOTHING, retry_generation)
     return list(plan.steps)
 
 
@@ -116,15 +118,15 @@ def test_what_a_person_must_mend_is_left_alone_by_automation_and_run_when_a_pers
     assert agents(job(tmp_path, (ONE,)), dead)[0].action == "run"
 
 
-def test_a_new_campaign_counts_tries_anew(tmp_path: Path) -> None:
+def test_resetting_the_retry_counters_counts_tries_anew(tmp_path: Path) -> None:
     spent = failed(attempt(1), attempt(2), attempt(3))
-    (step,) = agents(job(tmp_path, (ONE,)), spent, options=LaunchOptions(new_campaign=True), campaign=2)
-    assert (step.action, step.campaign) == ("run", 2)
+    (step,) = agents(job(tmp_path, (ONE,)), spent, options=LaunchOptions(reset_retries=True), retry_generation=2)
+    assert (step.action, step.retry_generation) == ("run", 2)
     assert agents(job(tmp_path, (ONE,)), spent)[0].action == "blocked"
 
 
 def test_completed_tries_do_not_count_and_earlier_files_do_not_either(tmp_path: Path) -> None:
-    there = failed(attempt(1, campaign=0), attempt(2, outcome="completed"), attempt(3), attempt(4))
+    there = failed(attempt(1, retry_generation=0), attempt(2, outcome="completed"), attempt(3), attempt(4))
     (step,) = agents(job(tmp_path, (ONE,)), there)
     assert (step.action, step.reason) == ("run", "its agents failed (provider); try 3 of 3")
 

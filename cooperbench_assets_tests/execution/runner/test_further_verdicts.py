@@ -44,7 +44,7 @@ def test_a_second_verdict_shows_what_flakes_and_changes_no_outcome(core_toy: Toy
     rounds = read_verdicts(job.run_dir, "solo")
     assert {pair: rounds[pair][2].verdict for pair in (FIRST, SECOND)} == {FIRST: "fail", SECOND: "pass"}
     assert (job.attempts_dir(FIRST) / "verdict-2" / "eval.json").exists()
-    assert run_second_verdict(job, ALL).plan.campaign == 3, "a finished round is followed by a further one"
+    assert run_second_verdict(job, ALL).plan.retry_generation == 3, "a finished round is followed by a further one"
     with pytest.raises(RefusedLaunch, match="whole cells only"):
         run_second_verdict(job, LaunchOptions(pairs=(FIRST.name,)))
 
@@ -55,7 +55,7 @@ def test_a_round_that_infrastructure_struck_is_gone_on_with(core_toy: Toy, tmp_p
     (struck,) = run_second_verdict(cell(core_toy, tmp_path, sandbox={"isolation": "none such"}), ALL).failed
     assert struck == "configuration"
     report = run_second_verdict(job, ALL)
-    assert (report.plan.campaign, report.done) == (2, 6)
+    assert (report.plan.retry_generation, report.done) == (2, 6)
     assert flakes(job, read_states(job)) == (0, 6)
 
 
@@ -63,5 +63,5 @@ def test_a_second_verdict_resets_no_limit_of_tries(core_toy: Toy, tmp_path: Path
     job = cell(core_toy, tmp_path)
     run_both(job)
     before = read_provenance(job.run_dir)["campaigns"]
-    assert run_second_verdict(job, ALL).plan.campaign == 2
+    assert run_second_verdict(job, ALL).plan.retry_generation == 2
     assert read_provenance(job.run_dir)["campaigns"] == before == {"agent": 1, "eval": 1}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from cooperbench_assets.execution.infra_errors import (
     InfrastructureError,
+    classify_test_run,
     from_exception,
-    look_at_test_run,
     read_prefix,
 )
 from cooperbench_assets.execution.sandboxes.base import RUNNER, SandboxOptions
@@ -278,13 +278,13 @@ def test_a_task_without_its_parts_is_one_error_that_names_them(toy: Toy, tmp_pat
 
 def test_the_runner_s_killed_program_is_seen_though_the_runner_goes_on(evaluations: Evaluations, toy: Toy) -> None:
     """Solo records keep no exit code, and a runner may end with its own: the shell's words tell."""
-    assert look_at_test_run(1, "runner.sh: line 9: 4242 Killed   python3 tests.py\n") is not None
-    assert look_at_test_run(1, "runner.sh: line 9: 4242 Killed   python3\n3 passed, 1 failed in 2s\n") is None
+    assert classify_test_run(1, "runner.sh: line 9: 4242 Killed   python3 tests.py\n") is not None
+    assert classify_test_run(1, "runner.sh: line 9: 4242 Killed   python3\n3 passed, 1 failed in 2s\n") is None
 
 
 @given(st.text(max_size=200))
 def test_a_run_that_ended_well_is_never_struck(output: str) -> None:
-    assert look_at_test_run(0, output) is None
+    assert classify_test_run(0, output) is None
 
 
 @given(st.sampled_from(["oom", "test_timeout", "disk"]), st.text(max_size=50).filter(lambda text: text == text.strip()))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
-from cooperbench_assets.execution.sandboxes.docker.leftovers import sweep
+from cooperbench_assets.execution.sandboxes.docker.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ PAUSE_SECONDS: Final = 1.0
 _END_SECONDS: Final = 60.0
 
 
-class Keeper:
+class EngineCleanup:
     """Sweeps in a thread of its own, so that no launch waits for it but at its two ends. A context manager."""
 
     def __init__(self, environment: Mapping[str, str] | None = None, *, cell: str | None = None) -> None:
@@ -66,7 +66,7 @@ class Keeper:
         """
         try:
             with Engine.connect(self._environment) as engine:
-                swept = sweep(engine, cell=cell)
+                swept = remove_leftovers(engine, cell=cell)
         except InfrastructureError as error:
             self.problem = error.text
             return

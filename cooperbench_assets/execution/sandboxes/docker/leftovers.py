@@ -51,7 +51,7 @@ class Belonging:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class CleanupResult:
     """What a sweep did, or would do."""
 
     removed: tuple[Belonging, ...] = ()
@@ -85,7 +85,7 @@ def belongings(engine: Engine, *, tries: int = TRIES) -> list[Belonging]:
     return found
 
 
-def sweep(engine: Engine, *, dry_run: bool = False, cell: str | None = None) -> Swept:
+def remove_leftovers(engine: Engine, *, dry_run: bool = False, cell: str | None = None) -> CleanupResult:
     """Remove what dead owners have left, within `SWEEP_SECONDS` and one call.
 
     Args:
@@ -103,11 +103,11 @@ def sweep(engine: Engine, *, dry_run: bool = False, cell: str | None = None) -> 
         orphans = [one for one in found if one.fate == "dead" or _is_of(one, cell)]
         kept = tuple(one for one in found if one not in orphans)
         if dry_run:
-            return Swept(tuple(orphans), kept)
+            return CleanupResult(tuple(orphans), kept)
         tried = _remove_all(engine, orphans)
     finally:
         engine.api.timeout = patience
-    return Swept(
+    return CleanupResult(
         tuple(one for one, problem in tried if not problem),
         kept,
         tuple((one, problem) for one, problem in tried if problem),

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from cooperbench_assets.benchmark.failures import tests_failed
-from cooperbench_assets.execution.infra_errors import Around, InfrastructureError, is_full, look_at_test_run
+from cooperbench_assets.execution.infra_errors import Around, InfrastructureError, classify_test_run, is_full
 from cooperbench_assets.execution.sandboxes import network
 from cooperbench_assets.execution.sandboxes.base import PATCHES, Finished
 from cooperbench_assets.execution.sandboxes.commands import DeadlineError
 from cooperbench_assets.execution.sandboxes.docker import ownership
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.execution.sandboxes.docker.options import DockerOptions
-from cooperbench_assets.execution.sandboxes.docker.session import Answer, ContainerGoneError, Session, Wanted
+from cooperbench_assets.execution.sandboxes.docker.session import Answer, ContainerGoneError, ContainerSpec, Session
 from cooperbench_assets.execution.sandboxes.evidence import Grading, is_test_run
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class DockerBackend:
                 ``configuration``, ``disk``.
         """
         options, host = self._options, network.of_host()
-        wanted = Wanted(
+        wanted = ContainerSpec(
             image=image,
             workdir=workdir,
             labels=ownership.labels("evaluation", options.labels),
@@ -154,7 +154,9 @@ class DockerSandbox:
         """What struck a test run that ended."""
         if answer.code != 0 and answer.out_of_memory and not (answer.at_limit and tests_failed(answer.stdout)):
             return self._out_of_memory(answer, "tests_aborted" if answer.at_limit else "oom")
-        return look_at_test_run(answer.code, answer.stdout, lambda: Around(self._disk_is_full(), _memory_short(answer)))
+        return classify_test_run(
+            answer.code, answer.stdout, lambda: Around(self._disk_is_full(), _memory_short(answer))
+        )
 
     def _out_of_memory(self, answer: Answer, family: str) -> InfrastructureError:
         limit = f"of {self._memory_mb} MB " if self._memory_mb else ""

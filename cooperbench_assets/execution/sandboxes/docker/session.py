@@ -39,7 +39,7 @@ _EVENTS_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ContainerSpec:
     """A container to be made."""
 
     image: str
@@ -82,7 +82,7 @@ class ContainerGoneError(RuntimeError):
 class Session:
     """One running container."""
 
-    def __init__(self, engine: Engine, wanted: Wanted) -> None:
+    def __init__(self, engine: Engine, wanted: ContainerSpec) -> None:
         """Make and start it.
 
         Raises:
@@ -214,7 +214,7 @@ class Session:
 _STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 
 
-def _create_or_undo(engine: Engine, wanted: Wanted, name: str) -> str:
+def _create_or_undo(engine: Engine, wanted: ContainerSpec, name: str) -> str:
     """The id of a new container that was not started."""
     try:
         return _create(engine, wanted, name)
@@ -228,7 +228,7 @@ def _create_or_undo(engine: Engine, wanted: Wanted, name: str) -> str:
         raise
 
 
-def _create(engine: Engine, wanted: Wanted, name: str) -> str:
+def _create(engine: Engine, wanted: ContainerSpec, name: str) -> str:
     """The id of a new container that was not started; its files are in place."""
     mounted = dict(wanted.files) if engine.is_local else {}
     try:
@@ -245,7 +245,7 @@ def _create(engine: Engine, wanted: Wanted, name: str) -> str:
     return made
 
 
-def _create_with(engine: Engine, wanted: Wanted, name: str, mounted: Mapping[str, Path]) -> str:
+def _create_with(engine: Engine, wanted: ContainerSpec, name: str, mounted: Mapping[str, Path]) -> str:
     limits: dict[str, Any] = dict(wanted.limits)
     host_config = engine.api.create_host_config(
         init=True,

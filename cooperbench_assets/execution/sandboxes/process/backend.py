@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 from cooperbench_assets.execution.infra_errors import (
     Around,
     InfrastructureError,
+    classify_test_run,
     disk_is_full,
     from_exception,
-    look_at_test_run,
     memory_kills,
 )
 from cooperbench_assets.execution.sandboxes.base import Finished, SandboxOptions
@@ -165,7 +165,7 @@ class ProcessSandbox:
             return self._grading.strike(args, struck, -1, self._isolation.outward(error.output))
         except OSError as error:
             raise from_exception(error) or error from error
-        if is_test and (seen := look_at_test_run(finished.returncode, finished.stdout, lambda: self._around(killed))):
+        if is_test and (seen := classify_test_run(finished.returncode, finished.stdout, lambda: self._around(killed))):
             return self._grading.strike(args, seen, finished.returncode, finished.stdout)
         return self._grading.saw(args, finished)
 

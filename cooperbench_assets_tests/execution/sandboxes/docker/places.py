@@ -14,7 +14,7 @@ import polars as pl
 from cooperbench_assets.benchmark.pairs import Subset, find_subset, load_subset
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, belongings
-from cooperbench_assets.experiment_context import BoundExperiment
+from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import Launcher, Ran
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
@@ -118,9 +118,9 @@ class Place:
         return [one for one in belongings(engine) if one.described.get("experiment") == self.name]
 
     @property
-    def bound(self) -> BoundExperiment:
+    def experiment(self) -> ExperimentContext:
         """The experiment as the assets see it."""
-        return BoundExperiment(self.name, self.spec, self.project)
+        return ExperimentContext(self.name, self.spec, self.project)
 
     @property
     def subset(self) -> Subset:

@@ -16,7 +16,7 @@ from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.processes import MARK, mark_of, process_identity
 from cooperbench_assets.execution.sandboxes.docker.agent_cli import wrapper_environment, write_wrapper
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
-from cooperbench_assets.execution.sandboxes.docker.leftovers import belongings, sweep
+from cooperbench_assets.execution.sandboxes.docker.leftovers import belongings, remove_leftovers
 from cooperbench_assets.execution.sandboxes.docker.options import DockerOptions
 from cooperbench_assets.execution.sandboxes.docker.ownership import PREFIX
 
@@ -143,9 +143,9 @@ def test_upstreams_own_agent_container_is_ours_to_see_and_to_sweep(
         said = list(itertools.takewhile(lambda line: line != "it works\n", owner.stdout))
         (found,) = [one for one in belongings(engine) if one.described.get("pair") == pair]
         content = engine.api.inspect_container(found.id)
-        spared = sweep(engine)
+        spared = remove_leftovers(engine)
         owner.stdin.close()
-    swept = sweep(engine)
+    swept = remove_leftovers(engine)
 
     assert said[-1] == "base\n"
     assert found.name.startswith("minisweagent-")

@@ -120,7 +120,7 @@ def test_a_container_that_is_killed_is_no_fail_and_the_next_run_completes_the_ce
 
 def evaluate_again(tried: Place, setting: str) -> None:
     """The job second_verdict on a cell."""
-    repository = experiment_definitions(tried.bound).get_repository_def()
+    repository = experiment_definitions(tried.experiment).get_repository_def()
     with dg.DagsterInstance.ephemeral() as instance:
         repository.get_job(job_name(tried.name, "second_verdict")).execute_in_process(
             instance=instance, partition_key=partition_key(Cell(tried.name, setting, 0))

@@ -12,7 +12,7 @@ from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.runner.harness_client import HarnessServer
 from cooperbench_assets.execution.sandboxes.docker import git_server
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
-from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, belongings, sweep
+from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, belongings, remove_leftovers
 from cooperbench_assets.execution.sandboxes.docker.options import DockerOptions
 from cooperbench_assets.execution.worker.protocol import ChildRequest
 from cooperbench_assets_tests.execution.sandboxes.docker.images import git_server_image
@@ -83,7 +83,7 @@ def test_agents_git_server_is_labelled_and_limited_and_goes_with_its_child(
     limits = engine.api.inspect_container(found[0].id)["HostConfig"]
     assert (limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) == (200 * 2**20, 10**9, 100)
     assert limits["Init"] is True
-    assert not [one for one in sweep(engine).removed if one.described.get("pair") == mark]
+    assert not [one for one in remove_leftovers(engine).removed if one.described.get("pair") == mark]
     until(lambda: all(f"refs/heads/{file.stem}" in file.read_text() for file in pushed))
     if killed:
         child.kill(0)
@@ -92,7 +92,7 @@ def test_agents_git_server_is_labelled_and_limited_and_goes_with_its_child(
     assert child.ended is not None
     assert (child.ended.exit_code, child.ended.error) == ((None, None) if killed else (0, None))
     # What is swept beside this test may be swept by another one.
-    sweep(engine)
+    remove_leftovers(engine)
     until(lambda: mine() == [])
 
 

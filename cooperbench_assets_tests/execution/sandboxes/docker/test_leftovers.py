@@ -13,9 +13,9 @@ import pytest
 from docker.errors import APIError
 
 from cooperbench_assets.execution.processes import mark_of, process_identity
-from cooperbench_assets.execution.sandboxes.docker.cleanup import Keeper
+from cooperbench_assets.execution.sandboxes.docker.cleanup import EngineCleanup
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
-from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, Swept, sweep
+from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, CleanupResult, remove_leftovers
 from cooperbench_assets.execution.sandboxes.docker.ownership import (
     CELL,
     HOST,
@@ -100,9 +100,9 @@ def test_a_sweep_removes_what_dead_owners_left_and_only_that(engine: Engine, lit
     elsewhere = litter.container(litter.labels(dead_owner, where="another/machine/pid:[1]"))
     unlabelled = litter.container({}, name=f"minisweagent-{litter.mark[:8]}", start=True)
 
-    would = sweep(engine, dry_run=True)
+    would = remove_leftovers(engine, dry_run=True)
     assert is_there(engine, running)
-    swept = sweep(engine)
+    swept = remove_leftovers(engine)
 
     gone = {("container", running), ("container", created), ("network", network), ("volume", volume)}
     assert {(kind, one) for kind, one, _ in mine(would.removed, litter)} == gone
@@ -127,8 +127,8 @@ def test_whoever_holds_a_cell_removes_what_a_killed_run_container_left_for_it(
     copied = litter.container({**litter.labels("7/boot:1", **elsewhere), CELL: cells["of_a_copy"]})
     alive = litter.container({**litter.labels(None), CELL: cells["mine"]})
 
-    assert mine(sweep(engine).removed, litter) == [], "without the lock nobody can tell"
-    with Keeper(cell=cells["mine"]):
+    assert mine(remove_leftovers(engine).removed, litter) == [], "without the lock nobody can tell"
+    with EngineCleanup(cell=cells["mine"]):
         assert not is_there(engine, left)
         late = litter.container({**litter.labels("7/boot:1", **elsewhere), CELL: cells["mine"]})
     assert [is_there(engine, one) for one in (left, late, copied, alive)] == [False, False, True, True]
@@ -137,7 +137,7 @@ def test_whoever_holds_a_cell_removes_what_a_killed_run_container_left_for_it(
 
 def test_many_things_go_at_once_and_all_are_reported(engine: Engine, litter: Litter, dead_owner: str) -> None:
     made = {litter.container(litter.labels(dead_owner)) for _ in range(12)}
-    assert {one for _, one, _ in mine(sweep(engine).removed, litter)} == made
+    assert {one for _, one, _ in mine(remove_leftovers(engine).removed, litter)} == made
 
 
 def test_a_sweep_ends_although_the_engine_is_slow(
@@ -145,7 +145,7 @@ def test_a_sweep_ends_although_the_engine_is_slow(
 ) -> None:
     monkeypatch.setattr("cooperbench_assets.execution.sandboxes.docker.leftovers.SWEEP_SECONDS", 0.0)
     left = litter.container(litter.labels(dead_owner))
-    failed = {one.id: why for one, why in sweep(engine).failed}
+    failed = {one.id: why for one, why in remove_leftovers(engine).failed}
     assert "too slow; the next sweep tries again" in failed[left]
     assert is_there(engine, left)
 
@@ -175,7 +175,7 @@ def test_what_the_engine_does_not_give_up_is_reported(engine: Engine, litter: Li
         labels={"litter": litter.mark},
         host_config=engine.api.create_host_config(binds=[f"{volume}:/mnt"]),
     )
-    failed = [(one.id, why) for one, why in sweep(engine).failed if one.described["pair"] == litter.mark]
+    failed = [(one.id, why) for one, why in remove_leftovers(engine).failed if one.described["pair"] == litter.mark]
     assert failed
     assert failed[0][0] == volume
     assert "in use" in failed[0][1]
@@ -183,9 +183,9 @@ def test_what_the_engine_does_not_give_up_is_reported(engine: Engine, litter: Li
 
 def test_sweeping_twice_finds_nothing_the_second_time(engine: Engine, litter: Litter, dead_owner: str) -> None:
     litter.container(litter.labels(dead_owner))
-    assert mine(sweep(engine).removed, litter)
-    assert mine(sweep(engine).removed, litter) == []
-    assert Swept() == Swept((), (), ())
+    assert mine(remove_leftovers(engine).removed, litter)
+    assert mine(remove_leftovers(engine).removed, litter) == []
+    assert CleanupResult() == CleanupResult((), (), ())
 
 
 def test_an_owner_is_dead_when_its_number_is_taken_by_another_process() -> None:

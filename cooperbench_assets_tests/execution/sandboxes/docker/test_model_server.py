@@ -84,7 +84,7 @@ def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
     costs = tried.rows("SELECT cost_usd, steps, outcome FROM pairs")
     assert [row[1:] for row in costs] == [(3, "pass")] * 6
     assert [row[0] for row in costs] == pytest.approx([3 * PER_CALL] * 6)
-    record = read_provenance(tried.bound.logs / f"{tried.name}-solo")
+    record = read_provenance(tried.experiment.logs / f"{tried.name}-solo")
     assert (record["endpoint_host"], record["model_answered"]) == ("127.0.0.1", "scripted-model-1")
 
     # The endpoint that the experiment names was asked, with the key, first of all by the preflight.
@@ -94,7 +94,7 @@ def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
     assert len(server.asked) == 1 + 6 * 3
     assert len(server.asked[0].messages) == 1
 
-    build_reports(tried.project.database, tried.project.report, [tried.name], {tried.name: tried.bound.logs})
+    build_reports(tried.project.database, tried.project.report, [tried.name], {tried.name: tried.experiment.logs})
     dumped = tried.rows("SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'")
     seen = [(name, str(tried.rows(f'SELECT * FROM "{name}"'))) for (name,) in dumped]
     seen += everything(tmp_path)
@@ -187,7 +187,7 @@ def test_a_refused_key_is_found_before_any_pair_is_launched(
     assert "openai/scripted does not answer (auth)" in ran.error
     assert CANARY not in ran.error
     assert len(server.asked) == 1
-    assert not (tried.bound.logs / f"{tried.name}-solo" / "solo").exists()
+    assert not (tried.experiment.logs / f"{tried.name}-solo" / "solo").exists()
 
 
 def test_an_agent_that_hangs_is_ended_at_its_deadline(
