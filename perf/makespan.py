@@ -13,7 +13,7 @@ from statistics import median
 
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.execution.planning.launch_order import launch_order
-from cooperbench_assets.execution.planning.plan import Step
+from cooperbench_assets.execution.planning.steps import Step
 from cooperbench_assets.execution.planning.usage import History
 from cooperbench_assets.execution.runner.slots import Slot, SlotPool
 from perf import inputs
@@ -62,7 +62,7 @@ class Machine:
 
     def add(self, name: str, seconds: Durations, expected: Callable[[Pair], float | None]) -> None:
         """A cell, its pairs in the order in which they are launched."""
-        steps = [Step(pair, "run", "no result yet", expected_seconds=expected(pair)) for pair in seconds]
+        steps = [Step(pair, "run", "no_result", expected_seconds=expected(pair)) for pair in seconds]
         order = launch_order(steps, "perf", budgeted=False)
         pool = SlotPool("agents", self.slots, self.state)
         self.cells.append(Cell(name, seconds, deque(order), pool, self.slots))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.benchmark.pairs import Subset
-    from cooperbench_assets.execution.planning.plan import Plan
+    from cooperbench_assets.execution.planning.steps import Plan
     from cooperbench_assets.execution.runner.progress import Progress, StageReport
     from cooperbench_assets.execution.worker.protocol import Stage
     from cooperbench_assets.experiment_context import ExperimentContext

@@ -20,7 +20,6 @@ from cooperbench_assets.assets.experiment_assets import asset_spec, look, write_
 from cooperbench_assets.assets.keys import asset_key, op_name
 from cooperbench_assets.assets.redacted_steps import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
-from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD
 from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
 from cooperbench_assets.checks.reporting import check_results, check_specs
 from cooperbench_assets.execution.api import plan_stage, run_evaluations, run_second_verdict
@@ -112,8 +111,8 @@ def gold_plan(experiment: ExperimentContext) -> Iterator[tuple[str, int, int, di
     for mode in MODES:
         job = _job(experiment, mode)
         first, second = to_judge(job)
-        steps = plan_stage("eval", job, LaunchOptions()).having("blocked") if job.run_dir.is_dir() else ()
-        blocked = {step.pair.name: step.reason for step in steps if step.reason.startswith(BLOCKED_FOR_GOOD)}
+        steps = plan_stage("eval", job, LaunchOptions()).given_up if job.run_dir.is_dir() else ()
+        blocked = {step.pair.name: step.sentence for step in steps}
         missing = len([pair for pair in first if pair.name not in blocked])
         yield job.setting, missing, missing + len(second), blocked
 

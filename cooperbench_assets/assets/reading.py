@@ -27,7 +27,7 @@ from cooperbench_assets.assets.redacted_steps import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.benchmark.logtree import LogTreeError
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
-from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD, Finding
+from cooperbench_assets.checks.finding import Finding
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.reporting import check_evaluation, check_results, check_rows
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
@@ -321,9 +321,8 @@ def left_behind(experiment: ExperimentContext, cell: CellSpec) -> dict[str, str]
         return {}
     reasons: dict[str, str] = {}
     for asset in STAGES:
-        for step in plan_of(experiment, cell, asset, LaunchConfig(automatic=True)).having("blocked"):
-            if step.reason.startswith(BLOCKED_FOR_GOOD):
-                reasons[step.pair.name] = step.reason
+        for step in plan_of(experiment, cell, asset, LaunchConfig(automatic=True)).given_up:
+            reasons[step.pair.name] = step.sentence
     return reasons
 
 

@@ -16,24 +16,21 @@ from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cooperbench_assets.automation.policy import rounds_of
-from cooperbench_assets.checks.finding import BLOCKED_FOR_GOOD
-from cooperbench_assets.execution.attempts.records import of_stage, tries_used
+from cooperbench_assets.execution.attempts.records import of_stage
 from cooperbench_assets.execution.options import LaunchOptions
-from cooperbench_assets.execution.planning.plan import Plan, plan_agents, plan_evaluations
+from cooperbench_assets.execution.planning.plan import plan_agents, plan_evaluations
 from cooperbench_assets.execution.planning.usage import History
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.attempts.pair_state import PairState
     from cooperbench_assets.execution.attempts.records import Attempt
     from cooperbench_assets.execution.job import CellJob
+    from cooperbench_assets.execution.worker.protocol import Stage
     from cooperbench_assets.spec import ExperimentSpec
     from cooperbench_assets.store.cells import Cell
-
-EXHAUSTED, WAITS = BLOCKED_FOR_GOOD
-"""How the plan's reasons begin for pairs that it blocks for good."""
 
 QUOTA_PAUSE: Final = timedelta(hours=1)
 """How long to wait for a usage limit whose text does not say when it is lifted."""
@@ -49,8 +46,12 @@ class PairsToRun:
     agents: tuple[str, ...] = ()
     evaluations: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
-    exhausted: Mapping[str, str] = field(default_factory=dict)
+    exhausted: Mapping[str, Stage] = field(default_factory=dict)
+    """Pairs that used up their tries, with the stage."""
+
     waiting: Mapping[str, str] = field(default_factory=dict)
+    """Pairs that wait for a person, with the family of the failure."""
+
     rounds: int = 0
     newest_end: datetime | None = None
     not_before: datetime | None = None
@@ -81,14 +82,15 @@ def assess(
     unwanted = set() if whole else {pair for pair in owed if _untouched(states[pair])}
     again = {step.pair for step in evaluations.runs}
     tries = [one for state in states.values() for one in state.attempts]
-    used = [_used(plan, states) for plan in (agents, evaluations)]
+    used = max((step.used for plan in (agents, evaluations) for step in plan.runs), default=0)
+    given_up = [(plan, step) for plan in (agents, evaluations) for step in plan.given_up]
     return PairsToRun(
         agents=_names(owed - unwanted),
         evaluations=_names(again),
         unwanted=_names(unwanted),
-        exhausted=dict(_blocked((agents, evaluations), EXHAUSTED)),
-        waiting=_families(states, dict(_blocked((agents, evaluations), WAITS))),
-        rounds=rounds_of(max(used), _streak(tries), job.limits.breaker),
+        exhausted={step.pair.name: plan.stage for plan, step in given_up if step.code == "exhausted"},
+        waiting={step.pair.name: step.family or "unknown" for _, step in given_up if step.code == "needs_person"},
+        rounds=rounds_of(used, _streak(tries), job.limits.breaker),
         newest_end=max((_when(one) for one in tries if one.failed), default=None),
         not_before=_not_before((states[pair] for pair in owed | again), now),
         tries={stage: len(of_stage(tries, stage)) for stage in ("agent", "eval")},
@@ -105,37 +107,6 @@ def _untouched(state: PairState) -> bool:
 
 def _names(pairs: Iterable[Pair]) -> tuple[str, ...]:
     return tuple(sorted(pair.name for pair in pairs))
-
-
-def _blocked(plans: Iterable[Plan], beginning: str) -> Iterator[tuple[str, str]]:
-    for plan in plans:
-        for step in plan.having("blocked"):
-            if step.reason.startswith(beginning):
-                stage = "agents" if plan.stage == "agent" else "evaluation"
-                yield step.pair.name, f"{stage}: {step.reason}"
-
-
-def _families(states: Mapping[Pair, PairState], reasons: Mapping[str, str]) -> dict[str, str]:
-    """The family that each waiting pair waits for; the plan's reason names it, also for pairs never tried."""
-    found = {}
-    for name, reason in reasons.items():
-        match = re.search(rf"{WAITS} \(([^)]*)\)", reason)
-        found[name] = match[1] if match else "unknown"
-    return found
-
-
-def _used(plan: Plan, states: Mapping[Pair, PairState]) -> int:
-    """The most tries that a pair which the plan runs has used up."""
-    used = [
-        tries_used(
-            states[step.pair].attempts,
-            plan.stage,
-            step.retry_generation,
-            states[step.pair].patch_sha256 if plan.stage == "eval" else None,
-        )
-        for step in plan.runs
-    ]
-    return max(used, default=0)
 
 
 def _streak(tries: Iterable[Attempt]) -> int:

@@ -209,7 +209,8 @@ def _stops(record: Mapping[str, Any]) -> Iterator[Stop]:
     last = {one.get("stage"): one for one in launches if isinstance(one, dict)} if isinstance(launches, list) else {}
     for stage, launch in last.items():
         if reason := launch.get("stopped"):
-            money = bool(record.get("truncated")) and record.get("truncated_reason") == reason
+            # Release 0.1 did not record it with the launch.
+            money = launch.get("over_budget", record.get("truncated_reason") == reason)
             kind = "budget" if money else "breaker"
             yield Stop(str(stage), kind, str(reason), str(launch.get("started_at")))
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
+    from cooperbench_assets.execution.worker.protocol import Stage
     from cooperbench_assets.store.cells import Cell
 
 LONGEST_PAUSE: Final = timedelta(hours=6)
@@ -85,8 +86,8 @@ class CellState:
     unread: bool = False
     """The log tree is newer than the tables made of it."""
 
-    exhausted: Mapping[str, str] = field(default_factory=dict)
-    """Pairs that used up their tries, with the reason."""
+    exhausted: Mapping[str, Stage] = field(default_factory=dict)
+    """Pairs that used up their tries, with the stage."""
 
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Pairs that wait for a person, with the family of their failure."""

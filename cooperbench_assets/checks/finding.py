@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 SAMPLE = 10
 """Offenders that a finding names; the rest are counted."""
 
-BLOCKED_FOR_GOOD = ("tries exhausted", "waits for a person")
-"""How the plan's reasons begin for pairs that no retry touches."""
-
 View = TypeVar("View")
 
 

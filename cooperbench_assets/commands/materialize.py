@@ -160,7 +160,7 @@ def print_plans(experiment: ExperimentContext, cells: Sequence[CellSpec], config
             plan = plan_of(experiment, cell, asset, LaunchConfig(**config))
             out.print(f"{cell.cell.setting} seed {cell.cell.seed}: {len(plan.runs)} {stage} to run{_expected(plan)}")
             for action in ("run", "blocked"):
-                reasons = Counter(step.reason for step in plan.having(action))
+                reasons = Counter(step.sentence for step in plan.having(action))
                 for reason, count in reasons.most_common():
                     out.print(f"  {action} {count}: {reason}")
 

@@ -31,7 +31,7 @@ from cooperbench_assets.execution.runner.stage_run import Launch, base_report, p
 if TYPE_CHECKING:
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.options import LaunchOptions
-    from cooperbench_assets.execution.planning.plan import Plan
+    from cooperbench_assets.execution.planning.steps import Plan
     from cooperbench_assets.execution.runner.progress import Progress, StageReport
     from cooperbench_assets.execution.worker.protocol import Stage
 

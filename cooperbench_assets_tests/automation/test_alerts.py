@@ -248,7 +248,7 @@ def seen(experiment: ExperimentContext, **changes: Any) -> Observation:
         ({"stops": (Stop("agent", "breaker", "5 in a row", "t"),)}, "breaker", "circuit breaker tripped: 5 in a row"),
         ({"stops": (Stop("agent", "budget", "1.00 of 1.00 USD", "t"),)}, "budget", "budget is reached: 1.00 of"),
         ({"families": {"auth": 9}}, "waiting", "9 pairs wait for a person (auth): renew or set the key"),
-        ({"exhausted": {"a/1/f1_f2": "3 of 3"}}, "exhausted", "1 pairs used up their tries (a/1/f1_f2)"),
+        ({"exhausted": {"a/1/f1_f2": "agent"}}, "exhausted", "1 pairs used up their tries (a/1/f1_f2)"),
         ({"fruitless": 3, "agents": ("a/1/f1_f2",)}, "stuck", "3 runs of it in a row failed"),
     ],
 )
@@ -267,11 +267,11 @@ def test_each_standing_state_has_its_message(
 def test_nothing_is_said_of_a_cell_that_is_being_worked_on_or_that_nobody_launched(
     experiment: ExperimentContext, changes: dict[str, Any]
 ) -> None:
-    assert not list(cell_alerts(seen(experiment, families={"auth": 9}, exhausted={"a": "b"}, **changes)))
+    assert not list(cell_alerts(seen(experiment, families={"auth": 9}, exhausted={"a": "agent"}, **changes)))
 
 
 def test_exhausted_pairs_are_told_when_the_others_are_done(experiment: ExperimentContext) -> None:
-    assert not list(cell_alerts(seen(experiment, exhausted={"a": "b"}, agents=("c",))))
+    assert not list(cell_alerts(seen(experiment, exhausted={"a": "agent"}, agents=("c",))))
 
 
 def test_the_experiment_is_complete_when_every_cell_is(tmp_path: Path) -> None:

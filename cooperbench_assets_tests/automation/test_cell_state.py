@@ -71,8 +71,7 @@ def test_used_up_tries_are_told_with_their_stage(tmp_path: Path) -> None:
     )
     found = owed(tmp_path, struck(0, *(attempt(n) for n in (1, 2, 3))), evaluated)
     assert found.agents == found.evaluations == ()
-    assert found.exhausted[FIRST.name].startswith("agents: tries exhausted (3 of 3)")
-    assert found.exhausted[SECOND.name].startswith("evaluation: tries exhausted (2 of 2)")
+    assert found.exhausted == {FIRST.name: "agent", SECOND.name: "eval"}
 
 
 def test_resetting_the_retry_counters_reopens_what_was_used_up(tmp_path: Path) -> None:
@@ -85,6 +84,12 @@ def test_a_refused_key_makes_every_pair_wait(tmp_path: Path) -> None:
     refused = struck(0, attempt(1, family="auth", retryable=False), family="auth", retryable=False)
     found = owed(tmp_path, refused, state(SECOND))
     assert found.agents == ()
+    assert found.waiting == {FIRST.name: "auth", SECOND.name: "auth"}
+
+
+def test_a_refused_key_is_named_also_where_it_left_no_result(tmp_path: Path) -> None:
+    tried = attempt(1, family="auth", retryable=False)
+    found = owed(tmp_path, state(FIRST, "missing", attempts=(tried,)), state(SECOND))
     assert found.waiting == {FIRST.name: "auth", SECOND.name: "auth"}
 
 

@@ -65,7 +65,7 @@ TABLE: list[tuple[str, dict[str, Any], type[Decision], str]] = [
         Launch,
         "evaluation of 1 pairs",
     ),
-    ("tries are used up", {"exhausted": {"a/1/f1_f2": "3 of 3"}}, Nothing, "1 pairs used up their tries"),
+    ("tries are used up", {"exhausted": {"a/1/f1_f2": "agent"}}, Nothing, "1 pairs used up their tries"),
     ("a key is refused", {"waiting": {"a/1/f1_f2": "auth"}}, Nothing, "1 pairs wait for a person"),
     ("a smoke run is done", {"whole": False, "unwanted": 95}, Nothing, "95 pairs were never asked for"),
     ("a usage limit holds", {**OWED, "not_before": ago(-90)}, Wait, "until 2026-11-20 13:30:00"),

@@ -138,7 +138,7 @@ def test_no_pair_is_retried_for_ever_until_the_retry_counters_are_reset(core_toy
     launched = [run_agents(job, ALL).launched for _ in range(5)]
     assert launched == [6, 1, 1, 0, 0]
     plan = plan_stage("agent", job, ALL)
-    assert [step.reason for step in plan.having("blocked")] == [
+    assert [step.sentence for step in plan.having("blocked")] == [
         "tries exhausted (3 of 3): its agents failed (provider)"
     ]
     again = LaunchOptions(reset_retries=True)

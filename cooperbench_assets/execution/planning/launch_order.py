@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cooperbench_assets.benchmark.pairs import Pair
-    from cooperbench_assets.execution.planning.plan import Step
+    from cooperbench_assets.execution.planning.steps import Step
 
 
 def launch_order(steps: Sequence[Step], seed: str, *, budgeted: bool) -> list[Step]:

@@ -1,84 +1,31 @@
 """What a launch will do with each planned pair, and why: pure functions over what is known.
 
 What belongs here: decisions. What does not: reading (``attempts.pair_state``), the order of launches
-(``launch_order``), doing.
+(``launch_order``), doing, and the words for it (``steps``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.execution.attempts.records import of_stage, tries_used
 from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.planning.launch_order import spread
+from cooperbench_assets.execution.planning.steps import Plan, Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cooperbench_assets.execution.attempts.pair_state import PairState
     from cooperbench_assets.execution.attempts.records import Attempt
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.options import LaunchOptions
+    from cooperbench_assets.execution.planning.steps import Cause
     from cooperbench_assets.execution.planning.usage import History, LateHistory
     from cooperbench_assets.execution.worker.protocol import Stage
-
-Action = Literal["run", "skip", "blocked"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One planned pair in one launch."""
-
-    pair: Pair
-    action: Action
-    """run; skip: nothing is left to run; blocked: something is owed that this launch cannot give."""
-
-    reason: str
-    retry_generation: int = 1
-    """Retry generation that the try counts in, where the pair is run."""
-
-    expected_seconds: float | None = None
-    """From earlier tries; None where nothing is known."""
-
-    expected_cost_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a launch of one stage will do, pair by pair, in the order of the subset."""
-
-    stage: Stage
-    steps: tuple[Step, ...]
-    retry_generation: int = 1
-
-    def having(self, action: Action) -> tuple[Step, ...]:
-        """The steps of one kind."""
-        return tuple(step for step in self.steps if step.action == action)
-
-    @property
-    def runs(self) -> tuple[Step, ...]:
-        """The pairs to run."""
-        return self.having("run")
-
-    @property
-    def expected_cost_usd(self) -> float | None:
-        """Expected cost of all runs, USD; None where the cost of one is not known."""
-        return _total(step.expected_cost_usd for step in self.runs)
-
-    @property
-    def expected_seconds(self) -> float | None:
-        """Expected time of all runs one after another; None where one is not known."""
-        return _total(step.expected_seconds for step in self.runs)
-
-
-def _total(parts: Iterable[float | None]) -> float | None:
-    total = 0.0
-    for part in parts:
-        if part is None:
-            return None
-        total += part
-    return total
 
 
 def plan_agents(
@@ -116,15 +63,20 @@ _ACCOUNT = frozenset({"auth", "quota"})
 
 
 def _account_refused(state: PairState) -> bool:
-    """Whether a pair was struck by what strikes every pair until a person has acted."""
+    """Whether a pair failed of what fails every pair until a person has acted."""
     family, retryable = _failure(state, "agent")
     return not state.settled and family in _ACCOUNT and retryable is False
 
 
 def _all_wait(plan: Plan, refused: PairState) -> Plan:
-    """The plan where nothing is run, because what struck one pair would strike the next one."""
-    why = f"waits for a person ({refused.family}): {refused.pair.name} was struck, and the others would be"
-    steps = (replace(step, action="blocked", reason=why) if step.action == "run" else step for step in plan.steps)
+    """The plan where nothing is run, because what failed one pair would fail the next one."""
+    family, _ = _failure(refused, "agent")
+    steps = (
+        Step(step.pair, "needs_person", "other_pair_refused", family, refused.pair.name)
+        if step.action == "run"
+        else step
+        for step in plan.steps
+    )
     return replace(plan, steps=tuple(steps))
 
 
@@ -169,7 +121,7 @@ def _asked(job: CellJob, options: LaunchOptions) -> frozenset[Pair]:
     return asked
 
 
-_Decide = Callable[["CellJob", "PairState", int, bool], tuple[Action, str]]
+_Decide = Callable[["CellJob", "PairState", int, bool], Step]
 
 
 def _plan(
@@ -186,14 +138,13 @@ def _plan(
     for pair in job.subset.pairs:
         state = states[pair]
         if pair not in asked:
-            steps.append(Step(pair, "skip", "not asked for in this launch"))
+            steps.append(Step(pair, "not_asked"))
             continue
         counted_in = max([retry_generation, *(one.retry_generation for one in of_stage(state.attempts, stage))])
         if options.reset_retries:
             counted_in = retry_generation
-        action, reason = decide(job, state, counted_in, options.automatic)
-        step = Step(pair, action, reason)
-        if action == "run":
+        step = decide(job, state, counted_in, options.automatic)
+        if step.action == "run":
             step = replace(
                 step,
                 retry_generation=counted_in,
@@ -210,46 +161,43 @@ def _at_most(steps: list[Step], limit: int | None) -> list[Step]:
     if limit is None or len(runs) <= limit:
         return steps
     chosen = set(spread(runs, limit))
-    left_out = f"left out: this launch runs at most {limit} pairs"
     return [
-        step if step.action != "run" or step.pair in chosen else Step(step.pair, "skip", left_out) for step in steps
+        step if step.action != "run" or step.pair in chosen else Step(step.pair, "left_out", detail=limit)
+        for step in steps
     ]
 
 
-def _agent_step(job: CellJob, state: PairState, retry_generation: int, automatic: bool) -> tuple[Action, str]:
+def _agent_step(job: CellJob, state: PairState, retry_generation: int, automatic: bool) -> Step:
     if state.settled:
-        return "skip", f"done: {state.outcome}"
+        return Step(state.pair, "done", detail=state.outcome)
     if state.pair.name in job.accepted:
-        return "skip", "its infrastructure failure is accepted"
+        return Step(state.pair, "accepted")
     if state.has_result and not _failed_at(state, "agent"):
-        return "skip", "its agents are done"
-    if (missing := missing_task_file(job, state.pair)) is not None:
-        return "blocked", missing
+        return Step(state.pair, "agents_done")
+    if (missing := _missing_task_file(job, state.pair)) is not None:
+        return Step(state.pair, "task_missing", detail=missing)
     used = tries_used(state.attempts, "agent", retry_generation)
-    return _retry(_why_agents(state), state, "agent", used, job.limits.agent_attempts, automatic)
+    return _retry(_left(state, "agent"), state, "agent", used, job.limits.agent_attempts, automatic)
 
 
-def _eval_step(job: CellJob, state: PairState, retry_generation: int, automatic: bool) -> tuple[Action, str]:
+def _eval_step(job: CellJob, state: PairState, retry_generation: int, automatic: bool) -> Step:
     if state.settled and state.has_eval:
-        return "skip", f"done: {state.outcome}"
+        return Step(state.pair, "done", detail=state.outcome)
     if state.pair.name in job.accepted:
-        return "skip", "its infrastructure failure is accepted"
-    if not state.has_result:
-        return "blocked", f"not evaluated: {_why_agents(state)}"
-    if not state.settled and _failed_at(state, "agent"):
-        return "blocked", f"not evaluated: its agents failed ({state.family or 'unknown'})"
+        return Step(state.pair, "accepted")
+    if not state.has_result or _failed_at(state, "agent"):
+        return replace(_left(state, "agent"), code="not_evaluated")
     used = tries_used(state.attempts, "eval", retry_generation, state.patch_sha256)
-    return _retry(_why_eval(state), state, "eval", used, job.limits.eval_attempts, automatic)
+    return _retry(_left(state, "eval"), state, "eval", used, job.limits.eval_attempts, automatic)
 
 
-def _retry(why: str, state: PairState, stage: Stage, used: int, limit: int, automatic: bool) -> tuple[Action, str]:
+def _retry(step: Step, state: PairState, stage: Stage, used: int, limit: int, automatic: bool) -> Step:
     """Run once more, unless the tries are used up or, where nobody asked, a person must fix something."""
+    step = replace(step, used=used, limit=limit)
     if used >= limit:
-        return "blocked", f"tries exhausted ({used} of {limit}): {why}"
-    family, retryable = _failure(state, stage)
-    if automatic and retryable is False:
-        return "blocked", f"waits for a person ({family}): {why}"
-    return "run", f"{why}; try {used + 1} of {limit}" if used else why
+        return replace(step, code="exhausted")
+    _, retryable = _failure(state, stage)
+    return replace(step, code="needs_person") if automatic and retryable is False else step
 
 
 def _failed_at(state: PairState, stage: Stage) -> bool:
@@ -272,39 +220,40 @@ def _last(state: PairState, stage: Stage) -> Attempt | None:
     return tries[-1] if tries else None
 
 
-def _why_agents(state: PairState) -> str:
+def _left(state: PairState, stage: Stage) -> Step:
+    """A further try of a stage, with what it is for."""
+    cause, detail = _agents_cause(state) if stage == "agent" else _eval_cause(state)
+    family, _ = _failure(state, stage)
+    return Step(state.pair, "run", cause, family, detail)
+
+
+def _agents_cause(state: PairState) -> tuple[Cause, str]:
     last = _last(state, "agent")
     if _failed_at(state, "agent"):
-        return f"its agents failed ({state.family or 'unknown'})"
+        return "agents_failed", ""
     if state.torn and not state.has_result:
-        return f"its result cannot be read ({state.torn})"
+        return "result_unreadable", state.torn
     if last is not None and last.failed:
-        ended = "was interrupted" if last.outcome == "interrupted" else f"failed ({last.family or 'unknown'})"
-        return f"no result: its last try {ended}"
-    return "no result yet"
+        return "agents_interrupted" if last.outcome == "interrupted" else "last_agents_failed", ""
+    return "no_result", ""
 
 
-def _why_eval(state: PairState) -> str:
+def _eval_cause(state: PairState) -> tuple[Cause, str]:
     last = _last(state, "eval")
     if _failed_at(state, "eval"):
-        return f"its evaluation failed ({state.family or 'unknown'})"
+        return "eval_failed", ""
     if state.stale:
-        return "its verdict is of an older patch"
+        return "verdict_outdated", ""
     if state.torn:
-        return f"its verdict cannot be read ({state.torn})"
+        return "verdict_unreadable", state.torn
     if last is not None and last.failed:
-        ended = "was interrupted" if last.outcome == "interrupted" else f"failed ({last.family or 'unknown'})"
-        return f"no verdict: its last evaluation {ended}"
+        return "eval_interrupted" if last.outcome == "interrupted" else "last_eval_failed", ""
     if state.settled:
-        return f"evaluated for the record: {state.outcome} ({state.reason}) stands already"
-    return "not evaluated yet"
+        return "for_the_record", f"{state.outcome} ({state.reason})"
+    return "no_verdict", ""
 
 
-def missing_task_file(job: CellJob, pair: Pair) -> str | None:
-    """What the dataset lacks for a pair, as a reason; None if nothing."""
-    folder = job.dataset / pair.task.folder
-    for feature in pair.features:
-        file = folder / f"feature{feature}" / "feature.md"
-        if not file.is_file():
-            return f"the dataset lacks {file}; complete the dataset, or take the pair out of the subset"
-    return None
+def _missing_task_file(job: CellJob, pair: Pair) -> Path | None:
+    """The first file that the dataset lacks for a pair; None if it has all."""
+    files = (job.dataset / pair.task.folder / f"feature{feature}" / "feature.md" for feature in pair.features)
+    return next((file for file in files if not file.is_file()), None)

@@ -24,7 +24,7 @@ from cooperbench_assets.execution.attempts.promotion import VERDICT
 from cooperbench_assets.execution.attempts.records import Attempt, now, write_attempt
 from cooperbench_assets.execution.attempts.tree_scan import folders, pair_folders
 from cooperbench_assets.execution.errors import RefusedLaunch
-from cooperbench_assets.execution.planning.plan import Plan, Step
+from cooperbench_assets.execution.planning.steps import Plan, Step
 from cooperbench_assets.execution.secret_values import clean
 
 if TYPE_CHECKING:
@@ -115,12 +115,14 @@ def _round(job: CellJob, tested: list[Pair], rounds: Mapping[Pair, Mapping[int, 
 
 def _step(job: CellJob, state: PairState, there: Verdict | None, number: int) -> Step:
     if not _is_tested(state):
-        return Step(state.pair, "skip", "its tests gave no first verdict")
+        return Step(state.pair, "not_tested")
     if there is not None and there.done:
-        return Step(state.pair, "skip", f"verdict {number}: {there.verdict}")
-    if there is not None and there.n >= job.limits.eval_attempts:
-        return Step(state.pair, "blocked", f"tries exhausted ({there.n}): verdict {number} failed ({there.family})")
-    return Step(state.pair, "run", f"verdict {number}", retry_generation=number)
+        return Step(state.pair, "done", detail=f"verdict {number}: {there.verdict}")
+    limit = job.limits.eval_attempts
+    if there is not None and there.n >= limit:
+        family, used = there.family, there.n
+        return Step(state.pair, "exhausted", "further_verdict_failed", family, number, used=used, limit=limit)
+    return Step(state.pair, "run", "further_verdict", detail=number, retry_generation=number)
 
 
 def begin_verdict(job: CellJob, stage: Stage, state: PairState, retry_generation: int) -> Try:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from cooperbench_assets.execution.planning.plan import Plan
+    from cooperbench_assets.execution.planning.steps import Plan
     from cooperbench_assets.execution.runner.slots import PoolName, SlotUser
     from cooperbench_assets.execution.worker.protocol import Stage
 
@@ -117,12 +117,6 @@ class StageReport:
     skipped: int
     """Pairs to which nothing was owed, or that this launch was not about."""
 
-    blocked: Mapping[str, str]
-    """Pairs that are owed something that this launch could not give, by name, with the reason."""
-
-    not_evaluated: Mapping[str, str]
-    """Pairs without an evaluation because their agents failed or have not run, by name, with the reason."""
-
     left: int
     """Pairs that were to be run and were not launched, because the launch was stopped."""
 
@@ -161,6 +155,16 @@ class StageReport:
     isolation: str | None = None
     notes: tuple[str, ...] = ()
     """What a person should know beside the numbers."""
+
+    @property
+    def blocked(self) -> dict[str, str]:
+        """Pairs of which something is left to run that this launch could not run, by name, with the reason."""
+        return {step.pair.name: step.sentence for step in self.plan.having("blocked")}
+
+    @property
+    def not_evaluated(self) -> dict[str, str]:
+        """Pairs without an evaluation because their agents failed or have not run, by name, with the reason."""
+        return {step.pair.name: step.sentence for step in self.plan.steps if step.code == "not_evaluated"}
 
 
 class Meter:

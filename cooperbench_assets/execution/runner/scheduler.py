@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.planning.budget import Budget, Decision
     from cooperbench_assets.execution.planning.circuit_breaker import Breaker
-    from cooperbench_assets.execution.planning.plan import Step
+    from cooperbench_assets.execution.planning.steps import Step
     from cooperbench_assets.execution.runner.harness_client import Child, HarnessServer
     from cooperbench_assets.execution.runner.progress import Meter, Waiting
     from cooperbench_assets.execution.runner.slots import Slot, SlotPool

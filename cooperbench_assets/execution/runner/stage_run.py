@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.attempts.pair_state import PairState
     from cooperbench_assets.execution.attempts.recovery import Recovered
     from cooperbench_assets.execution.job import CellJob
-    from cooperbench_assets.execution.planning.plan import Plan, Step
+    from cooperbench_assets.execution.planning.steps import Plan, Step
     from cooperbench_assets.execution.runner.harness_client import HarnessServer
     from cooperbench_assets.execution.runner.progress import Progress
     from cooperbench_assets.execution.worker.protocol import HarnessInfo, Stage
@@ -191,6 +191,7 @@ class Launch:
             "done": loop.meter.done,
             "failed": dict(loop.meter.failed),
             "stopped": loop.stopped,
+            "over_budget": loop.over_budget,
             "fresh_verdicts": self.fresh,
         }
         provenance.end(job.run_dir, launch, changes, said)
@@ -292,7 +293,6 @@ def plan_owed(
 
 def base_report(plan: Plan, job: CellJob, began: float, *, cost: float, swept: Recovered, **said: Any) -> StageReport:
     """A launch's report: what its plan says of it, and what is `said` beside."""
-    blocked = {step.pair.name: step.reason for step in plan.having("blocked")}
     values: dict[str, Any] = {
         "launched": 0,
         "done": 0,
@@ -310,8 +310,6 @@ def base_report(plan: Plan, job: CellJob, began: float, *, cost: float, swept: R
         plan=plan,
         planned=len(job.subset.pairs),
         skipped=len(plan.having("skip")),
-        blocked=blocked,
-        not_evaluated={name: why for name, why in blocked.items() if plan.stage == "eval" and "not evaluated" in why},
         cost_usd=cost,
         seconds=time.monotonic() - began,
         reaped=swept.reaped,

@@ -14,7 +14,8 @@ from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.job import CellJob, Limits
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.planning.launch_order import launch_order, spread
-from cooperbench_assets.execution.planning.plan import Step, plan_agents, plan_evaluations
+from cooperbench_assets.execution.planning.plan import plan_agents, plan_evaluations
+from cooperbench_assets.execution.planning.steps import Step
 from cooperbench_assets.execution.planning.usage import History
 from cooperbench_assets_tests.execution.making import attempt, job, pair, state
 
@@ -77,7 +78,7 @@ def test_agents_run_where_something_is_owed_and_nowhere_else(
 ) -> None:
     (step,) = agents(job(tmp_path, (ONE,)), there)
     assert step.action == action
-    assert words in step.reason
+    assert words in step.sentence
 
 
 @pytest.mark.parametrize(
@@ -108,13 +109,13 @@ def test_evaluations_run_for_results_whose_verdict_is_owed(
 ) -> None:
     (step,) = evals(job(tmp_path, (ONE,)), there)
     assert step.action == action
-    assert words in step.reason
+    assert words in step.sentence
 
 
 def test_what_a_person_must_mend_is_left_alone_by_automation_and_run_when_a_person_asks(tmp_path: Path) -> None:
     dead = failed(attempt(1, family="auth", retryable=False), family="auth", retryable=False)
     (step,) = agents(job(tmp_path, (ONE,)), dead, options=LaunchOptions(automatic=True))
-    assert (step.action, step.reason.split(":")[0]) == ("blocked", "waits for a person (auth)")
+    assert (step.action, step.sentence.split(":")[0]) == ("blocked", "waits for a person (auth)")
     assert agents(job(tmp_path, (ONE,)), dead)[0].action == "run"
 
 
@@ -128,7 +129,7 @@ def test_resetting_the_retry_counters_counts_tries_anew(tmp_path: Path) -> None:
 def test_completed_tries_do_not_count_and_earlier_files_do_not_either(tmp_path: Path) -> None:
     there = failed(attempt(1, retry_generation=0), attempt(2, outcome="completed"), attempt(3), attempt(4))
     (step,) = agents(job(tmp_path, (ONE,)), there)
-    assert (step.action, step.reason) == ("run", "its agents failed (provider); try 3 of 3")
+    assert (step.action, step.sentence) == ("run", "its agents failed (provider); try 3 of 3")
 
 
 def test_fresh_agents_for_a_verdict_are_refused_with_the_advice_to_add_a_seed(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_task_that_the_dataset_lacks_blocks_its_pair_and_no_other(tmp_path: Pa
     (made.dataset / pairs[1].task.folder / "feature2" / "feature.md").unlink()
     steps = agents(made, *map(state, pairs))
     assert [step.action for step in steps] == ["run", "blocked"]
-    assert str(made.dataset / "beta_task/task1/feature2/feature.md") in steps[1].reason
+    assert str(made.dataset / "beta_task/task1/feature2/feature.md") in steps[1].sentence
 
 
 def test_a_smoke_run_takes_as_many_repositories_as_it_can_and_the_same_pairs_each_time(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_a_smoke_run_takes_as_many_repositories_as_it_can_and_the_same_pairs_eac
     chosen = [step.pair for step in steps if step.action == "run"]
     assert len(chosen) == 4
     assert {one.repo for one in chosen} == {"a_task", "b_task", "c_task"}
-    assert [step.pair for step in steps if "at most 4" in step.reason] == [one for one in pairs if one not in chosen]
+    assert [step.pair for step in steps if "at most 4" in step.sentence] == [one for one in pairs if one not in chosen]
 
 
 PAIRS = st.lists(
@@ -199,14 +200,14 @@ def test_spreading_takes_the_right_number_over_every_repository(pairs: list[Pair
 
 def test_the_longest_expected_pairs_are_launched_first_and_unknown_ones_count_as_typical() -> None:
     lengths = {1: 5.0, 3: None, 5: 50.0, 7: 20.0, 9: 1.0}
-    steps = [Step(pair(n), "run", "", expected_seconds=length) for n, length in lengths.items()]
+    steps = [Step(pair(n), "run", expected_seconds=length) for n, length in lengths.items()]
     order = [step.expected_seconds for step in launch_order(steps, "toy", budgeted=False)]
     assert [length for length in order if length is not None] == [50.0, 20.0, 5.0, 1.0]
     assert order.index(None) < order.index(1.0)
 
 
 def test_with_a_budget_the_order_is_random_and_the_same_in_every_cell() -> None:
-    steps = [Step(pair(n), "run", "", expected_seconds=float(n)) for n in range(1, 60)]
+    steps = [Step(pair(n), "run", expected_seconds=float(n)) for n in range(1, 60)]
     order = launch_order(steps, "toy", budgeted=True)
     lengths = [step.expected_seconds or 0.0 for step in order]
     assert order == launch_order(list(reversed(steps)), "toy", budgeted=True)
