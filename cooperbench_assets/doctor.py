@@ -94,7 +94,7 @@ class Examination:
         yield look_at_store(self.project.database)
         running = self.who(lambda spec: spec.execution != "none" and spec.harness is None)
         yield look_at_harness(Need("harness", "running agents and tests", running))
-        yield look_at_git(Need("git", "execution: process, and the demo", self.who(_in_processes)))
+        yield look_at_git(Need("git", "execution: process", self.who(_in_processes)))
         yield look_at_bubblewrap()
         docker = Need("Docker engine", "execution: docker", self.who(lambda spec: spec.execution == "docker"))
         yield from look_at_docker(docker)
@@ -120,7 +120,6 @@ class Examination:
             yield from self._secrets(name, spec)
 
     def _subset(self, name: str, spec: ExperimentSpec) -> Probe:
-        from cooperbench_assets.demo import DEMO_AGENT
         from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
         need = Need(f"{name}: subset and dataset", "everything of this experiment", (name,))
@@ -129,7 +128,7 @@ class Examination:
             subset = experiment.subset_at_hand()
         except MissingInputError as error:
             told = str(error).removeprefix(f"{name}: ")
-            if spec.agent == DEMO_AGENT:
+            if spec.dataset_module is not None and not experiment.dataset.is_dir():
                 return Probe(need.subject, "absent", told, None, (name,))
             return need.missing(told)
         detail = f"{subset.name}: {len(subset.pairs)} pairs in {len(subset.tasks)} tasks"

@@ -16,7 +16,7 @@ from cooperbench_assets.benchmark.jsonfiles import BadFileError, read_bytes
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
 from cooperbench_assets.checks.finding import CellView
-from cooperbench_assets.demo import DEMO_AGENT, build_dataset
+from cooperbench_assets.dataset_module import DatasetModuleError, build_dataset
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.secret_values import redactor
 from cooperbench_assets.spec import ExperimentError, load_experiment
@@ -112,13 +112,16 @@ class ExperimentContext:
         return None if spec is None else frozenset(cell.cell for cell in spec.cells(self.name))
 
     def subset(self) -> Subset:
-        """The experiment's subset, read anew. The built-in benchmark makes its dataset where it is missing.
+        """The experiment's subset, read anew. A dataset that a module makes is made where it is missing.
 
         Raises:
-            MissingInputError: if there is none; the message lists those that are there.
+            MissingInputError: if there is none, with those that are there; or why the dataset cannot be made.
         """
-        if self.spec.agent == DEMO_AGENT:
-            build_dataset(self.dataset)
+        if self.spec.dataset_module is not None:
+            try:
+                build_dataset(self.spec.dataset_module, self.dataset)
+            except DatasetModuleError as error:
+                raise MissingInputError(f"{self.name}: {error}") from error
         return self.subset_at_hand()
 
     def subset_at_hand(self) -> Subset:
@@ -127,7 +130,7 @@ class ExperimentContext:
         Raises:
             MissingInputError: if there is none; the message lists those that are there.
         """
-        if self.spec.agent == DEMO_AGENT and not self.dataset.is_dir():
+        if self.spec.dataset_module is not None and not self.dataset.is_dir():
             raise MissingInputError(f"{self.name}: its dataset is made when it is first materialised")
         named = self.spec.subset
         try:

@@ -28,7 +28,6 @@ from cooperbench_assets.automation.dead_runs import report_dead_runs
 from cooperbench_assets.automation.observation import observe
 from cooperbench_assets.automation.policy import wait_for_round
 from cooperbench_assets.checks.reporting import sample_lines
-from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.experiment_context import CellReport, ExperimentContext
@@ -270,9 +269,6 @@ class Launcher:
         wait = wait_for_round(seen.state)
         if seen.stops:
             return None
-        if self.experiment.spec.agent == DEMO_AGENT:
-            # Its limits are scripted: nobody lifts them, and they strike no try that comes at once.
-            return 0.0 if seen.state.agents or seen.state.evaluations else None
         return None if wait is None else wait.total_seconds()
 
     def _end(self, threads: ThreadPoolExecutor) -> None:

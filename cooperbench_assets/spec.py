@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What an experiment's name and a setting's label may look like: they become folders and partition keys."""
 
+MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+"""What a module's name looks like."""
+
 GOLD_SETTINGS = ("gold-solo", "gold-coop")
 """Labels under which gold_baseline's cells stand in the store."""
 
@@ -205,6 +208,9 @@ class ExperimentSpec(_Strict):
 
     logs: str = "data/logs"
     dataset: str = "data/dataset"
+    dataset_module: str | None = Field(default=None, pattern=MODULE)
+    """Module that makes the dataset: see ``dataset_module``."""
+
     harness: Harness | None = None
     limits: Limits = Limits()
     accepted: list[Accepted] = []

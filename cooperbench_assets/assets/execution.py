@@ -20,7 +20,7 @@ from pydantic import Field
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.assets.progress import News, describe, describe_wait
-from cooperbench_assets.demo import DEMO_AGENT, eval_environment
+from cooperbench_assets.dataset_module import eval_environment
 from cooperbench_assets.execution.api import plan_stage, run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits, Preflight
 from cooperbench_assets.execution.options import LaunchOptions
@@ -119,19 +119,11 @@ def _siblings(experiment: ExperimentContext, cell: CellSpec) -> tuple[Path, ...]
 
 
 def _sandbox(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> dict[str, Any]:
-    """What the sandbox of an evaluation is told; the built-in benchmark has infrastructure of its own that fails."""
+    """What the sandbox of an evaluation is told, with the variables that the dataset's own module has for its tests."""
     limits = container_limits(experiment)
-    if experiment.spec.agent != DEMO_AGENT:
+    if experiment.spec.dataset_module is None:
         return limits
-    assert cell.mode is not None
-    environment = eval_environment(
-        [pair.name for pair in subset.pairs],
-        mode=cell.mode,
-        messaging=cell.messaging,
-        seed=cell.cell.seed,
-        agent_config=experiment.spec.agent_config,
-    )
-    return {**limits, "environment": environment}
+    return {**limits, "environment": eval_environment(experiment.spec.dataset_module, experiment.spec, cell, subset)}
 
 
 def container_limits(experiment: ExperimentContext) -> dict[str, Any]:

@@ -48,7 +48,7 @@ _STRIKES: dict[Strike, float] = {
         "rate_limit",
         "returned",
         "litellm.RateLimitError: RateLimitError: scripted/demo - Error code: 429 - {'error': {'message': 'Rate limit "
-        "reached for requests per minute. Please try again in 20s.', 'code': 'rate_limit_exceeded'}}",
+        "reached for requests per minute. Please try again in 1s.', 'code': 'rate_limit_exceeded'}}",
         429,
     ): 3,
     Strike(

@@ -13,7 +13,6 @@ from urllib.parse import quote
 import polars as pl
 
 from cooperbench_assets.analysis.registry import ANALYSES, run_all
-from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.report.style import MarkStyle
 from cooperbench_assets.store import schema
 from cooperbench_assets.store.read import snapshot
@@ -21,6 +20,9 @@ from cooperbench_assets.store.read import snapshot
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+NO_MODEL: Final = "scripted/"
+"""What a model's name begins with if there is none: the agents do what a script says."""
 
 SCRIPTED: Final = "Scripted agents: these figures say nothing about any model."
 INPUTS: Final = frozenset(
@@ -65,7 +67,7 @@ def look_of(tables: Mapping[str, pl.DataFrame], results: Mapping[str, pl.DataFra
     columns = results["pair_grid"].unique("column").sort("column")
     settings = tuple(dict.fromkeys(columns["setting"].to_list()))
     remarks = []
-    if (tables["provenance"]["agent"] == DEMO_AGENT).any():
+    if tables["provenance"]["model"].str.starts_with(NO_MODEL).any():
         remarks.append(SCRIPTED)
     refused = results["setting_summary"].filter(
         (pl.col("level") == "setting") & (pl.col("verdict") == "strict") & ~pl.col("headline")

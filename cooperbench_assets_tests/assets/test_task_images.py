@@ -81,7 +81,7 @@ def test_an_unsuitable_and_a_missing_image_are_one_clear_error_and_no_cell_runs(
     dataset: Path, engine: Engine, tmp_path: Path, odd_task: tuple[Path, str]
 ) -> None:
     odd, image = odd_task
-    tried = Place(tmp_path / "project", demo_experiment(odd, subset="odd", agent="other"))
+    tried = Place(tmp_path / "project", demo_experiment(odd, subset="odd", agent="other", dataset_module=None))
     ran = tried.run()
     assert ran.error is not None
     assert ran.error.startswith(f"{tried.name}: 1 of 1 task images are not ready: {image} is no task's image: ")

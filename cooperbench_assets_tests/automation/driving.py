@@ -46,6 +46,7 @@ def demo_attributes(
         "external_agents": ["cooperbench_assets.demo.agents"],
         "subset": "tiny",
         "dataset": "data/demo/dataset",
+        "dataset_module": "cooperbench_assets.demo",
         "execution": "process",
         "agent_config": {"strikes": dict(strikes or NO_STRIKES)},
         "settings": dict(settings or {"solo": {"mode": "solo", "seeds": [0]}}),

@@ -302,8 +302,8 @@ def test_an_experiment_that_does_not_load_is_one_problem_among_the_looks(place: 
     assert looks["git"]["state"] == "ok"
 
 
-def test_the_demos_dataset_makes_itself_and_its_absence_is_no_problem(place: Place) -> None:
-    demo = executing(execution="process", agent="scripted", external_agents=["cooperbench_assets.demo.agents"])
+def test_the_absence_of_a_dataset_that_a_module_makes_is_no_problem(place: Place) -> None:
+    demo = executing(execution="process", agent="scripted", dataset_module="cooperbench_assets.demo")
     look = looks_at(place.project, demo={**demo, "subset": "lite"})["demo: subset and dataset"]
     assert (look.state, look.detail) == ("absent", "its dataset is made when it is first materialised")
     assert not (place.project.data / "dataset").exists()

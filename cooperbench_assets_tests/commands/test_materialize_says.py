@@ -47,7 +47,7 @@ def toy(place: Place, says: str, **changes: Any) -> None:
     attributes = demo_attributes(
         agent="toy", external_agents=["cooperbench_assets_tests.execution.toy_agents"], model_name=f"raise:{says}"
     )
-    del attributes["agent_config"]
+    del attributes["agent_config"], attributes["dataset_module"]
     limits = {**attributes["limits"], "breaker": 10}
     add_experiment(place.project, "mine", {**attributes, "limits": limits, **changes})
 

@@ -1,13 +1,21 @@
-"""What the room promises to its neighbours: that the harness can import it with nothing else of ours at hand."""
+"""The room and its neighbours: none knows it, and the harness can import it with nothing else of ours at hand."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import cooperbench_assets
+from cooperbench_assets.assets.execution import job_of
 from cooperbench_assets.demo import DEMO_AGENT, DEMO_MODULE
+from cooperbench_assets.demo.injected_faults import EVAL_VARIABLE
+from cooperbench_assets.experiment_context import ExperimentContext
+from cooperbench_assets.project import Project
+from cooperbench_assets.spec import load_experiments
+
+PACKAGE = Path(cooperbench_assets.__file__).parent
 
 ALONE = """
 import sys, types, pathlib
@@ -22,10 +30,29 @@ print(sorted({name for name in strangers if not name.startswith(("cooperbench_as
 """
 
 
+def test_no_other_module_knows_the_demo_but_the_table_of_commands_and_its_own() -> None:
+    named = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in PACKAGE.rglob("*.py")
+        if re.search(r"(?i)(?<![a-z])demo(?![a-z])", file.read_text()) and PACKAGE / "demo" not in file.parents
+    }
+    assert named == {"cli.py", "commands/demo.py"}
+
+
+def test_the_experiment_that_ships_makes_its_dataset_and_injects_faults_by_keys_of_its_file(tmp_path: Path) -> None:
+    spec = load_experiments(PACKAGE / "defs")["demo"]
+    experiment = ExperimentContext("demo", spec, Project(tmp_path))
+    subset = experiment.subset()
+    assert len(subset.pairs) == 100
+    jobs = [job_of(experiment, cell, subset) for cell in experiment.cells]
+    faults = [job.sandbox["environment"].get(EVAL_VARIABLE, "").split() for job in jobs]
+    assert all(re.fullmatch(r"\w+/\d+/f\d+_f\d+@1=oom", fault) for cell in faults for fault in cell)
+    assert len({tuple(cell) for cell in faults}) == 5, "each cell has its own"
+
+
 def test_all_but_the_agents_need_only_the_standard_library(tmp_path: Path) -> None:
-    package = Path(cooperbench_assets.__file__).parent
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", ALONE, str(package), str(tmp_path / "dataset")],
+        [sys.executable, "-I", "-S", "-c", ALONE, str(PACKAGE), str(tmp_path / "dataset")],
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,6 @@ import vl_convert
 
 from cooperbench_assets.analysis.grid import pair_grid
 from cooperbench_assets.analysis.summary import setting_summary
-from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.report.charts.grid import pair_grid as draw_grid
 from cooperbench_assets.report.charts.success import seed_rows, setting_rows
 from cooperbench_assets.report.figure import Figure, with_own_ids
@@ -30,7 +29,7 @@ def figures() -> dict[str, Figure]:
     rows[-1] = conflict(task=8, features=(3, 4))
     for row in rows:
         row["cost_usd"], row["steps"], row["agents"] = 0.5, 20, row["agents"] or 1
-    tables = store(rows, agent=DEMO_AGENT)
+    tables = store(rows, model="scripted/one")
     tables["messages"] = messages("I will edit core.py:12", "ok, done?")
     return draw(source_of("e", tables))
 

@@ -86,6 +86,7 @@ class Place:
             "agent_config": {"pace_seconds": 0.05, "patience_seconds": 1200},
             "subset": str(self.subset),
             "dataset": str(self.root / "dataset"),
+            "dataset_module": "cooperbench_assets.demo",
             "logs": str(self.logs),
             "execution": self.execution,
             "settings": SETTINGS,

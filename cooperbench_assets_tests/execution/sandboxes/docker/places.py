@@ -39,6 +39,7 @@ def demo_experiment(dataset: Path, **changes: Any) -> dict[str, Any]:
         "environment": {"PYTHONPATH": str(CHECKOUT)},
         "subset": "tiny",
         "dataset": str(dataset),
+        "dataset_module": "cooperbench_assets.demo",
         "execution": "docker",
         "settings": SOLO,
         "limits": LIMITS,
