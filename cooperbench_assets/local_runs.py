@@ -252,7 +252,7 @@ class Launcher:
                 self._end(threads)
                 raise
 
-    def look_at(self, cells: Sequence[CellSpec]) -> list[Observation]:
+    def observe_cells(self, cells: Sequence[CellSpec]) -> list[Observation]:
         """Cells as they stand: what a retry can help, and what keeps the rest from one.
 
         Raises:
@@ -265,7 +265,7 @@ class Launcher:
         """Seconds after which a further round can help; None where none can, or where it would burn tries."""
         if self.experiment.spec.execution == "none":
             return None
-        (seen,) = self.look_at([cell])
+        (seen,) = self.observe_cells([cell])
         wait = wait_for_round(seen.state)
         if seen.stops:
             return None

@@ -261,7 +261,7 @@ class ExperimentSpec(_Strict):
                 yield f"settings.{label}.seeds: list at least one seed"
             for seed, times in Counter(setting.seeds).items():
                 if times > 1:
-                    yield f"settings.{label}.seeds: seed {seed} stands there {times} times; list each seed once"
+                    yield f"settings.{label}.seeds: seed {seed} is listed {times} times; list each seed once"
                 if seed < 0:
                     yield f"settings.{label}.seeds: {seed} is negative; seeds count from 0"
             if self.execution != "none" and setting.mode is None:

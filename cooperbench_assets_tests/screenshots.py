@@ -81,7 +81,7 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     page.goto(partition_page(address, EXPERIMENT, "pair_results", "coop-comm", 0))
     expect(page.get_by_text("content_sha256").first).to_be_visible()
     take(page, folder, "partitions")
-    page.goto(check_page(address, EXPERIMENT, "pair_results", "no_pair_left_behind"))
+    page.goto(check_page(address, EXPERIMENT, "pair_results", "retries_exhausted"))
     expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text(re.compile(r"Passed \(5\)")).first).to_be_visible()

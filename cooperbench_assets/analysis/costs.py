@@ -204,7 +204,7 @@ def _levels(
 
 
 def cost_report(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Money, tokens and time at three levels, with what came to nothing."""
+    """Money, tokens and time at three levels, with what wasted on failed tries."""
     pairs = pairs_of(frames)
     spending = _spending(pairs, table_of(frames, schema.ATTEMPTS))
     done = pairs.filter(pl.col("has_result").fill_null(False))
@@ -239,7 +239,7 @@ def _some_tokens_unknown() -> pl.Expr:
 def _spending(pairs: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
     """Per cell, what every try cost. A pair without a recorded agent try is one try, its result's.
 
-    A try comes to nothing where infrastructure ended it or it was interrupted; a result without recorded
+    A try is wasted where infrastructure ended it or it was interrupted; a result without recorded
     tries where its outcome is infra_error of the agent stage.
     """
     came_to_nothing = pl.col("outcome").is_in(["infra_error", "interrupted"])

@@ -124,7 +124,7 @@ def _deaths(counts: pl.DataFrame) -> pl.DataFrame:
     )
     apart = pl.col("share") - pl.col("least") > DEATHS
     what = pl.format(
-        "infrastructure ended agents in {} of {} ({}; {})",
+        "infrastructure errors ended agents in {} of {} ({}; {})",
         "dead", counted("planned", "planned pair"), percent(pl.col("share")), pl.col("families"),
     )  # fmt: skip
     against = pl.format(

@@ -56,20 +56,20 @@ def run_logs_metadata(view: CellView) -> dict[str, Any]:
 
 def _agent_troubles(view: CellView) -> pl.DataFrame:
     """The pairs whose agents need attention, as they are before an evaluation says something of the pair."""
-    struck = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent")
+    infra_failed = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent")
     suspects = view.frames["agents"].filter("suspect").select("pair", pl.col("evidence").alias("of_agent"))
-    rows = view.pairs.filter(~pl.col("has_result") | struck | pl.col("suspect"))
+    rows = view.pairs.filter(~pl.col("has_result") | infra_failed | pl.col("suspect"))
     return rows.join(suspects.unique("pair", keep="first"), on="pair", how="left", maintain_order="left").with_columns(
-        pl.when(struck | ~pl.col("has_result")).then("outcome").otherwise(pl.lit("suspect")).alias("outcome"),
-        *(pl.when(struck).then(name).alias(name) for name in ("family", "retryable")),
-        pl.when(struck).then("evidence").otherwise("of_agent").alias("evidence"),
+        pl.when(infra_failed | ~pl.col("has_result")).then("outcome").otherwise(pl.lit("suspect")).alias("outcome"),
+        *(pl.when(infra_failed).then(name).alias(name) for name in ("family", "retryable")),
+        pl.when(infra_failed).then("evidence").otherwise("of_agent").alias("evidence"),
     )
 
 
 def eval_outputs_metadata(view: CellView) -> dict[str, Any]:
     """What the evaluations said. Nothing of what agents cost."""
-    struck = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "eval")
-    rows = view.pairs.filter(struck | (pl.col("outcome") == "unevaluated") | pl.col("stale"))
+    infra_failed = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "eval")
+    rows = view.pairs.filter(infra_failed | (pl.col("outcome") == "unevaluated") | pl.col("stale"))
     return {
         **_figures(view, VERDICT_FIGURES, ("harness_version", "merge_policy", "origin")),
         **_attention(rows, *STANDING),
@@ -113,9 +113,9 @@ def _quarantine(view: CellView) -> dict[str, Any]:
     """What could not be taken in."""
     found = view.frames["quarantine"]
     if not found.height:
-        return {"quarantined": 0}
+        return {"excluded": 0}
     rows = found.select("path", "kind", "message", "remedy").head(ATTENTION)
-    return {"quarantined": found.height, "quarantine": table_value(rows)}
+    return {"excluded": found.height, "quarantine": table_value(rows)}
 
 
 def _settled(value: float) -> float:

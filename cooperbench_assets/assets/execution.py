@@ -164,7 +164,7 @@ def run_stage(
     key: dg.AssetKey,
     config: LaunchConfig,
 ) -> dict[str, Any]:
-    """Run what a stage of a cell owes; returns what the materialisation says of it.
+    """Run what is still to run at a stage of a cell; returns what the materialisation says of it.
 
     Raises:
         LaunchError: on what a person must fix; tries that infrastructure ended are recorded, and raise nothing.

@@ -94,7 +94,7 @@ def evaluate_gold(experiment: ExperimentContext, context: dg.AssetExecutionConte
 
 def _job(experiment: ExperimentContext, mode: Any) -> CellJob:
     first = job_of(experiment, experiment.cells[0], experiment.subset())
-    # What the built-in benchmark strikes on purpose is no part of its solutions.
+    # What the built-in benchmark injects on purpose is no part of its solutions.
     return replace(gold_job(first, mode), sandbox=container_limits(experiment))
 
 
@@ -134,7 +134,9 @@ def _evaluate(
         report = run_evaluations(job, options, hears, what=f"Dagster run {context.run.run_id[:8]}")
         for note in report.notes:
             context.log.warning(note)
-        context.log.info(f"{job.label}: {report.done} evaluated, {sum(report.failed.values())} struck")
+        context.log.info(
+            f"{job.label}: {report.done} evaluated, {sum(report.failed.values())} ended by infrastructure errors"
+        )
         options = replace(options, reset_retries=False)
         if not report.failed:
             break
@@ -149,7 +151,9 @@ def _evaluate(
             hears,
             what=f"Dagster run {context.run.run_id[:8]}",
         )
-        context.log.info(f"{job.label}: {second.done} evaluated again, {sum(second.failed.values())} struck")
+        context.log.info(
+            f"{job.label}: {second.done} evaluated again, {sum(second.failed.values())} ended by infrastructure errors"
+        )
 
 
 def _write_cell(experiment: ExperimentContext, job: CellJob) -> None:

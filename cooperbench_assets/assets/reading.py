@@ -265,7 +265,7 @@ class CellReader:
 
     def _left_behind(self, spec: CellSpec, view: CellView) -> dict[str, str] | None:
         try:
-            # What nobody asked for yet is not left behind, whatever struck the others.
+            # What nobody asked for yet is not given up, whatever ended the others.
             return {pair: why for pair, why in left_behind(self.experiment, spec).items() if pair not in view.unasked}
         except LaunchError as error:
             self.context.log.warning(f"{spec.cell}: what is still to run cannot be told: {error}")

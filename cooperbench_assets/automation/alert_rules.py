@@ -65,7 +65,7 @@ def cell_alerts(seen: Observation) -> Iterator[Alert]:
     if state.exhausted and not (state.agents or state.evaluations):
         names = sorted(state.exhausted)
         text = (
-            f"{len(names)} pairs used up their tries ({_listed(names)}); the check no_pair_left_behind of "
+            f"{len(names)} pairs used up their tries ({_listed(names)}); the check retries_exhausted of "
             "pair_results shows why, how to re-open them and how to accept them"
         )
         yield _alert(seen, "exhausted", text, *names, str(seen.tries))

@@ -1,4 +1,4 @@
-"""From what is on disk to the state of a cell: which pairs are owed, which wait, and what has been tried.
+"""From what is on disk to the state of a cell: which pairs are still to run, which wait, and what has been tried.
 
 What belongs here: pure functions over plans and recorded tries. What does not: reading them (``observation``), deciding
 (``policy``). The plan of a launch is the only judge of what is still to run: automation and a person's launch never
@@ -41,7 +41,7 @@ _NOT_ASKED_SETTINGS: Final = frozenset({"nightly", "retry", "alerts"})
 
 @dataclass(frozen=True, slots=True)
 class PairsToRun:
-    """What a cell owes, and what stands in the way."""
+    """What is still to run of a cell, and what prevents it."""
 
     agents: tuple[str, ...] = ()
     evaluations: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class PairsToRun:
 def assess(
     job: CellJob, states: Mapping[Pair, PairState], retry_generations: Mapping[str, int], *, whole: bool, now: datetime
 ) -> PairsToRun:
-    """What a cell owes when nobody asks.
+    """What is still to run of a cell when nobody asks.
 
     Args:
         job: The cell.
@@ -78,21 +78,21 @@ def assess(
     """
     agents = plan_agents(job, states, _AUTOMATIC, History(), _present("agent", retry_generations))
     evaluations = plan_evaluations(job, states, _AUTOMATIC, History(), _present("eval", retry_generations))
-    owed = {step.pair for step in agents.runs}
-    unwanted = set() if whole else {pair for pair in owed if _untouched(states[pair])}
+    to_run = {step.pair for step in agents.runs}
+    unwanted = set() if whole else {pair for pair in to_run if _untouched(states[pair])}
     again = {step.pair for step in evaluations.runs}
     tries = [one for state in states.values() for one in state.attempts]
     used = max((step.used for plan in (agents, evaluations) for step in plan.runs), default=0)
     given_up = [(plan, step) for plan in (agents, evaluations) for step in plan.given_up]
     return PairsToRun(
-        agents=_names(owed - unwanted),
+        agents=_names(to_run - unwanted),
         evaluations=_names(again),
         unwanted=_names(unwanted),
         exhausted={step.pair.name: plan.stage for plan, step in given_up if step.code == "exhausted"},
         waiting={step.pair.name: step.family or "unknown" for _, step in given_up if step.code == "needs_person"},
         rounds=rounds_of(used, _streak(tries), job.limits.breaker),
         newest_end=max((_when(one) for one in tries if one.failed), default=None),
-        not_before=_not_before((states[pair] for pair in owed | again), now),
+        not_before=_not_before((states[pair] for pair in to_run | again), now),
         tries={stage: len(of_stage(tries, stage)) for stage in ("agent", "eval")},
     )
 
@@ -125,7 +125,7 @@ def _when(attempt: Attempt) -> datetime:
 
 
 def _not_before(states: Iterable[PairState], now: datetime) -> datetime | None:
-    """When the last of the usage limits that struck these pairs is expected to be lifted."""
+    """When the last of the usage limits that these pairs ran into is expected to be lifted."""
     resets = []
     for state in states:
         last = max((one for one in state.attempts if one.failed), key=_when, default=None)
@@ -212,7 +212,7 @@ def _at_clock(evidence: str, failed: datetime) -> datetime | None:
 
 
 def fingerprint(
-    cell: Cell, spec: ExperimentSpec, subset_sha256: str, owed: PairsToRun, newest_change: datetime | None
+    cell: Cell, spec: ExperimentSpec, subset_sha256: str, to_run: PairsToRun, newest_change: datetime | None
 ) -> str:
     """What tells one state of one cell from another. Cells of equal state differ: an outage fails many of them alike.
 
@@ -220,15 +220,15 @@ def fingerprint(
         cell: The cell.
         spec: The experiment; how it is looked after does not count.
         subset_sha256: Hash of its subset.
-        owed: What the cell owes, and how many tries it has on record.
+        to_run: What is still to run of the cell, and how many tries it has on record.
         newest_change: When the log tree last changed, where its tables are older than that.
     """
     content: dict[str, Any] = {
         "cell": [cell.experiment, cell.setting, cell.seed],
         "settings": spec.model_dump(mode="json", exclude=set(_NOT_ASKED_SETTINGS)),
         "subset": subset_sha256,
-        "tries": dict(owed.tries),
-        "owed": [owed.agents, owed.evaluations],
+        "tries": dict(to_run.tries),
+        "owed": [to_run.agents, to_run.evaluations],
         "changed": None if newest_change is None else newest_change.isoformat(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]

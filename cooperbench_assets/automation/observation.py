@@ -153,28 +153,28 @@ def _read(
     states = read_states(job)
     record = read_provenance(run_dir)
     whole = bool(record.get("asked_whole"))
-    owed = assess(job, states, _retry_generations(record), whole=whole, now=seen.state.now)
-    tries = sum(owed.tries.values())
+    to_run = assess(job, states, _retry_generations(record), whole=whole, now=seen.state.now)
+    tries = sum(to_run.tries.values())
     launched = bool(tries or record.get("launches") or any(one.has_result for one in states.values()))
     unread = unread and launched
-    mark = fingerprint(seen.spec.cell, experiment.spec, subset.sha256, owed, changed if unread else None)
-    money = Budget(job, states).stop_reason() if owed.agents else None
-    to_do = bool(owed.agents or owed.evaluations or unread)
+    mark = fingerprint(seen.spec.cell, experiment.spec, subset.sha256, to_run, changed if unread else None)
+    money = Budget(job, states).stop_reason() if to_run.agents else None
+    to_do = bool(to_run.agents or to_run.evaluations or unread)
     asked = asked_for(instance, seen.spec.cell, mark) if to_do else Asked()
-    state = with_pairs_to_run(seen.state, owed, asked, fingerprint=mark)
+    state = with_pairs_to_run(seen.state, to_run, asked, fingerprint=mark)
     state = replace(state, launched=launched, whole=whole, unread=unread, money=money)
     return replace(
         seen,
         state=state,
         stops=tuple(_stops(record)),
-        complete=launched and owed.complete and not unread,
-        families=_counted(owed),
+        complete=launched and to_run.complete and not unread,
+        families=_counted(to_run),
         tries=tries,
     )
 
 
-def with_pairs_to_run(state: CellState, owed: PairsToRun, asked: Asked, *, fingerprint: str) -> CellState:
-    """A cell's state with what it owes, and what became of runs that were asked for it as it stands."""
+def with_pairs_to_run(state: CellState, to_run: PairsToRun, asked: Asked, *, fingerprint: str) -> CellState:
+    """A cell's state with what is still to run, and what became of runs that were asked for it as it stands."""
     return replace(
         state,
         fingerprint=fingerprint,
@@ -182,14 +182,14 @@ def with_pairs_to_run(state: CellState, owed: PairsToRun, asked: Asked, *, finge
         fruitless=asked.failed,
         newest_failure=asked.newest_failure,
         done_already=asked.succeeded,
-        agents=owed.agents,
-        evaluations=owed.evaluations,
-        unwanted=len(owed.unwanted),
-        exhausted=owed.exhausted,
-        waiting=owed.waiting,
-        rounds=owed.rounds,
-        newest_end=owed.newest_end,
-        not_before=owed.not_before,
+        agents=to_run.agents,
+        evaluations=to_run.evaluations,
+        unwanted=len(to_run.unwanted),
+        exhausted=to_run.exhausted,
+        waiting=to_run.waiting,
+        rounds=to_run.rounds,
+        newest_end=to_run.newest_end,
+        not_before=to_run.not_before,
     )
 
 
@@ -198,8 +198,8 @@ def _retry_generations(record: Mapping[str, Any]) -> dict[str, int]:
     return {str(stage): int(number) for stage, number in found.items()} if isinstance(found, dict) else {}
 
 
-def _counted(owed: PairsToRun) -> dict[str, int]:
-    families = list(owed.waiting.values())
+def _counted(to_run: PairsToRun) -> dict[str, int]:
+    families = list(to_run.waiting.values())
     return {family: families.count(family) for family in sorted(set(families))}
 
 

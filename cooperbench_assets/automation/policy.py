@@ -78,7 +78,7 @@ class CellState:
     """Pairs whose agents a retry may run: failed, interrupted, torn, or missing where the whole cell was wanted."""
 
     evaluations: tuple[str, ...] = ()
-    """Pairs whose evaluation is owed, whose agents are done."""
+    """Pairs whose evaluation is still to run, whose agents are done."""
 
     unwanted: int = 0
     """Pairs that were never tried, and that nobody asked for yet."""
@@ -124,7 +124,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something is owed, and not now."""
+    """Something is still to run, and not now."""
 
     reason: str
     until: datetime | None = None
@@ -133,7 +133,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Nothing that automation could do is owed."""
+    """Nothing is left that automation could run."""
 
     reason: str
 
@@ -175,7 +175,7 @@ def _about_owed(state: CellState) -> Decision:
 def _launch(state: CellState, agents: tuple[str, ...]) -> Launch:
     cell = state.cell
     evaluations = tuple(dict.fromkeys((*agents, *state.evaluations)))
-    assets = [name for name, owed in (("run_logs", agents), ("eval_outputs", evaluations)) if owed]
+    assets = [name for name, to_run in (("run_logs", agents), ("eval_outputs", evaluations)) if to_run]
     said = [
         f"agents of {len(agents)} pairs" if agents else "",
         f"evaluation of {len(state.evaluations)} pairs" if state.evaluations else "",
@@ -234,7 +234,7 @@ def rounds_of(tries: int, streak: int, breaker: int) -> int:
     """How many rounds of failures lie behind a cell.
 
     Args:
-        tries: The most tries that any owed pair has used up in its retry generation.
+        tries: The most tries that any pair still to run has used up in its retry generation.
         streak: Tries of the cell that failed in a row up to now, over all pairs.
         breaker: Tries in a row that stop a launch. A provider that is down for a day ends each launch after so many
             tries, of other pairs each time: without this, the pause would never grow, and a weekend burn every try.

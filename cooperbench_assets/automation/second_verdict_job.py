@@ -105,7 +105,7 @@ def evaluate_again(
         **flake_rate(rows),
         "rounds": rows["round"].n_unique(),
         "launched": report.launched,
-        "struck": sum(report.failed.values()),
+        "infra_errors": sum(report.failed.values()),
         "differing": table_value(
             rows.filter("flaky").select("pair", "round", "first", "first_reason", "verdict", "reason").head(SHOWN)
         ),

@@ -78,7 +78,7 @@ class AgentEnd(Struct, frozen=True):
 
 
 class FailureSignal(Struct, frozen=True):
-    """What struck the test run of a feature."""
+    """What ended the test run of a feature."""
 
     failure: Failure
     evidence: str
@@ -275,15 +275,15 @@ def _words(message: TrajectoryMessage) -> str | None:
     return text if message.role == "assistant" and "Error" in text and len(text) < EVIDENCE_LIMIT else None
 
 
-def struck(record: FeatureRecord) -> FailureSignal | None:
-    """What struck the failed test run of a feature; None where it passed or failed by itself."""
+def infra_failed(record: FeatureRecord) -> FailureSignal | None:
+    """The infrastructure failure of a feature's test run; None where it passed or failed by itself."""
     if record.passed:
         return None
     raw = memoryview(record.test_output)
     if raw in _NO_TEXT:
         raw = memoryview(record.output)
     told = record.exit_code in failures.TELLING_EXIT_CODES
-    if not told and (raw in _NO_TEXT or not failures.may_be_struck(raw)):
+    if not told and (raw in _NO_TEXT or not failures.may_show_infra_failure(raw)):
         return None
     output = _output(bytes(raw))
     failure = failures.classify_output(output, record.exit_code)

@@ -309,11 +309,11 @@ TELLING_EXIT_CODES = frozenset(_EXIT_CODES)
 """Exit codes of a test run that tell of its being killed."""
 
 
-def may_be_struck(raw: memoryview) -> bool:
+def may_show_infra_failure(raw: memoryview) -> bool:
     """A quick look at an output that is still undecoded JSON.
 
     Most failed runs end in a summary of their tests, and then nothing before it matters. Of a very long output
-    the middle is left out: what strikes a run stands where it was set up, or where it ended.
+    the middle is left out: what ends a run stands where it was set up, or where it ended.
     """
     end = bytes(raw[-200:])
     if any(needle in end for needle in _TIMEOUT_NEEDLES):
@@ -335,7 +335,7 @@ def _after_summary(raw: memoryview) -> bytes:
 
 
 def classify_output(output: str, exit_code: int | None = None) -> Failure | None:
-    """What struck a failed test run, judged by its output and exit code; None where it failed by itself.
+    """The infrastructure failure of a test run, judged by its output and exit code; None where it failed by itself.
 
     A sign counts only if no summary of a test run follows it: tests that ran after it were not kept from running.
     None counts where a summary tells of tests that failed: the tested code can print anything before and after it.

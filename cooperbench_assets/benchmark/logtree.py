@@ -97,7 +97,7 @@ class RunReading:
 def read_run(
     run_dir: Path, mode: str | None = None, *, alive: Callable[[tries.Attempt], bool] = tries.process_alive
 ) -> RunReading:
-    """Read one run folder. A bad file is set aside by itself, and the rest is read.
+    """Read one run folder. A bad file is excluded by itself, and the rest is read.
 
     Args:
         run_dir: The folder; one that is not there gives an empty reading with `exists` False.
@@ -134,7 +134,7 @@ class _Walk:
     """One reading of one run folder."""
 
     def __init__(self, run_dir: Path, mode: str | None, alive: Callable[[tries.Attempt], bool]) -> None:
-        self.sink = Exclusions(run_dir)
+        self.exclusions = Exclusions(run_dir)
         self.run_dir = run_dir
         self.mode = mode
         self.alive = alive
@@ -144,7 +144,7 @@ class _Walk:
 
     def reading(self) -> RunReading:
         try:
-            top = self._inside("", _entries(self.sink.root))
+            top = self._inside("", _entries(self.exclusions.root))
         except FileNotFoundError:
             return RunReading(self.run_dir, False, self.mode)
         except OSError as error:
@@ -163,17 +163,17 @@ class _Walk:
         if reading.mode is None and reading.config is not None and reading.config.setting in MODES:
             reading.mode = reading.config.setting
         self._tell_duplicates()
-        reading.quarantine = self.sink.quarantine
-        reading.files_read, reading.bytes_read = self.sink.files_read, self.sink.bytes_read
+        reading.quarantine = self.exclusions.quarantine
+        reading.files_read, reading.bytes_read = self.exclusions.files_read, self.exclusions.bytes_read
         return reading
 
     def _list(self, relative: str) -> list[tuple[str, bool]]:
         """Entries of a folder; an unreadable one goes into quarantine and has none."""
         try:
-            return self._inside(f"{relative}/", _entries(f"{self.sink.root}/{relative}"))
+            return self._inside(f"{relative}/", _entries(f"{self.exclusions.root}/{relative}"))
         except OSError as error:
             message = f"it cannot be listed: {error.strerror}"
-            self.sink.set_aside(relative, None, "unreadable", message, "fix its permissions")
+            self.exclusions.exclude(relative, None, "unreadable", message, "fix its permissions")
             return []
 
     def _inside(self, base: str, entries: list[tuple[str, bool, bool]]) -> list[tuple[str, bool]]:
@@ -185,13 +185,13 @@ class _Walk:
         ]
 
     def _leads_out(self, relative: str) -> bool:
-        root = os.path.realpath(self.sink.root)
+        root = os.path.realpath(self.exclusions.root)
         if os.path.realpath(f"{root}/{relative}").startswith(f"{root}/"):
             return False
         if relative not in self._outside:
             self._outside.add(relative)
             message = "it is a link to a folder outside of the run folder, which is not followed"
-            self.sink.set_aside(relative, None, "unreadable", message, "put the folder itself there")
+            self.exclusions.exclude(relative, None, "unreadable", message, "put the folder itself there")
         return True
 
     def _bases(self, folders: list[str]) -> list[str]:
@@ -223,7 +223,7 @@ class _Walk:
 
     def _unknown_setting(self, name: str) -> None:
         meant = f"this run is of setting {self.mode}" if self.mode else f"the settings are {', '.join(MODES)}"
-        self.sink.set_aside(
+        self.exclusions.exclude(
             name,
             None,
             "unknown_setting",
@@ -247,9 +247,9 @@ class _Walk:
         mode = None if bases and bases[0].count("/") == 0 and self.mode is None else self.mode
         for pair, places in found.items():
             place, *others = _plain_first(places, pair.name)
-            self.pairs[pair] = read_pair(self.sink, pair, place, mode)
+            self.pairs[pair] = read_pair(self.exclusions, pair, place, mode)
             for other in others:
-                self.sink.set_aside(
+                self.exclusions.exclude(
                     other,
                     pair,
                     "duplicate",
@@ -269,11 +269,11 @@ class _Walk:
         numbers = sorted({int(part[1:]) for part in folder.split("_")})
         if len(numbers) == 2 and folder.count("_") == 1:
             named = f"f{numbers[0]}_f{numbers[1]}"
-            self.sink.set_aside(
+            self.exclusions.exclude(
                 relative, None, "misplaced", "its features are not in order", f"rename the folder to {named}"
             )
         else:
-            self.sink.set_aside(
+            self.exclusions.exclude(
                 relative,
                 None,
                 "features",
@@ -283,7 +283,7 @@ class _Walk:
         return None
 
     def _stray(self, relative: str, rule: str) -> None:
-        self.sink.set_aside(relative, None, "stray", f"its name stands for nothing: {rule}", "rename or delete it")
+        self.exclusions.exclude(relative, None, "stray", f"its name stands for nothing: {rule}", "rename or delete it")
 
     def _settle_mode(self) -> None:
         """In an older tree the results say the mode.
@@ -303,18 +303,18 @@ class _Walk:
 
     def _read_run_files(self, reading: RunReading, files: set[str]) -> None:
         if "config.json" in files:
-            reading.config = self.sink.load("config.json", None, CONFIG)
+            reading.config = self.exclusions.load("config.json", None, CONFIG)
         if "provenance.json" in files:
             reading.provenance = self._read_provenance()
         if "eval_summary.json" in files:
-            reading.eval_summary = self.sink.load("eval_summary.json", None, EVAL_SUMMARY)
+            reading.eval_summary = self.exclusions.load("eval_summary.json", None, EVAL_SUMMARY)
             self._spread_errors(reading.eval_summary)
 
     def _read_provenance(self) -> Provenance | None:
-        raw = self.sink.read("provenance.json", None)
+        raw = self.exclusions.read("provenance.json", None)
         if raw is None:
             return None
-        record = self.sink.decode(raw, "provenance.json", None, PROVENANCE)
+        record = self.exclusions.decode(raw, "provenance.json", None, PROVENANCE)
         return None if record is None else Provenance(raw.decode("utf-8-sig", "replace"), record)
 
     def _spread_errors(self, summary: EvalSummaryRecord | None) -> None:
@@ -331,11 +331,11 @@ class _Walk:
 
     def _tell_duplicates(self) -> None:
         """A misplaced copy of a result that also lies in its own place is a duplicate."""
-        for index, named, record in self.sink.strangers:
+        for index, named, record in self.exclusions.strangers:
             own = self.pairs.get(named)
             if own is not None and own.result is not None and own.result == record:
-                entry = self.sink.quarantine[index]
-                self.sink.quarantine[index] = replace(
+                entry = self.exclusions.quarantine[index]
+                self.exclusions.quarantine[index] = replace(
                     entry, kind="duplicate", remedy="delete it: the same result lies in its own place"
                 )
 
@@ -362,7 +362,7 @@ class _Walk:
             if not any(file == tries.FILE for file, _ in self._list(f"{base}/{name}")):
                 continue
             stage, n = parsed
-            record = self.sink.load(f"{base}/{name}/{tries.FILE}", pair, tries.ATTEMPT)
+            record = self.exclusions.load(f"{base}/{name}/{tries.FILE}", pair, tries.ATTEMPT)
             # The folder says which try it is: a copied record does not make two of one number.
             attempt = tries.unreadable(stage, n) if record is None else replace_fields(record, stage=stage, n=n)
             reading = self.pairs.get(pair)

@@ -4,7 +4,7 @@ What belongs here: the rules, as plain functions on a reading. What does not: fi
 (``evidence``), the meaning of a failure's text (``failures``), and rates (``analysis``).
 
 The order of the rules is the point of them: nothing readable → dead agents → a verdict that is absent, stale or
-an error → pass → conflict → a patch that did not apply → tests that were struck → tests that failed.
+an error → pass → conflict → a patch that did not apply → tests that infrastructure ended → tests that failed.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def _graded(reading: PairReading, evaluation: Evaluation) -> Outcome:
     if spoilt is not None and not tested:
         return _failed(spoilt)
     outcome = _failed("tests")
-    if (struck := _struck(evaluation)) is not None:
-        outcome = _ended(reading, struck.failure, struck.evidence)
+    if (infra_failed := _infra_failure(evaluation)) is not None:
+        outcome = _ended(reading, infra_failed.failure, infra_failed.evidence)
     if spoilt is None:
         return outcome
     if outcome.outcome == "fail":
@@ -250,8 +250,8 @@ def _spoilt_merge(reading: PairReading, evaluation: Evaluation) -> Reason | None
     return None
 
 
-def _struck(evaluation: Evaluation) -> FailureSignal | None:
-    """What struck the tests, where every failing feature was struck; None where one failed by itself."""
+def _infra_failure(evaluation: Evaluation) -> FailureSignal | None:
+    """The infrastructure failure of the tests if it ended every feature that failed; None where one failed itself."""
     signs = [
         feature.sign if feature is not None else None
         for feature in (evaluation.feature_a, evaluation.feature_b)

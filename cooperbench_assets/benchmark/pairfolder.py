@@ -66,7 +66,7 @@ class FeatureVerdict(Struct, frozen=True):
     tests_passed: int | None
     tests_failed: int | None
     sign: FailureSignal | None
-    """What struck the test run, where it failed but not by itself."""
+    """What ended the test run, where it failed but not by itself."""
 
 
 class Evaluation(Struct, frozen=True):
@@ -134,7 +134,7 @@ def _joined(hashes: Sequence[str]) -> str:
 
 
 class Exclusions:
-    """What a walk gathers besides pairs: quarantine, and how much was read."""
+    """What a walk gathers beside pairs: what is excluded, and how much was read."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -145,8 +145,8 @@ class Exclusions:
         self.strangers: list[tuple[int, Pair, ResultRecord]] = []
         """Results that name another pair than their folder: index into `quarantine`, that pair, the result."""
 
-    def set_aside(self, relative: str, pair: Pair | None, kind: str, message: str, remedy: str) -> None:
-        """Put a file or folder into quarantine."""
+    def exclude(self, relative: str, pair: Pair | None, kind: str, message: str, remedy: str) -> None:
+        """Exclude a file or folder."""
         path = printable(relative)
         self.quarantine.append(Quarantined(path, pair, kind, f"{path}: {message}", remedy))
 
@@ -162,9 +162,9 @@ class Exclusions:
         return raw
 
     def bad(self, relative: str, pair: Pair | None, error: BadFileError) -> None:
-        """Put a file into quarantine for what is wrong with it."""
+        """Exclude a file for what is wrong with it."""
         name = relative.rpartition("/")[2]
-        self.set_aside(relative, pair, error.kind, str(error), _REMEDIES.get(name, _ANY_REMEDY))
+        self.exclude(relative, pair, error.kind, str(error), _REMEDIES.get(name, _ANY_REMEDY))
 
     def decode(self, raw: bytes, relative: str, pair: Pair | None, decoder: msgspec.json.Decoder[T]) -> T | None:
         """The record that bytes hold; None (and an entry in quarantine) where they hold none."""
@@ -180,44 +180,46 @@ class Exclusions:
         return None if raw is None else self.decode(raw, relative, pair, decoder)
 
 
-def read_pair(sink: Exclusions, pair: Pair, relative: str, mode: str | None) -> PairReading:
+def read_pair(exclusions: Exclusions, pair: Pair, relative: str, mode: str | None) -> PairReading:
     """Read one pair's folder.
 
     Args:
-        sink: Where quarantine goes.
+        exclusions: Where quarantine goes.
         pair: The pair that the folder's place names.
         relative: The folder, relative to the run folder.
         mode: solo, coop or team; None in an older tree, where the result says it.
     """
-    reading = PairReading(pair, sink.run_dir, relative, mode)
-    folder = f"{sink.root}/{relative}"
+    reading = PairReading(pair, exclusions.run_dir, relative, mode)
+    folder = f"{exclusions.root}/{relative}"
     try:
         names = frozenset(os.listdir(folder))  # noqa: PTH208 - a third of the time of Path.iterdir
     except OSError as error:
-        sink.set_aside(relative, pair, "unreadable", f"it cannot be listed: {error.strerror}", "fix its permissions")
+        exclusions.exclude(
+            relative, pair, "unreadable", f"it cannot be listed: {error.strerror}", "fix its permissions"
+        )
         return reading
     if "result.json" in names:
-        _read_result(sink, reading, folder, names)
+        _read_result(exclusions, reading, folder, names)
     if reading.mode is None and "solo.patch" in names:
         reading.mode = "solo"
     if "eval.json" in names:
-        _read_evaluation(sink, reading)
+        _read_evaluation(exclusions, reading)
     if "conversation.json" in names and reading.mode != "solo":
-        reading.messages = sink.load(f"{relative}/conversation.json", pair, CONVERSATION)
+        reading.messages = exclusions.load(f"{relative}/conversation.json", pair, CONVERSATION)
         reading.message_steps = message_steps(folder, names, reading.agents, reading.messages or [])
-    _read_patches(sink, reading, names)
+    _read_patches(exclusions, reading, names)
     return reading
 
 
-def _read_result(sink: Exclusions, reading: PairReading, folder: str, names: frozenset[str]) -> None:
+def _read_result(exclusions: Exclusions, reading: PairReading, folder: str, names: frozenset[str]) -> None:
     relative = f"{reading.relative}/result.json"
-    record = sink.load(relative, reading.pair, RESULT)
-    if record is None or not _in_place(sink, reading, relative, record):
+    record = exclusions.load(relative, reading.pair, RESULT)
+    if record is None or not _in_place(exclusions, reading, relative, record):
         return
     shape = "solo" if record.agent is not None and not record.agents else "coop"
     if reading.mode is None:
         reading.mode = record.setting if record.setting in MODES else shape
-    if not _of_mode(sink, reading, relative, record, shape):
+    if not _of_mode(exclusions, reading, relative, record, shape):
         return
     reading.result = record
     reading.started_at, reading.ended_at = parse_time(record.started_at), parse_time(record.ended_at)
@@ -244,11 +246,11 @@ def _by_feature(agent: tuple[str, int | None, AgentRecord]) -> tuple[bool, int, 
     return feature is None, feature or 0, name
 
 
-def _of_mode(sink: Exclusions, reading: PairReading, relative: str, record: ResultRecord, shape: str) -> bool:
+def _of_mode(exclusions: Exclusions, reading: PairReading, relative: str, record: ResultRecord, shape: str) -> bool:
     """Whether a result is of the mode that its place says; else it goes into quarantine."""
     said = record.setting if record.setting in MODES else None
     if said is not None and said != reading.mode:
-        sink.set_aside(
+        exclusions.exclude(
             relative,
             reading.pair,
             "misplaced",
@@ -257,22 +259,22 @@ def _of_mode(sink: Exclusions, reading: PairReading, relative: str, record: Resu
         )
         return False
     if record.agent is None and not record.agents:
-        sink.bad(relative, reading.pair, BadFileError("wrong_type", "it lists no agent"))
+        exclusions.bad(relative, reading.pair, BadFileError("wrong_type", "it lists no agent"))
         return False
     if (reading.mode == "solo") != (shape == "solo"):
         message = f"it lists agents as setting {shape} does, in a run of setting {reading.mode}"
-        sink.bad(relative, reading.pair, BadFileError("wrong_type", message))
+        exclusions.bad(relative, reading.pair, BadFileError("wrong_type", message))
         return False
     return True
 
 
-def _in_place(sink: Exclusions, reading: PairReading, relative: str, record: ResultRecord | EvalRecord) -> bool:
+def _in_place(exclusions: Exclusions, reading: PairReading, relative: str, record: ResultRecord | EvalRecord) -> bool:
     """Whether a file speaks of the pair whose folder it lies in; else it goes into quarantine."""
     pair, features = reading.pair, record.features
     if features == list(pair.features) and record.repo == pair.repo and record.task_id == pair.task_id:
         return True
     if features is not None and (len(features) != 2 or features[0] == features[1]):
-        sink.set_aside(
+        exclusions.exclude(
             relative,
             pair,
             "features",
@@ -286,8 +288,8 @@ def _in_place(sink: Exclusions, reading: PairReading, relative: str, record: Res
     low, high = sorted(features or pair.features)
     named = Pair(record.repo or pair.repo, pair.task_id if record.task_id is None else record.task_id, (low, high))
     if isinstance(record, ResultRecord):
-        sink.strangers.append((len(sink.quarantine), named, record))
-    sink.set_aside(
+        exclusions.strangers.append((len(exclusions.quarantine), named, record))
+    exclusions.exclude(
         relative,
         pair,
         "misplaced",
@@ -297,11 +299,11 @@ def _in_place(sink: Exclusions, reading: PairReading, relative: str, record: Res
     return False
 
 
-def _read_evaluation(sink: Exclusions, reading: PairReading) -> None:
+def _read_evaluation(exclusions: Exclusions, reading: PairReading) -> None:
     relative = f"{reading.relative}/eval.json"
-    raw = sink.read(relative, reading.pair)
-    record = None if raw is None else sink.decode(raw, relative, reading.pair, EVAL)
-    if raw is None or record is None or not _in_place(sink, reading, relative, record):
+    raw = exclusions.read(relative, reading.pair)
+    record = None if raw is None else exclusions.decode(raw, relative, reading.pair, EVAL)
+    if raw is None or record is None or not _in_place(exclusions, reading, relative, record):
         return
     first, second = record.feature1, record.feature2
     if first is not None and first.feature_id == reading.pair.features[1]:
@@ -330,18 +332,18 @@ def _feature(record: EvalRecord, feature: FeatureRecord | None) -> FeatureVerdic
         feature.exit_code,
         feature.tests_passed,
         feature.tests_failed,
-        None if record.both_passed else evidence.struck(feature),
+        None if record.both_passed else evidence.infra_failed(feature),
     )
 
 
-def _read_patches(sink: Exclusions, reading: PairReading, names: frozenset[str]) -> None:
+def _read_patches(exclusions: Exclusions, reading: PairReading, names: frozenset[str]) -> None:
     if reading.mode is None:
         return
     pair = reading.pair
     files = ["solo.patch"] if reading.mode == "solo" else [f"agent{feature}.patch" for feature in pair.features]
     patches: list[Patch | None] = []
     for file in files:
-        raw = sink.read(f"{reading.relative}/{file}", pair) if file in names else None
+        raw = exclusions.read(f"{reading.relative}/{file}", pair) if file in names else None
         patches.append(None if raw is None else Patch(hashlib.sha256(raw).hexdigest(), not raw.strip()))
     reading.patches = tuple(patches)
     hashes = [patch.sha256 for patch in patches if patch is not None]

@@ -61,16 +61,16 @@ def verdict_agrees(view: CellView) -> Finding:
 
 
 def no_eval_infra_error(view: CellView) -> Finding:
-    """No evaluation was struck by infrastructure, but in accepted pairs; timeouts are counted apart."""
-    struck = view.pairs.filter((pl.col("outcome") == "infra_error") & (pl.col("stage") == "eval"))
-    open_ones = struck.filter(~pl.col("accepted"))
-    timeouts = struck.filter(pl.col("family") == "test_timeout").height
+    """No evaluation was ended by infrastructure errors, but in accepted pairs; timeouts are counted apart."""
+    infra_failed = view.pairs.filter((pl.col("outcome") == "infra_error") & (pl.col("stage") == "eval"))
+    open_ones = infra_failed.filter(~pl.col("accepted"))
+    timeouts = infra_failed.filter(pl.col("family") == "test_timeout").height
     return found(
         pairs_named(open_ones, "family"),
-        good=f"no infrastructure failure at the eval stage ({struck.height} accepted)",
-        bad=f"{{n:evaluations}} that infrastructure ended, {timeouts} of {struck.height} by a test timeout",
+        good=f"no infrastructure failure at the eval stage ({infra_failed.height} accepted)",
+        bad=f"{{n:evaluations}} that infrastructure ended, {timeouts} of {infra_failed.height} by a test timeout",
         remedy=view.again,
-        numbers={"infra_error_eval": struck.height, "test_timeouts": timeouts},
+        numbers={"infra_error_eval": infra_failed.height, "test_timeouts": timeouts},
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.spec import CellSpec
 
 SAMPLE = 10
-"""Offenders that a finding names; the rest are counted."""
+"""Affected rows or files that a finding names; the rest are counted."""
 
 View = TypeVar("View")
 
@@ -29,14 +29,14 @@ class Finding:
 
     passed: bool
     description: str
-    offenders: int = 0
+    affected: int = 0
     sample: tuple[str, ...] = ()
     remedy: str = ""
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     """Further figures that plot over time."""
 
     rows: tuple[Mapping[str, str | float | None], ...] = ()
-    """The offenders as a table, where a line of text is not enough."""
+    """What is affected, as a table, where a line of text is not enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class CellView:
 
     @property
     def again(self) -> str:
-        """The command that does what this cell still owes."""
+        """The command that does what is still to run of this cell."""
         cell = self.spec.cell
         command = f"cooperbench-assets materialize {cell.experiment} --setting {cell.setting} --seed {cell.seed}"
         if self.executes:
@@ -105,30 +105,30 @@ class Count(int):
 
 
 def found(
-    offenders: Iterable[str],
+    affected: Iterable[str],
     *,
     good: str,
     bad: str,
     remedy: str = "",
     numbers: Mapping[str, float | int | None] = {},
 ) -> Finding:
-    """A finding that passes if there are no offenders.
+    """A finding that passes if nothing is affected.
 
     Args:
-        offenders: What offends, in order; a sample of it is kept.
+        affected: What is affected, in order; a sample of it is kept.
         good: Description where nothing offends.
-        bad: Description otherwise; ``{n}`` stands for the number of offenders, ``{n:pairs}`` for it with the noun, and
+        bad: Description otherwise; ``{n}`` is the number affected, ``{n:pairs}`` that with the noun, and
             ``{n:has|have}`` for the word that goes with it.
         remedy: What fixes it.
         numbers: Further figures.
     """
-    listed = tuple(offenders)
+    listed = tuple(affected)
     if not listed:
         return Finding(passed=True, description=good, numbers=numbers)
     return Finding(
         passed=False,
         description=bad.format(n=Count(len(listed))),
-        offenders=len(listed),
+        affected=len(listed),
         sample=listed[:SAMPLE],
         remedy=remedy,
         numbers=numbers,

@@ -62,7 +62,7 @@ def _with_rows(finding: Finding, rows: tuple[dict[str, str | None], ...]) -> Fin
     return Finding(
         finding.passed,
         finding.description,
-        finding.offenders,
+        finding.affected,
         finding.sample,
         finding.remedy,
         finding.numbers,

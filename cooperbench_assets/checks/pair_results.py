@@ -9,7 +9,7 @@ import polars as pl
 from cooperbench_assets.checks.finding import SAMPLE, CellView, Check, Finding, found
 
 ROWS = 50
-"""Pairs left behind that the table shows; the rest are counted."""
+"""Pairs not tried any more that the table shows; the rest are counted."""
 
 EVIDENCE = 300
 """Characters of their evidence."""
@@ -25,7 +25,7 @@ def expected_rows(view: CellView) -> Finding:
     return Finding(
         passed=readable == expected == view.pairs.height,
         description=f"{readable} of {asked} have a readable result{later}",
-        offenders=abs(expected - readable),
+        affected=abs(expected - readable),
         sample=tuple(view.pairs.filter(~view.pairs["has_result"])["pair"].head(10)),
         remedy="" if readable == expected else view.again,
         numbers={"rows": view.pairs.height, "readable": readable, "expected": expected},
@@ -45,7 +45,7 @@ def distinct_pairs(view: CellView) -> Finding:
     )
 
 
-def no_pair_left_behind(view: CellView) -> Finding:
+def retries_exhausted(view: CellView) -> Finding:
     """No pair used up its tries or waits for a person: nothing retries those by itself."""
     if not view.executes:
         return Finding(passed=True, description="this experiment only reads logs: nothing is retried here")
@@ -62,7 +62,7 @@ def no_pair_left_behind(view: CellView) -> Finding:
     return Finding(
         passed=False,
         description=f"{len(rows)} pairs used up their tries or wait for a person; nothing retries them by itself",
-        offenders=len(rows),
+        affected=len(rows),
         sample=tuple(f"{row['pair']} ({row['family']}): {row['why']}" for row in rows[:SAMPLE]),
         remedy=f"once the cause is gone: {view.again} --reset-retries\n"
         "or accept them as they are, below attributes in defs.yaml:\naccepted:\n"
@@ -73,7 +73,7 @@ def no_pair_left_behind(view: CellView) -> Finding:
 
 
 def _left(view: CellView, name: str, why: str) -> dict[str, str | float | None]:
-    """A pair left behind: what struck it, what it cost, and the line that accepts it."""
+    """A pair that is not tried any more: what ended it, what it cost, and the line that accepts it."""
     row = view.pairs.row(by_predicate=pl.col("pair") == name, named=True)
     tries = view.frames["attempts"].filter(pl.col("pair") == name, pl.col("stage") == "agent")
     family = row["family"] or "not tried"
@@ -93,5 +93,5 @@ def _left(view: CellView, name: str, why: str) -> dict[str, str | float | None]:
 PAIR_RESULTS_CHECKS: tuple[Check[CellView], ...] = (
     Check("expected_rows", "Exactly as many rows with a readable result as planned", expected_rows),
     Check("distinct_pairs", "Distinct planned pairs", distinct_pairs, blocking=True),
-    Check("no_pair_left_behind", "No pair used up its tries or waits for a person", no_pair_left_behind),
+    Check("retries_exhausted", "No pair used up its tries or waits for a person", retries_exhausted),
 )

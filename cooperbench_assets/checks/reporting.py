@@ -89,12 +89,12 @@ def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Find
 
 def sample_lines(finding: Finding) -> list[str]:
     """The pairs that a finding names, a line each, and how many more there are."""
-    rest = finding.offenders - len(finding.sample)
-    return [*(f"- {offender}" for offender in finding.sample), *([f"- … and {rest} more"] if rest > 0 else [])]
+    rest = finding.affected - len(finding.sample)
+    return [*(f"- {one_affected}" for one_affected in finding.sample), *([f"- … and {rest} more"] if rest > 0 else [])]
 
 
 def _metadata(finding: Finding) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"offenders": finding.offenders}
+    metadata: dict[str, Any] = {"affected": finding.affected}
     metadata |= {name: value for name, value in finding.numbers.items() if value is not None}
     if finding.sample:
         metadata["sample"] = "\n".join(sample_lines(finding))  # The UI shows Markdown only after a further click.
@@ -130,7 +130,7 @@ def check_rows(
                 "check_name": check.name,
                 "passed": finding.passed,
                 "blocking": check.blocking,
-                "offenders": finding.offenders,
+                "offenders": finding.affected,
                 "description": finding.description,
                 "sample": list(finding.sample),
                 "remedy": finding.remedy or None,

@@ -24,7 +24,7 @@ def expected_results(view: CellView) -> Finding:
 
 
 def _missing(view: CellView, missing: pl.DataFrame) -> str:
-    """How many results there are of those that were asked for: a smoke run of three owes no other."""
+    """How many results there are of those that were asked for: a smoke run of three asks for no other."""
     unasked = len(view.unasked)
     there, asked = view.pairs.height - missing.height, view.pairs.height - unasked
     if not unasked:
@@ -46,14 +46,14 @@ def only_planned_pairs(view: CellView) -> Finding:
 
 def no_agent_infra_error(view: CellView) -> Finding:
     """No agent was ended by infrastructure, but in accepted pairs."""
-    struck = view.pairs.filter((pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent"))
-    open_ones = struck.filter(~pl.col("accepted"))
+    infra_failed = view.pairs.filter((pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent"))
+    open_ones = infra_failed.filter(~pl.col("accepted"))
     return found(
         pairs_named(open_ones, "family"),
-        good=f"no infrastructure failure at the agent stage ({struck.height} accepted)",
-        bad="{n:pairs} whose agents infrastructure ended; {n:its verdict does|their verdicts do} not count",
+        good=f"no infrastructure failure at the agent stage ({infra_failed.height} accepted)",
+        bad="{n:pairs} lost to infrastructure errors (agents); {n:its verdict does|their verdicts do} not count",
         remedy=view.again,
-        numbers={"infra_error_agent": struck.height, "retryable": open_ones.filter("retryable").height},
+        numbers={"infra_error_agent": infra_failed.height, "retryable": open_ones.filter("retryable").height},
     )
 
 

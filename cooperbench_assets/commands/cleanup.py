@@ -48,9 +48,9 @@ def cleanup(dry_run: bool) -> None:
 def show(swept: CleanupResult, *, dry_run: bool) -> None:
     """A line for each thing with our labels: what became of it, what it was for, and why."""
     done = "would go" if dry_run else "removed"
-    rows = [(done, one, WHY[one.fate]) for one in swept.removed]
+    rows = [(done, one, WHY[one.owner_state]) for one in swept.removed]
     rows += [("not removed", one, problem) for one, problem in swept.failed]
-    rows += [("kept", one, WHY[one.fate]) for one in swept.kept]
+    rows += [("kept", one, WHY[one.owner_state]) for one in swept.kept]
     if rows:
         table = new_table("", "what", "name", "for", "why")
         emit(rows_to(table, [(what, one.kind, one.name, purpose(one), why) for what, one, why in rows]))

@@ -40,7 +40,7 @@ def demo() -> None:
 
     limits = spec.limits
     with Launcher(project, EXPERIMENT, spec) as launcher:
-        # What infrastructure struck is tried again, as the retry sensor would.
+        # What infrastructure errors ended is tried again, as the retry sensor would.
         rounds = limits.agent_attempts + limits.eval_attempts
         failures = run_cells(launcher, chosen_cells(EXPERIMENT, spec), out, rounds=rounds)
         last = {"results_store": launcher.run_store(), "report": launcher.run_report()}

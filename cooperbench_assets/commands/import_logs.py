@@ -193,7 +193,7 @@ def _remarks_on_runs(surveys: Sequence[Survey], subset: Subset | None) -> None:
         if one.reading.quarantine:
             bad = [f"{entry.path} ({entry.kind})" for entry in one.reading.quarantine]
             warn(
-                f"{one.run.folder.name}: {count(len(bad), 'file or folder', 'files or folders')} set aside: "
+                f"{one.run.folder.name}: {count(len(bad), 'file or folder', 'files or folders')} excluded: "
                 f"{some(bad, 3)}"
             )
 

@@ -204,7 +204,7 @@ def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
             if bar is None:
                 bar = bars[cell, stage.stage] = progress.add_task("starting", total=None)
             failed = sum(stage.failed.values())
-            struck = f", {failed} struck by infrastructure" if failed else ""
+            infra_failed = f", {failed} ended by infrastructure errors" if failed else ""
             name = f"{cell.setting} seed {cell.seed} {STAGE_NAMES[stage.stage]}"
             waiting = f", {describe_wait(stage.waiting)}" if stage.waiting is not None else ""
             # The line tells no counts, and is not to be repeated for each pair that had its turn.
@@ -216,7 +216,7 @@ def progress_bars(out: Console, launcher: Launcher) -> Iterator[Progress]:
                 waits[cell, stage.stage].told(wait)
             progress.update(
                 bar,
-                description=f"{name}{struck}{waiting}",
+                description=f"{name}{infra_failed}{waiting}",
                 total=stage.total,
                 completed=stage.ended,
                 visible=stage.ended < stage.total,
@@ -313,7 +313,7 @@ def report_errors_left(launcher: Launcher, cells: Sequence[CellSpec], only: Sequ
     from cooperbench_assets.automation.dagster_runs import job_name
 
     experiment = launcher.experiment
-    looks = launcher.look_at(cells)
+    looks = launcher.observe_cells(cells)
     left = errors_left(experiment, looks, only)
     for line in described(experiment.name, job_name(experiment.name, "retry"), looks, left):
         out.print(line, style="yellow")

@@ -75,7 +75,7 @@ class ScriptedAgent:
                 # The other agent learns that this one is gone, and need not wait for it.
                 with mailbox(agent_id, names, url):
                     pass
-            return _struck(strike, job, traits, agent_id, image)
+            return _infra_failure(strike, job, traits, agent_id, image)
         submissions = job.submissions()
         if job.setting == "solo":
             work = _solo(job, traits, submissions)
@@ -127,7 +127,7 @@ def _used(job: Assignment, traits: Traits, number: int, *, limited: bool) -> Usa
     return usage(traits, share, job.pair, job.setting, job.seed, number, limited=limited)
 
 
-def _struck(strike: Strike, job: Assignment, traits: Traits, agent_id: str, image: str) -> AgentResult:
+def _infra_failure(strike: Strike, job: Assignment, traits: Traits, agent_id: str, image: str) -> AgentResult:
     """Fail as the strike says: by an exception, or by a result that has an error or does not."""
     text = strike.text.replace("{image}", image)
     if strike.telling == "raised":

@@ -47,7 +47,7 @@ def run_agents(
     *,
     what: str | None = None,
 ) -> StageReport:
-    """Run the agents of whatever pairs of a cell are owed.
+    """Run the agents of whatever pairs of a cell are still to run.
 
     Args:
         job: The cell.

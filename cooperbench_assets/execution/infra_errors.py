@@ -69,10 +69,10 @@ def classify_test_run(exit_code: int, output: str, around: Callable[[], Around] 
         output: What it printed: the tested code can print anything.
         around: Looks at the surroundings; asked only where they matter.
     """
-    struck = classify_output(output, exit_code) if exit_code != 0 else None
-    if struck is None and not (exit_code != 0 and says_disk_is_full(output)):
+    infra_failed = classify_output(output, exit_code) if exit_code != 0 else None
+    if infra_failed is None and not (exit_code != 0 and says_disk_is_full(output)):
         return None
-    family, why = _held_against(struck, around())
+    family, why = _held_against(infra_failed, around())
     if family is None:
         return None
     said = excerpt(output, _EXCERPT)
@@ -80,15 +80,15 @@ def classify_test_run(exit_code: int, output: str, around: Callable[[], Around] 
     return InfrastructureError(family, f"{text}: {said}" if said else text)
 
 
-def _held_against(struck: Failure | None, known: Around) -> tuple[str | None, str]:
+def _held_against(infra_failed: Failure | None, known: Around) -> tuple[str | None, str]:
     """Family of what an output shows, held against what is known, and what to say of that."""
-    if struck is None:
+    if infra_failed is None:
         return ("disk" if known.disk_full else None), ""
-    if struck.family == "disk" and known.disk_full is False:
+    if infra_failed.family == "disk" and known.disk_full is False:
         return "tests_aborted", " and names a full disk, but there is room"
-    if struck.family in ("oom", "container_died") and known.memory_short is False:
+    if infra_failed.family in ("oom", "container_died") and known.memory_short is False:
         return "tests_aborted", ", killed in a sandbox that was well"
-    return struck.family, ""
+    return infra_failed.family, ""
 
 
 def is_full(free_bytes: int, free_files: int, all_files: int) -> bool:

@@ -83,7 +83,7 @@ def describe(
         images: Task image → its identity, of those that the launch uses.
 
     Raises:
-        LaunchError: if the agent config file is missing or is no YAML.
+        LaunchError: if the agent config file is missing or is invalid YAML.
     """
     text = _config_text(job)
     version = harness.get("version")
@@ -139,7 +139,7 @@ def _config_text(job: CellJob) -> str | None:
             "the harness would run without it: write it again, or correct agent_config in defs.yaml"
         ) from error
     except yaml.YAMLError as error:
-        raise LaunchError(f"{job.label}: agent config {job.agent_config} is no YAML: {error}") from error
+        raise LaunchError(f"{job.label}: agent config {job.agent_config} is invalid YAML: {error}") from error
     return text
 
 

@@ -100,12 +100,12 @@ def find_runs(logs: Path, templates: Sequence[Template], experiment: str) -> lis
     """The runs below `logs` that the templates name, by setting and seed.
 
     Raises:
-        ImportLogsError: if a template finds none, a setting stands there twice, or two want one folder.
+        ImportLogsError: if a template finds none, a setting is listed twice, or two want one folder.
     """
     folders = _folders(logs)
     for setting, times in Counter(template.setting for template in templates).items():
         if times > 1:
-            raise ImportLogsError(f"the setting {setting} stands there twice; a setting has one run name template")
+            raise ImportLogsError(f"the setting {setting} is listed twice; a setting has one run name template")
     found: dict[str, FoundRun] = {}
     for template in templates:
         mine = [

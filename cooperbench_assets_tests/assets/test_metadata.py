@@ -103,7 +103,7 @@ def test_each_asset_plots_its_own_figures_and_pair_results_all_of_them(experimen
         "solo",
         [("well", "passed", False), ("dead", "failed", True), ("limits", "engine", True), (None, None, None)],
     )
-    extra = {"need_attention", "quarantined"}
+    extra = {"need_attention", "excluded"}
     assert figures(experiment, "run_logs") == AGENT_FIGURES | extra
     assert figures(experiment, "eval_outputs") == VERDICT_FIGURES | {"need_attention"}
     assert figures(experiment, "pair_results") == AGENT_FIGURES | VERDICT_FIGURES | extra | {"infra_error", "accepted"}

@@ -131,7 +131,7 @@ def view(*rows: dict[str, Any]) -> ImagesView:
 
 def test_checks_count_and_name_what_is_wrong() -> None:
     finding = all_ready(view({}, {"image": "b", "state": "missing", "problem": "not there"}))
-    assert (finding.passed, finding.offenders, finding.sample) == (False, 1, ("b: not there",))
+    assert (finding.passed, finding.affected, finding.sample) == (False, 1, ("b: not there",))
     assert finding.numbers == {"images": 2, "ready": 1, "size_gb": 1.0}
     finding = digests_unchanged(
         view({"changed": None}, {"image": "b", "changed": True, "digest": "new", "locked": "old"})

@@ -1,4 +1,4 @@
-"""What a cell owes when nobody asks, from plans and recorded tries."""
+"""What is still to run of a cell when nobody asks, from plans and recorded tries."""
 
 # ruff: noqa: DTZ001 - times are UTC without a zone here
 
@@ -29,12 +29,14 @@ PAIRS = tuple(pair(2 * n + 1) for n in range(4))
 FIRST, SECOND, THIRD, FOURTH = PAIRS
 
 
-def struck(n: int, *tries: Attempt, family: str = "provider", retryable: bool = True, **changes: Any) -> PairState:
+def infra_failed(
+    n: int, *tries: Attempt, family: str = "provider", retryable: bool = True, **changes: Any
+) -> PairState:
     values = {"stage": "agent", "family": family, "retryable": retryable, "has_result": True, **changes}
     return state(PAIRS[n], "infra_error", attempts=tries, **values)
 
 
-def owed(
+def to_run(
     root: Path, *states: PairState, whole: bool = True, retry_generations: dict[str, int] | None = None
 ) -> PairsToRun:
     pairs = tuple(one.pair for one in states)
@@ -42,9 +44,9 @@ def owed(
 
 
 def test_failed_and_missing_pairs_are_owed_and_settled_ones_are_not(tmp_path: Path) -> None:
-    found = owed(
+    found = to_run(
         tmp_path,
-        struck(0, attempt(1)),
+        infra_failed(0, attempt(1)),
         state(SECOND, "pass", has_result=True, has_eval=True),
         state(THIRD, "unevaluated", has_result=True, patch_sha256="p"),
         state(FOURTH),
@@ -56,46 +58,46 @@ def test_failed_and_missing_pairs_are_owed_and_settled_ones_are_not(tmp_path: Pa
 
 
 def test_pairs_that_were_never_tried_are_nobodys_wish_after_a_smoke_run(tmp_path: Path) -> None:
-    found = owed(tmp_path, struck(0, attempt(1)), state(SECOND), whole=False)
+    found = to_run(tmp_path, infra_failed(0, attempt(1)), state(SECOND), whole=False)
     assert found.agents == (FIRST.name,)
     assert found.unwanted == (SECOND.name,)
 
 
 def test_used_up_tries_are_told_with_their_stage(tmp_path: Path) -> None:
-    evaluated = struck(
+    evaluated = infra_failed(
         1,
         *(attempt(n, "eval", patch_sha256="p", family="oom") for n in (1, 2)),
         stage="eval",
         family="oom",
         patch_sha256="p",
     )
-    found = owed(tmp_path, struck(0, *(attempt(n) for n in (1, 2, 3))), evaluated)
+    found = to_run(tmp_path, infra_failed(0, *(attempt(n) for n in (1, 2, 3))), evaluated)
     assert found.agents == found.evaluations == ()
     assert found.exhausted == {FIRST.name: "agent", SECOND.name: "eval"}
 
 
 def test_resetting_the_retry_counters_reopens_what_was_used_up(tmp_path: Path) -> None:
     tries = [attempt(n) for n in (1, 2, 3)]
-    assert owed(tmp_path, struck(0, *tries)).agents == ()
-    assert owed(tmp_path, struck(0, *tries), retry_generations={"agent": 2}).agents == (FIRST.name,)
+    assert to_run(tmp_path, infra_failed(0, *tries)).agents == ()
+    assert to_run(tmp_path, infra_failed(0, *tries), retry_generations={"agent": 2}).agents == (FIRST.name,)
 
 
 def test_a_refused_key_makes_every_pair_wait(tmp_path: Path) -> None:
-    refused = struck(0, attempt(1, family="auth", retryable=False), family="auth", retryable=False)
-    found = owed(tmp_path, refused, state(SECOND))
+    refused = infra_failed(0, attempt(1, family="auth", retryable=False), family="auth", retryable=False)
+    found = to_run(tmp_path, refused, state(SECOND))
     assert found.agents == ()
     assert found.waiting == {FIRST.name: "auth", SECOND.name: "auth"}
 
 
 def test_a_refused_key_is_named_also_where_it_left_no_result(tmp_path: Path) -> None:
     tried = attempt(1, family="auth", retryable=False)
-    found = owed(tmp_path, state(FIRST, "missing", attempts=(tried,)), state(SECOND))
+    found = to_run(tmp_path, state(FIRST, "missing", attempts=(tried,)), state(SECOND))
     assert found.waiting == {FIRST.name: "auth", SECOND.name: "auth"}
 
 
 def test_a_wrong_configuration_waits_alone(tmp_path: Path) -> None:
-    wrong = struck(0, attempt(1), family="configuration", retryable=False)
-    found = owed(tmp_path, wrong, state(SECOND))
+    wrong = infra_failed(0, attempt(1), family="configuration", retryable=False)
+    found = to_run(tmp_path, wrong, state(SECOND))
     assert found.waiting == {FIRST.name: "configuration"}
     assert found.agents == (SECOND.name,)
 
@@ -103,18 +105,20 @@ def test_a_wrong_configuration_waits_alone(tmp_path: Path) -> None:
 def test_a_usage_limit_is_waited_for(tmp_path: Path) -> None:
     text = "You've hit your usage limit. It resets at 3:40pm (UTC)"
     late = "2026-01-01T11:30:00+00:00"
-    told = struck(0, attempt(1, family="quota", evidence=text, ended_at=late), family="quota")
-    silent = struck(0, attempt(1, family="quota", evidence="hit your limit", ended_at=late), family="quota")
-    assert owed(tmp_path, told).not_before == datetime(2026, 1, 1, 15, 40)
-    assert owed(tmp_path, silent).not_before == datetime(2026, 1, 1, 12, 30)
+    told = infra_failed(0, attempt(1, family="quota", evidence=text, ended_at=late), family="quota")
+    silent = infra_failed(0, attempt(1, family="quota", evidence="hit your limit", ended_at=late), family="quota")
+    assert to_run(tmp_path, told).not_before == datetime(2026, 1, 1, 15, 40)
+    assert to_run(tmp_path, silent).not_before == datetime(2026, 1, 1, 12, 30)
 
 
 def test_tries_of_other_pairs_that_failed_in_a_row_count_as_rounds(tmp_path: Path) -> None:
     dead = [
-        struck(n, attempt(1, ended_at=f"2026-01-01T00:00:0{n}+00:00"), attempt(2, ended_at=f"2026-01-01T00:01:0{n}Z"))
+        infra_failed(
+            n, attempt(1, ended_at=f"2026-01-01T00:00:0{n}+00:00"), attempt(2, ended_at=f"2026-01-01T00:01:0{n}Z")
+        )
         for n in range(4)
     ]
-    assert owed(tmp_path, *dead).rounds == 2
+    assert to_run(tmp_path, *dead).rounds == 2
     recovered = state(
         FOURTH,
         "unevaluated",
@@ -122,7 +126,7 @@ def test_tries_of_other_pairs_that_failed_in_a_row_count_as_rounds(tmp_path: Pat
         patch_sha256="p",
         attempts=(attempt(1, outcome="completed", ended_at="2026-01-01T01:00:00+00:00"),),
     )
-    assert owed(tmp_path, *dead[:3], recovered).rounds == 2
+    assert to_run(tmp_path, *dead[:3], recovered).rounds == 2
 
 
 @pytest.mark.parametrize(

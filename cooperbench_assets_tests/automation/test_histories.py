@@ -92,11 +92,11 @@ def test_limits_hold_nothing_is_bought_twice_and_it_always_ends(
     # Each run brings every pair that it is about one try further, or three in a row stop it.
     tries = sum(len(state.attempts) for state in world.states.values())
     assert runs <= 2 * (tries + 3)
-    owed = world.owed()
-    left = owed.exhausted.keys() | owed.waiting.keys()
+    to_run = world.to_run()
+    left = to_run.exhausted.keys() | to_run.waiting.keys()
     for one, state in world.states.items():
         if whole or state.attempts:
-            assert state.settled or one.name in left or owed.waiting, f"{one.name} was forgotten"
+            assert state.settled or one.name in left or to_run.waiting, f"{one.name} was forgotten"
         else:
             assert not state.attempts
         assert len(of_stage(state.attempts, "agent")) <= 4

@@ -69,7 +69,7 @@ def test_one_run_reads_every_launched_cell_and_judges_it_anew_and_runs_no_pair(
     found = judged(driver, result.run_id)
     assert {name for _, name in found} == {check.name for checks in CELL_CHECKS.values() for check in checks}
     assert found["solo/0", "verdict_agrees"] is False
-    assert scan_attempts(folder, "solo") == tries, "the pair that was struck is not tried again"
+    assert scan_attempts(folder, "solo") == tries, "the pair that was ended by infrastructure is not tried again"
     assert not driver.experiment.run_dir(never).exists()
     assert driver.materialize(["results_store"]).success
 

@@ -74,10 +74,10 @@ def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
     assert request.run_config["ops"]["drill__run_logs"]["config"]["automatic"] is True
 
     result = driver.materialize(["pair_results"], partition_key(cell.cell))
-    [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "no_pair_left_behind"]
+    [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "retries_exhausted"]
     assert (check.passed, check.partition) == (False, "solo/0")
     said = {name: value.value for name, value in check.metadata.items() if name != "pairs"}
-    assert said["offenders"] == 1
+    assert said["affected"] == 1
     assert STRUCK in str(said["sample"])
     assert "materialize drill --setting solo --seed 0 --reset-retries" in str(said["remedy"])
     assert f"- {{pair: {STRUCK}, setting: solo, seed: 0, reason: " in str(said["remedy"])
@@ -101,8 +101,8 @@ def test_a_refused_key_in_a_launch_of_one_pair_leaves_no_pair_behind_that_nobody
     for asked_whole, left in ((False, 1), (True, 6)):
         (run_dir / "provenance.json").write_text(json.dumps({"experiment": "drill", "asked_whole": asked_whole}))
         result = driver.materialize(["pair_results"], partition_key(cell.cell))
-        [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "no_pair_left_behind"]
-        assert check.metadata["offenders"].value == left
+        [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "retries_exhausted"]
+        assert check.metadata["affected"].value == left
 
 
 def test_accepting_the_pair_turns_the_check_green_and_resetting_the_retry_counters_reopens_it(

@@ -95,7 +95,7 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_is_struck_always_is_s
     recorded = recorded_tries(experiment)
     assert sum(expected.values()) > 6, "the demo strikes more than the one pair"
     assert expected == {key: n for key, n in recorded.items() if n}
-    sql = "SELECT passed, sample FROM check_results WHERE asset = 'pair_results' AND check_name = 'no_pair_left_behind'"
+    sql = "SELECT passed, sample FROM check_results WHERE asset = 'pair_results' AND check_name = 'retries_exhausted'"
     for passed, sample in query(experiment.project.database, sql).rows():
         assert not passed
         assert STRUCK in str(sample)

@@ -67,13 +67,13 @@ class World:
     def __post_init__(self) -> None:
         self.states = {pair: PairState(pair, "missing") for pair in self.job.subset.pairs}
 
-    def owed(self) -> PairsToRun:
+    def to_run(self) -> PairsToRun:
         return assess(self.job, self.states, {}, whole=self.whole, now=self.now)
 
     def state(self) -> CellState:
         """The cell as the sensor sees it."""
-        owed = self.owed()
-        mark = fingerprint(CELL, SPEC, "s", owed, self.now.replace(second=0) if self.unread else None)
+        to_run = self.to_run()
+        mark = fingerprint(CELL, SPEC, "s", to_run, self.now.replace(second=0) if self.unread else None)
         ended = [run for run in self.runs if run.mark == mark]
         failed = [run for run in ended if run.status == "FAILURE"]
         asked = Asked(
@@ -86,7 +86,7 @@ class World:
         holder = "a process" if self.working else None
         state = CellState(CELL, self.now, backoff=timedelta(minutes=5), whole=self.whole)
         state = replace(state, active_run=active, holder=holder)
-        return replace(with_pairs_to_run(state, owed, asked, fingerprint=mark), unread=self.unread, launched=True)
+        return replace(with_pairs_to_run(state, to_run, asked, fingerprint=mark), unread=self.unread, launched=True)
 
     def tick(self) -> Decision:
         """A tick of the sensor: dead runs first, then the decision."""
@@ -186,8 +186,10 @@ def _after(state: PairState, stage: Stage, attempt: Attempt) -> PairState:
     """A pair after a try."""
     state = replace(state, attempts=(*state.attempts, attempt))
     if attempt.family is not None:
-        struck = replace(state, outcome="infra_error", stage=stage, family=attempt.family, retryable=attempt.retryable)
-        return replace(struck, has_result=attempt.family != "interrupted") if stage == "agent" else struck
+        infra_failed = replace(
+            state, outcome="infra_error", stage=stage, family=attempt.family, retryable=attempt.retryable
+        )
+        return replace(infra_failed, has_result=attempt.family != "interrupted") if stage == "agent" else infra_failed
     clean = replace(state, stage=None, family=None, retryable=None)
     if stage == "agent":
         return replace(clean, outcome="unevaluated", has_result=True, patch_sha256=f"patch {attempt.n}")

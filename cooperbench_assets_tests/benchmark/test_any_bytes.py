@@ -86,7 +86,7 @@ def pair_rows(tree: Tree) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any
     return rows, frames["quarantine"].to_dicts()
 
 
-def set_aside(tree: Tree, file: str) -> bool:
+def exclude(tree: Tree, file: str) -> bool:
     """Whether a file was set aside. Either way each pair has its row, and its neighbours are whole."""
     rows, quarantine = pair_rows(tree)
     assert set(rows) == {LEFT.name, HIT.name, RIGHT.name}
@@ -165,7 +165,7 @@ def put_in_place(tree: Tree, file: str, content: bytes) -> Iterator[None]:
 def test_any_bytes_give_rows_or_a_quarantine_entry(trees: dict[str, Tree], file: str, content: bytes) -> None:
     tree = trees["coop" if file == "conversation.json" else "solo"]
     with put_in_place(tree, file, content):
-        assert set_aside(tree, file) or damage(file, content) is None, "what is no record is told of"
+        assert exclude(tree, file) or damage(file, content) is None, "what is no record is told of"
 
 
 @pytest.mark.parametrize("mode", ["solo", "coop"])
@@ -181,7 +181,7 @@ def test_valid_files_with_other_values_give_rows_or_a_quarantine_entry(
     content = json.dumps(data.draw(mutated(json.loads(path.read_text()) if path.exists() else []))).encode()
     with put_in_place(tree, file, content):
         unread = mode == "solo" and file == "conversation.json"
-        assert set_aside(tree, file) or damage(file, content) is None or unread
+        assert exclude(tree, file) or damage(file, content) is None or unread
         after, _ = pair_rows(tree)
     if file in OF_PAIR:
         assert [after[pair.name] for pair in (LEFT, RIGHT)] == [before[pair.name] for pair in (LEFT, RIGHT)]

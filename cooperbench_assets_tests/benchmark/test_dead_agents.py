@@ -115,8 +115,8 @@ def test_an_end_by_the_agents_own_doing_is_a_fail(solo: Tree) -> None:
 
 
 def test_infrastructure_weighs_more_than_the_other_agents_own_error(coop: Tree) -> None:
-    own, struck = agent(status="Error", error="FormatError"), agent(status="Error", error="Error code: 529")
-    coop.result(ONE, agents=(own, struck))
+    own, infra_failed = agent(status="Error", error="FormatError"), agent(status="Error", error="Error code: 529")
+    coop.result(ONE, agents=(own, infra_failed))
     assert outcome(coop).family == "provider"
 
 

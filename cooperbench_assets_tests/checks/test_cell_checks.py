@@ -42,7 +42,7 @@ def test_every_check_passes_on_a_finished_cell(experiment: ExperimentContext, na
     fill(experiment, setting)
     found = finding(experiment, name, setting)
     assert found.passed
-    assert found.offenders == 0
+    assert found.affected == 0
 
 
 def test_a_missing_and_an_unreadable_result_are_named(experiment: ExperimentContext) -> None:
@@ -86,7 +86,7 @@ def test_a_pair_that_nobody_planned_blocks(experiment: ExperimentContext) -> Non
     fill(experiment, "solo")
     tree(experiment, "solo").pair(Pair("other_task", 1, (1, 2)))
     found = finding(experiment, "only_planned_pairs", "solo")
-    assert (found.passed, found.offenders) == (False, 1)
+    assert (found.passed, found.affected) == (False, 1)
     assert "other_task/1/f1_f2" in found.sample[0]
     assert CHECKS["only_planned_pairs"].blocking
 
@@ -132,7 +132,7 @@ def test_messages_without_messaging_are_noticed(experiment: ExperimentContext) -
     tree(experiment, "coop-nocomm").conversation(first, trees.message())
     (tree(experiment, "coop-nocomm").folder(second) / "conversation.json").unlink()
     found = finding(experiment, "messages_as_set", "coop-nocomm")
-    assert found.offenders == 2
+    assert found.affected == 2
     assert set(found.sample) == {
         f"{first.name}: 1 messages without messaging",
         f"{second.name}: no readable conversation.json",
@@ -145,7 +145,7 @@ def test_times_out_of_order_and_negative_usage_are_noticed(experiment: Experimen
     if "agent" in change:
         change = {**change, "total_cost": -1.0}
     tree(experiment, "solo").result(first, **change)
-    assert finding(experiment, "plausible_usage", "solo").offenders == 1
+    assert finding(experiment, "plausible_usage", "solo").affected == 1
 
 
 def test_a_verdict_older_than_its_result_is_stale(experiment: ExperimentContext) -> None:
@@ -168,7 +168,7 @@ def test_a_merge_in_solo_and_none_in_coop_are_noticed(experiment: ExperimentCont
 def test_a_verdict_that_disagrees_with_its_features_is_noticed(experiment: ExperimentContext) -> None:
     _, second, *_ = fill(experiment, "solo")
     tree(experiment, "solo").evaluation(second, passed=(True, False), both_passed=True)
-    assert finding(experiment, "verdict_agrees", "solo").offenders == 1
+    assert finding(experiment, "verdict_agrees", "solo").affected == 1
 
 
 def test_an_agent_that_submitted_behind_an_error_is_suspect_until_it_has_run_again(
@@ -198,7 +198,7 @@ def test_a_pair_with_two_rows_is_named_and_blocks(experiment: ExperimentContext)
     planned = experiment.subset()
     twice = replace(planned, pairs=(*planned.pairs, first))
     found = CHECKS["distinct_pairs"].find(experiment.view(experiment.cells[0], twice))
-    assert (found.passed, found.offenders, found.sample) == (False, 1, (first.name,))
+    assert (found.passed, found.affected, found.sample) == (False, 1, (first.name,))
     assert found.description == "1 row is of a pair that has one already or that nobody planned"
     assert "please report it" in found.remedy
     assert CHECKS["distinct_pairs"].blocking
@@ -210,7 +210,7 @@ def test_a_row_of_a_pair_that_nobody_planned_is_named(experiment: ExperimentCont
     whole = view(experiment, "solo")
     fewer = replace(whole, subset=replace(whole.subset, pairs=(first,)))
     found = CHECKS["distinct_pairs"].find(fewer)
-    assert (found.passed, found.offenders, found.sample[0]) == (False, 3, second.name)
+    assert (found.passed, found.affected, found.sample[0]) == (False, 3, second.name)
     assert CHECKS["distinct_pairs"].find(whole).passed
 
 
@@ -218,7 +218,7 @@ def test_offenders_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
     experiment = bind(tmp_path, count=25)
     experiment.run_dir(experiment.cells[0]).mkdir(parents=True)
     found = CHECKS["expected_results"].find(experiment.view(experiment.cells[0]))
-    assert (found.offenders, len(found.sample)) == (25, 10)
+    assert (found.affected, len(found.sample)) == (25, 10)
 
 
 @pytest.mark.parametrize(
@@ -226,5 +226,5 @@ def test_offenders_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
     [(1, "1 pair has no conversation, in 1"), (2, "2 pairs have no conversation, in 2")],
 )
 def test_a_finding_is_said_in_singular_and_plural(count: int, said: str) -> None:
-    offenders = [f"pair {number}" for number in range(count)]
-    assert found(offenders, good="none", bad="{n:pairs} {n:has|have} no conversation, in {n}").description == said
+    affected = [f"pair {number}" for number in range(count)]
+    assert found(affected, good="none", bad="{n:pairs} {n:has|have} no conversation, in {n}").description == said

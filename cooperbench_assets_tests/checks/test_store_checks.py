@@ -44,7 +44,7 @@ def test_every_check_passes_where_all_cells_are_in_the_store(tmp_path: Path) -> 
     experiment = bind(tmp_path, settings=TWO)
     publish(experiment, 0, 1)
     for finding in findings(experiment).values():
-        assert (finding.passed, finding.offenders, finding.sample, finding.remedy) == (True, 0, (), "")
+        assert (finding.passed, finding.affected, finding.sample, finding.remedy) == (True, 0, (), "")
 
 
 def test_a_planned_cell_that_is_not_in_the_store_is_named_until_it_is_materialised(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_planned_cell_that_is_not_in_the_store_is_named_until_it_is_materialis
 def test_an_empty_store_lacks_every_planned_cell(tmp_path: Path) -> None:
     experiment = bind(tmp_path, settings=TWO)
     publish_experiment(experiment)
-    assert failed(experiment)["planned_cells_present"].offenders == 2
+    assert failed(experiment)["planned_cells_present"].affected == 2
 
 
 def test_a_cell_of_another_subset_is_named_until_all_are_read_with_one(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def make(toy: Toy, folder: Path) -> CellJob:
 
 
 def start(toy: Toy, folder: Path, stop: str | None = None) -> subprocess.Popen[str]:
-    """A process that runs the cell: agents, what was struck again, evaluations."""
+    """A process that runs the cell: agents, what was ended by infrastructure again, evaluations."""
     if not (folder / "agent.yaml").exists():
         make(toy, folder)
     environment = {**os.environ} | ({VARIABLE: stop} if stop else {})

@@ -55,7 +55,7 @@ def google(folder: Path, **packages: str) -> Path:
     return folder
 
 
-def remote_experiment(tmp_path: Path, execution: str, settings: Any, struck: str) -> dict[str, Any]:
+def remote_experiment(tmp_path: Path, execution: str, settings: Any, infra_failed: str) -> dict[str, Any]:
     """The demo's agents; what upstream's backends call is played on this machine."""
     dataset = build_dataset(tmp_path / "dataset")
     packages = google(tmp_path / "packages", batch_v1="", storage=GOOGLE_STORAGE)
@@ -70,7 +70,7 @@ def remote_experiment(tmp_path: Path, execution: str, settings: Any, struck: str
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "REMOTE_DATASET": str(dataset),
             "REMOTE_RECORD": str(tmp_path / "record"),
-            "REMOTE_STRUCK": struck,
+            "REMOTE_STRUCK": infra_failed,
         },
     )
 
@@ -82,14 +82,14 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
 ) -> None:
     ((setting, _),) = settings.items()
     planned = Place(tmp_path / "planned", demo_experiment(build_dataset(tmp_path / "dataset")))
-    struck = planned.subset.pairs[0]
-    tried = Place(tmp_path / "project", remote_experiment(tmp_path, execution, settings, struck.name))
+    infra_failed = planned.subset.pairs[0]
+    tried = Place(tmp_path / "project", remote_experiment(tmp_path, execution, settings, infra_failed.name))
     run = tried.experiment.logs / f"{tried.name}-{setting}"
 
     first = tried.run(setting)
     assert first.error is None
-    assert tried.outcomes(setting)[struck.name] == "infra_error eval engine"
-    record = json.loads(next(run.glob(f"attempts/*/{struck.name}/eval-1/attempt.json")).read_text())
+    assert tried.outcomes(setting)[infra_failed.name] == "infra_error eval engine"
+    record = json.loads(next(run.glob(f"attempts/*/{infra_failed.name}/eval-1/attempt.json")).read_text())
     assert (record["outcome"], record["family"], record["retryable"]) == ("infra_error", "engine", True)
     assert "Service Unavailable: no sandbox is to be had" in record["evidence"]
 
@@ -113,7 +113,7 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
     assert {call.get("app") for call in made} == {"app cooperbench-eval" if execution == "modal" else None}
     # Every sandbox was ended, but for the one that was not to be had.
     ended = Counter(call["pair"] for call in calls if call["call"] == "terminate")
-    assert Counter(call["pair"] for call in made) - ended == Counter([struck.name])
+    assert Counter(call["pair"] for call in made) - ended == Counter([infra_failed.name])
     assert not list(run.glob("**/sandbox-*"))
     (planned_cell,) = tried.experiment.cells
     assert plan_of(tried.experiment, planned_cell, "eval_outputs", LaunchConfig()).runs == ()

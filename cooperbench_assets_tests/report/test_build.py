@@ -194,7 +194,7 @@ def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_a
         page.context.set_offline(True)
         page.goto(built.page.as_uri())
 
-        for text in ("infrastructure ended agents in 6 of 8 planned pairs", "12.5 % to 87.5 %", "50.0 %"):
+        for text in ("infrastructure errors ended agents in 6 of 8 planned pairs", "12.5 % to 87.5 %", "50.0 %"):
             box = page.get_by_text(text).first.bounding_box()
             assert box is not None, text
             assert box["y"] + box["height"] < 950, text
@@ -231,4 +231,4 @@ def test_on_a_narrow_screen_letters_keep_their_size_and_on_paper_no_table_is_cut
         page.emulate_media(media="print")
         page.goto(built.page.as_uri())
         assert page.evaluate(right) <= 1040
-        assert page.get_by_text("to know besides").locator("xpath=../ul").is_visible()
+        assert page.get_by_text("notes").locator("xpath=../ul").is_visible()

@@ -93,7 +93,7 @@ def test_each_table_is_there_as_csv_and_latex_and_each_figure_as_svg_and_png(bui
 def test_a_dead_arm_shows_its_warning_its_bounds_and_its_rates_both_ways(tmp_path: Path) -> None:
     _, page = build(dead_arm(), tmp_path)
     before = page.visible.split("Success by setting")[0]
-    assert "infrastructure ended agents in 8 of 16 planned pairs (50.0 %; auth), against 0.0 % in solo" in before
+    assert "infrastructure errors ended agents in 8 of 16 planned pairs (50.0 %; auth), against 0.0 % in solo" in before
     assert "25.0 % to 75.0 %" in before  # 4 passes, 8 without a verdict, of 16
     assert "50.0 %" in before  # of the 8 judged
     assert "25.0 %" in before  # of all 16

@@ -1,4 +1,4 @@
-"""What the record of a try says in the end: done, struck by infrastructure, or interrupted, and what it cost.
+"""What the record of a try says in the end: done, ended by infrastructure errors, or interrupted, and what it cost.
 
 What belongs here: from what was read of a try's files, or from what was said of its child, to the record. What does
 not: reading and moving the files (``lifecycle``, ``promotion``).
@@ -37,7 +37,7 @@ FREE_FAMILIES: Final = frozenset(
         "redis",
     }
 )
-"""Failures that strike before a model has answered: a recorded cost of 0 is right for them."""
+"""Failures that come before a model has answered: a recorded cost of 0 is right for them."""
 
 _CLOCK_SLACK: Final = timedelta(seconds=2)
 _MORE: Final = 1.001

@@ -39,7 +39,7 @@ class PairState:
     """Why the pair failed, where it did."""
 
     stage: str | None = None
-    """agent or eval, where infrastructure struck."""
+    """agent or eval, where infrastructure errors ended."""
 
     family: str | None = None
     evidence: str | None = None
@@ -119,25 +119,25 @@ def read_states(job: CellJob, tries: Mapping[Pair, Sequence[Attempt]] | None = N
 
 def read_state(job: CellJob, pair: Pair, tries: Sequence[Attempt]) -> PairState:
     """One pair as it stands on disk, with tries that are known."""
-    sink = Exclusions(job.run_dir)
+    exclusions = Exclusions(job.run_dir)
     relative = f"{job.mode}/{pair.name}"
-    reading = read_pair(sink, pair, relative, job.mode) if (job.run_dir / relative).is_dir() else None
+    reading = read_pair(exclusions, pair, relative, job.mode) if (job.run_dir / relative).is_dir() else None
     if reading is None:
         reading = PairReading(pair, job.run_dir, relative, job.mode)
     reading.attempts = [ended(one, alive=False) for one in tries]
-    return make_state(pair, reading, tries, _torn(sink.quarantine).get(pair, {}))
+    return make_state(pair, reading, tries, _torn(exclusions.quarantine).get(pair, {}))
 
 
 def read_staged(staged_run: Path, pair: Pair, mode: str, tries: Sequence[Attempt]) -> tuple[PairReading, Outcome, str]:
     """What a child wrote below its staging folder: the reading, its outcome, and what is wrong with its files."""
-    sink = Exclusions(staged_run)
+    exclusions = Exclusions(staged_run)
     relative = f"{mode}/{pair.name}"
     if not (staged_run / relative).is_dir():
         reading = PairReading(pair, staged_run, relative, mode)
         return reading, judge(reading), ""
-    reading = read_pair(sink, pair, relative, mode)
+    reading = read_pair(exclusions, pair, relative, mode)
     reading.attempts = [ended(one, alive=False) for one in tries]
-    return reading, judge(reading), "; ".join(entry.message for entry in sink.quarantine)
+    return reading, judge(reading), "; ".join(entry.message for entry in exclusions.quarantine)
 
 
 def make_state(pair: Pair, reading: PairReading | None, tries: Sequence[Attempt], torn: Mapping[str, str]) -> PairState:

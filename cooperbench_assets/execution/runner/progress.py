@@ -115,7 +115,7 @@ class StageReport:
     """Tries of this launch that infrastructure ended, by family."""
 
     skipped: int
-    """Pairs to which nothing was owed, or that this launch was not about."""
+    """Pairs of which nothing was left to run, or that this launch was not about."""
 
     left: int
     """Pairs that were to be run and were not launched, because the launch was stopped."""

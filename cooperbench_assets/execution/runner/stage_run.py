@@ -282,7 +282,7 @@ def _write_agent_config(job: CellJob) -> None:
 def plan_owed(
     stage: Stage, job: CellJob, states: dict[Pair, PairState], options: LaunchOptions, history: History | LateHistory
 ) -> Plan:
-    """What a stage of a cell owes, in its present retry generation of tries or a new one."""
+    """What is still to run at a stage of a cell, in its present retry generation of tries or a new one."""
     retry_generation = int(provenance.read_provenance(job.run_dir).get("campaigns", {}).get(stage, 1))
     tried = [one.retry_generation for state in states.values() for one in state.attempts if one.stage == stage]
     if options.reset_retries:

@@ -46,8 +46,8 @@ class Grading:
             self.conflicting |= bool(_NO_MERGE.search(finished.stdout + finished.stderr))
         return finished
 
-    def strike(self, args: Sequence[str], error: InfrastructureError, code: int, output: str = "") -> Finished:
-        """What a command that was struck counts as, where the pair fails all the same.
+    def resolve_failure(self, args: Sequence[str], error: InfrastructureError, code: int, output: str = "") -> Finished:
+        """What a command that infrastructure ended counts as, where the pair fails all the same.
 
         That is so where an earlier test run has failed by itself, and where the patches conflict and the first
         agent's alone, which then could only be counted beside, did not end its tests by its own doing.

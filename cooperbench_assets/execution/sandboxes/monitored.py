@@ -122,10 +122,10 @@ class WatchedSandbox:
         given = self._sandbox.exec(*((*_BOUNDED, f"{seconds:g}", *args) if is_test else args))
         done = Finished(given.returncode, given.stdout_read(), given.stderr_read())
         if done.returncode < 0:
-            return self._grading.strike(args, _not_run(done.stdout + done.stderr), done.returncode)
+            return self._grading.resolve_failure(args, _not_run(done.stdout + done.stderr), done.returncode)
         if is_test and done.returncode == _TIMED_OUT:
             late = InfrastructureError("test_timeout", f"Command timed out after {seconds:g} seconds")
-            return self._grading.strike(args, late, -1, done.stdout + done.stderr)
+            return self._grading.resolve_failure(args, late, -1, done.stdout + done.stderr)
         return self._grading.saw(args, done)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NO_COST = "No cost is on record, so that there is nothing to draw."
-PARTS = {"judged": BLUE, "not judged": ORANGE, "came to nothing": SKY}
+PARTS = {"judged": BLUE, "not judged": ORANGE, "wasted on failed tries": SKY}
 
 
 def cost_report(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
@@ -59,7 +59,7 @@ def _spent(rows: list[Row], order: list[str]) -> Chart:
         amounts = {
             "judged": max(0.0, row["spent_usd"] - lost - unjudged),
             "not judged": unjudged,
-            "came to nothing": lost,
+            "wasted on failed tries": lost,
         }
         start = 0.0
         for part, amount in amounts.items():

@@ -246,8 +246,8 @@ def test_an_agent_that_died_before_the_model_answered_says_nothing_of_prices(tmp
     pairs = (pair(1), pair(3))
     made = job(tmp_path, pairs, limits=Limits(cell_max_cost_usd=1.0))
     dead = finished(pairs[0], 0.0, steps=0)
-    struck = finished(pairs[1], 0.0, steps=4, agents_failed=True)
-    money = Budget(made, {pairs[0]: dead, pairs[1]: struck})
+    infra_failed = finished(pairs[1], 0.0, steps=4, agents_failed=True)
+    money = Budget(made, {pairs[0]: dead, pairs[1]: infra_failed})
     money.check_prices()
     assert money.stop_reason() is None
     # A model that did answer, at no known price, is another matter.

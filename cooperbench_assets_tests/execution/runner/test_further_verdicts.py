@@ -52,8 +52,8 @@ def test_a_second_verdict_shows_what_flakes_and_changes_no_outcome(core_toy: Toy
 def test_a_round_that_infrastructure_struck_is_gone_on_with(core_toy: Toy, tmp_path: Path) -> None:
     job = cell(core_toy, tmp_path, sandbox={"environment": {"TOY_COIN": "heads"}})
     run_both(job)
-    (struck,) = run_second_verdict(cell(core_toy, tmp_path, sandbox={"isolation": "none such"}), ALL).failed
-    assert struck == "configuration"
+    (infra_failed,) = run_second_verdict(cell(core_toy, tmp_path, sandbox={"isolation": "none such"}), ALL).failed
+    assert infra_failed == "configuration"
     report = run_second_verdict(job, ALL)
     assert (report.plan.retry_generation, report.done) == (2, 6)
     assert flakes(job, read_states(job)) == (0, 6)

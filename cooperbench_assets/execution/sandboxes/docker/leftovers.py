@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from docker.errors import APIError, NotFound
 
 from cooperbench_assets.execution.sandboxes.docker.engine import TRIES, TROUBLE, innermost
-from cooperbench_assets.execution.sandboxes.docker.ownership import OWNER, PREFIX, Fate, fate
+from cooperbench_assets.execution.sandboxes.docker.ownership import OWNER, PREFIX, OwnerState, owner_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Belonging:
     kind: Kind
     id: str
     name: str
-    fate: Fate
+    owner_state: OwnerState
     """What became of its owner."""
 
     described: Mapping[str, str] = field(hash=False)
@@ -100,7 +100,7 @@ def remove_leftovers(engine: Engine, *, dry_run: bool = False, cell: str | None 
     patience, engine.api.timeout = engine.api.timeout, CALL_SECONDS
     try:
         found = belongings(engine, tries=1)
-        orphans = [one for one in found if one.fate == "dead" or _is_of(one, cell)]
+        orphans = [one for one in found if one.owner_state == "dead" or _is_of(one, cell)]
         kept = tuple(one for one in found if one not in orphans)
         if dry_run:
             return CleanupResult(tuple(orphans), kept)
@@ -115,7 +115,7 @@ def remove_leftovers(engine: Engine, *, dry_run: bool = False, cell: str | None 
 
 
 def _is_of(one: Belonging, cell: str | None) -> bool:
-    return cell is not None and one.fate == "elsewhere" and one.described.get("cell") == cell
+    return cell is not None and one.owner_state == "elsewhere" and one.described.get("cell") == cell
 
 
 def _remove_all(engine: Engine, orphans: Sequence[Belonging]) -> list[tuple[Belonging, str]]:
@@ -140,7 +140,7 @@ def _remove_all(engine: Engine, orphans: Sequence[Belonging]) -> list[tuple[Belo
 def _belonging(kind: Kind, identifier: str, name: str, content: Mapping[str, Any], is_local: bool) -> Belonging:
     labels: dict[str, str] = content.get("Labels") or {}
     described = {key.removeprefix(f"{PREFIX}."): value for key, value in labels.items() if key.startswith(f"{PREFIX}.")}
-    return Belonging(kind, identifier, name, fate(labels, is_local=is_local), described)
+    return Belonging(kind, identifier, name, owner_state(labels, is_local=is_local), described)
 
 
 def _first_name(container: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ CELL = f"{PREFIX}.cell"
 PURPOSE = f"{PREFIX}.purpose"
 
 Purpose = Literal["evaluation", "agent"]
-Fate = Literal["alive", "dead", "elsewhere"]
+OwnerState = Literal["alive", "dead", "elsewhere"]
 
 _OWNER = re.compile(r"(\d+)/(.+)")
 
@@ -72,7 +72,7 @@ def cell_of(run_dir: Path) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:24]
 
 
-def fate(found: Mapping[str, str], *, is_local: bool = True) -> Fate:
+def owner_state(found: Mapping[str, str], *, is_local: bool = True) -> OwnerState:
     """What became of the owner that these labels name; one that cannot be looked for from here is elsewhere.
 
     Args:

@@ -1,8 +1,8 @@
 """The ``docker`` sandbox of evaluations: a container of the task's image, with real deadlines and typed failures.
 
-What belongs here: upstream's ``EvalBackend`` over a container, and telling a struck test run from a failed one. What
-does not: how a container is made and talked to (``session``). Standard library and the Docker SDK only: it also runs
-in the harness server.
+What belongs here: upstream's ``EvalBackend`` over a container, and telling a test run that infrastructure ended from a
+failed one. What does not: how a container is made and talked to (``session``). Standard library and the Docker SDK
+only: it also runs in the harness server.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class DockerSandbox:
         self._test_timeout = options.test_timeout_seconds or timeout
         self._scripts = 0
         self._grading = Grading()
-        self._struck: InfrastructureError | None = None
+        self._infra_failure: InfrastructureError | None = None
 
     @property
     def container(self) -> str:
@@ -111,18 +111,18 @@ class DockerSandbox:
         Raises:
             InfrastructureError: for a deadline, a lack of memory, a dead container, a lost engine, a full disk or a
                 missing network, which upstream then writes into eval.json as its error. Not where the pair fails
-                whatever struck this command (`Grading`): then it is graded as upstream would.
+                whatever ended this command (`Grading`): then it is graded as upstream would.
         """
         is_test = is_test_run(args)
-        if self._struck is not None:
-            return self._grading.strike(args, self._struck, 137)
+        if self._infra_failure is not None:
+            return self._grading.resolve_failure(args, self._infra_failure, 137)
         try:
             answer = self._run(args, is_test=is_test)
         except InfrastructureError as error:
-            self._struck = error
-            return self._grading.strike(args, error, -1 if error.family == "test_timeout" else 137)
+            self._infra_failure = error
+            return self._grading.resolve_failure(args, error, -1 if error.family == "test_timeout" else 137)
         if seen := self._seen(answer) if is_test else self._seen_of_command(answer):
-            return self._grading.strike(args, seen, answer.code, answer.stdout)
+            return self._grading.resolve_failure(args, seen, answer.code, answer.stdout)
         return self._grading.saw(args, Finished(answer.code, answer.stdout, answer.stderr))
 
     def terminate(self) -> None:
@@ -151,7 +151,7 @@ class DockerSandbox:
         return self._out_of_memory(answer, "oom") if answer.code != 0 and answer.out_of_memory else None
 
     def _seen(self, answer: Answer) -> InfrastructureError | None:
-        """What struck a test run that ended."""
+        """What ended a test run that ended."""
         if answer.code != 0 and answer.out_of_memory and not (answer.at_limit and tests_failed(answer.stdout)):
             return self._out_of_memory(answer, "tests_aborted" if answer.at_limit else "oom")
         return classify_test_run(

@@ -1,7 +1,7 @@
 """The ``process`` sandbox: a task's repository and runner on the host itself, without any container engine.
 
-What belongs here: the sandbox's files, its deadlines, and telling a struck test run from a failed one. What does
-not: how commands are kept apart from the host (``bubblewrap``, ``path_rewriting``).
+What belongs here: the sandbox's files, its deadlines, and telling a test run that infrastructure ended from a failed
+one. What does not: how commands are kept apart from the host (``bubblewrap``, ``path_rewriting``).
 
 A task folder of the dataset holds ``repo/``, a git checkout, and ``runner.sh``, which upstream's images have at
 ``/workspace/repo`` and ``/usr/local/bin/runner.sh``. The image's name is not looked at.
@@ -151,7 +151,7 @@ class ProcessSandbox:
 
         Raises:
             InfrastructureError: for a deadline, a death by signal, a full disk or a missing network, which
-                upstream then writes into eval.json as its error. Not where the pair fails whatever struck this
+                upstream then writes into eval.json as its error. Not where the pair fails whatever ended this
                 command (`Grading`): then it is graded as upstream would.
         """
         is_test = is_test_run(args)
@@ -161,12 +161,12 @@ class ProcessSandbox:
                 return Finished(0, "")
             finished = self._run(args, self._test_timeout if is_test else self._timeout, merge=is_test)
         except DeadlineError as error:
-            struck = InfrastructureError("test_timeout" if is_test else "eval_timeout", str(error))
-            return self._grading.strike(args, struck, -1, self._isolation.outward(error.output))
+            infra_failed = InfrastructureError("test_timeout" if is_test else "eval_timeout", str(error))
+            return self._grading.resolve_failure(args, infra_failed, -1, self._isolation.outward(error.output))
         except OSError as error:
             raise from_exception(error) or error from error
         if is_test and (seen := classify_test_run(finished.returncode, finished.stdout, lambda: self._around(killed))):
-            return self._grading.strike(args, seen, finished.returncode, finished.stdout)
+            return self._grading.resolve_failure(args, seen, finished.returncode, finished.stdout)
         return self._grading.saw(args, finished)
 
     def terminate(self) -> None:

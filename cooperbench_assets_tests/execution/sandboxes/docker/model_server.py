@@ -138,8 +138,8 @@ class ModelServer:
         who = _WHO.search("\n".join(str(message.get("content") or "") for message in asked.messages))
         with self._lock:
             self.asked.append(asked)
-            struck = self.trouble_for is None or (who is not None and who[1] == self.trouble_for)
-            if struck and self.answered >= self.trouble_after and self.trouble is not None:
+            infra_failed = self.trouble_for is None or (who is not None and who[1] == self.trouble_for)
+            if infra_failed and self.answered >= self.trouble_after and self.trouble is not None:
                 return self.trouble
             self.answered += 1
             return None

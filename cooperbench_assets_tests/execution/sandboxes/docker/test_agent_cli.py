@@ -149,7 +149,7 @@ def test_upstreams_own_agent_container_is_ours_to_see_and_to_sweep(
 
     assert said[-1] == "base\n"
     assert found.name.startswith("minisweagent-")
-    assert (found.fate, found.described["purpose"]) == ("alive", "agent")
+    assert (found.owner_state, found.described["purpose"]) == ("alive", "agent")
     assert (content["HostConfig"]["Memory"], content["HostConfig"]["Init"]) == (200 * 2**20, True)
     assert found in spared.kept
     assert [one.id for one in swept.removed if one.described.get("pair") == pair] == [found.id]

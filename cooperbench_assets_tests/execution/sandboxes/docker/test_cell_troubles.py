@@ -170,8 +170,8 @@ def test_whatever_strikes_a_cell_is_no_fail_and_the_run_after_it_completes_the_c
         own.put()
         short = replace(limits, test_timeout_seconds=8)
         found = evaluated(job, own, short, memory_mb=64, network=False, environment={SLOW: "60"})
-        struck = {pair.folder: f"infra_error eval/{name}" for name, pair in pairs.items()}
-        assert found == {**struck, pairs["nothing"].folder: "pass"}
+        infra_failed = {pair.folder: f"infra_error eval/{name}" for name, pair in pairs.items()}
+        assert found == {**infra_failed, pairs["nothing"].folder: "pass"}
         assert len(plan_stage("eval", job, LaunchOptions(automatic=True)).runs) == 3
 
         # Nothing strikes any more.

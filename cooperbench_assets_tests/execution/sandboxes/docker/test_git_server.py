@@ -77,7 +77,7 @@ def test_agents_git_server_is_labelled_and_limited_and_goes_with_its_child(
     found = mine()
     # Both agents' containers have ended; the server, its network and its volume are there.
     assert sorted(one.kind for one in found) == ["container", "network", "volume"]
-    assert {one.fate for one in found} == {"alive"}
+    assert {one.owner_state for one in found} == {"alive"}
     assert {(one.described["purpose"], one.name) for one in found} == {("agent", found[0].name)}
     assert found[0].name.startswith("cooperbench-assets-git-")
     limits = engine.api.inspect_container(found[0].id)["HostConfig"]

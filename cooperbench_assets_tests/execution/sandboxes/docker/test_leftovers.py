@@ -22,9 +22,9 @@ from cooperbench_assets.execution.sandboxes.docker.ownership import (
     OWNER,
     PREFIX,
     cell_of,
-    fate,
     host,
     labels,
+    owner_state,
 )
 
 pytestmark = pytest.mark.engine
@@ -84,7 +84,7 @@ def dead_owner() -> str:
 
 
 def mine(found: tuple[Belonging, ...], litter: Litter) -> list[tuple[str, str, str]]:
-    return [(one.kind, one.id, one.fate) for one in found if one.described.get("pair") == litter.mark]
+    return [(one.kind, one.id, one.owner_state) for one in found if one.described.get("pair") == litter.mark]
 
 
 def is_there(engine: Engine, container: str) -> bool:
@@ -107,7 +107,10 @@ def test_a_sweep_removes_what_dead_owners_left_and_only_that(engine: Engine, lit
     gone = {("container", running), ("container", created), ("network", network), ("volume", volume)}
     assert {(kind, one) for kind, one, _ in mine(would.removed, litter)} == gone
     assert {(kind, one) for kind, one, _ in mine(swept.removed, litter)} == gone
-    assert {(one, fate) for _, one, fate in mine(swept.kept, litter)} == {(alive, "alive"), (elsewhere, "elsewhere")}
+    assert {(one, state) for _, one, state in mine(swept.kept, litter)} == {
+        (alive, "alive"),
+        (elsewhere, "elsewhere"),
+    }
     assert [is_there(engine, one) for one in (running, created)] == [False, False]
     assert [is_there(engine, one) for one in (alive, elsewhere, unlabelled)] == [True, True, True]
 
@@ -162,8 +165,8 @@ def test_a_cell_is_known_by_its_folder_and_a_copy_is_another(tmp_path: Path) -> 
 
 def test_an_owner_of_another_boot_is_dead_on_an_engine_of_this_machine_only() -> None:
     labels = {OWNER: "4711/00000000-another-boot:1", HOST: host()}
-    assert fate(labels, is_local=True) == "dead"
-    assert fate(labels, is_local=False) == "elsewhere", "it may live on a copy of this machine"
+    assert owner_state(labels, is_local=True) == "dead"
+    assert owner_state(labels, is_local=False) == "elsewhere", "it may live on a copy of this machine"
 
 
 def test_what_the_engine_does_not_give_up_is_reported(engine: Engine, litter: Litter, dead_owner: str) -> None:
@@ -190,7 +193,7 @@ def test_sweeping_twice_finds_nothing_the_second_time(engine: Engine, litter: Li
 
 def test_an_owner_is_dead_when_its_number_is_taken_by_another_process() -> None:
     me = os.getpid()
-    assert fate({OWNER: mark_of(me, process_identity(me) or ""), HOST: host()}) == "alive"
-    assert fate({OWNER: f"{me}/some-boot:1", HOST: host()}) == "dead"
-    assert fate({OWNER: "nobody", HOST: host()}) == "elsewhere"
-    assert fate({}) == "elsewhere"
+    assert owner_state({OWNER: mark_of(me, process_identity(me) or ""), HOST: host()}) == "alive"
+    assert owner_state({OWNER: f"{me}/some-boot:1", HOST: host()}) == "dead"
+    assert owner_state({OWNER: "nobody", HOST: host()}) == "elsewhere"
+    assert owner_state({}) == "elsewhere"

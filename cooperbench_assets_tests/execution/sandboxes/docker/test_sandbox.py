@@ -173,11 +173,11 @@ def test_a_patch_of_half_a_megabyte_is_judged(backend: Make, toy: Toy, toy_datas
 
 @pytest.mark.parametrize("struck", [1, 2])
 def test_a_container_killed_in_a_test_is_infrastructure(
-    struck: int, engine: Engine, pair: str, backend: Make, toy: Toy, toy_dataset: Path
+    infra_failed: int, engine: Engine, pair: str, backend: Make, toy: Toy, toy_dataset: Path
 ) -> None:
     # The other feature's tests pass; the struck one's wait to be struck.
-    case = solo(toy.at_import(struck, SLEEPS), toy.gold(3 - struck))
-    killer = kill_when_it_runs(engine, pair, f"test_feature{struck}.py")
+    case = solo(toy.at_import(infra_failed, SLEEPS), toy.gold(3 - infra_failed))
+    killer = kill_when_it_runs(engine, pair, f"test_feature{infra_failed}.py")
     result = case.by(backend(), toy_dataset)
     killer.join()
     assert result["error"].startswith("[infra:container_died] container ")
