@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 import click
 
 from cooperbench_assets import __version__
+from cooperbench_assets.errors import UserError
 
 NOT_IN_ORDER: Final = 1
 """Exit code: the command was carried out, and says that something is not in order."""
@@ -82,14 +83,6 @@ COMMANDS: Final = {
 """Every command, in the order of the help."""
 
 
-def is_for_people(error: BaseException) -> bool:
-    """Whether an error's text is meant to be read as it is: all error classes of this package are.
-
-    Anything else is a mistake of ours, and keeps its traceback.
-    """
-    return type(error).__module__.split(".")[0] == "cooperbench_assets"
-
-
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, and whose known errors are one sentence."""
 
@@ -113,16 +106,14 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error of this package becomes one sentence on standard error."""
+        """Run a command; an error that is written for people becomes one sentence on standard error."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("\nInterrupted", err=True)
             ctx.exit(INTERRUPTED)
-        except Exception as error:
-            if is_for_people(error) and not isinstance(error, click.ClickException):
-                raise CannotError(str(error)) from error
-            raise
+        except UserError as error:
+            raise CannotError(str(error)) from error
 
 
 EXIT_CODES = """\b

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from cooperbench_assets.errors import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,7 +19,7 @@ COMPONENT: Final = "cooperbench_assets.experiment.Experiment"
 """The `type:` of a defs.yaml that holds an experiment."""
 
 
-class ExperimentError(ValueError):
+class ExperimentError(UserError):
     """A defs.yaml that cannot be used; the message names the file, the key and the remedy."""
 
 

@@ -17,6 +17,7 @@ from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
 from cooperbench_assets.checks.finding import CellView
 from cooperbench_assets.dataset_module import DatasetModuleError, build_dataset
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.secret_values import redactor
 from cooperbench_assets.spec import ExperimentError, load_experiment
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.store.cells import Cell
 
 
-class MissingInputError(RuntimeError):
+class MissingInputError(UserError):
     """Something that an asset needs is not on disk; the message names it and the remedy."""
 
 

@@ -9,11 +9,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cooperbench_assets.errors import UserError
+
 ROOT_VARIABLE = "COOPERBENCH_ASSETS_ROOT"
 """Names the project's root where it is not the checkout that the package runs from."""
 
 
-class ProjectError(RuntimeError):
+class ProjectError(UserError):
     """The project's root cannot be found."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.analysis.frames import CELL, cells_of, compared_cells, joined_reasons, pairs_of
+from cooperbench_assets.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ _NO_VALUE = ("", "none", "unknown")
 _STOPPED = "a budget stopped it before all pairs were bought"
 
 
-class NotComparable(ValueError):
+class NotComparable(UserError):
     """Cells differ in what must agree, so that a difference of their results has no one cause."""
 
 

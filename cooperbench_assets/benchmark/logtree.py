@@ -40,6 +40,7 @@ from cooperbench_assets.benchmark.records import (
     parse_time,
     text_of,
 )
+from cooperbench_assets.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ _FEATURES = re.compile(r"f\d+(?:_f\d+)+")
 _RUN_KEY = re.compile(r"(.+)/(\d{1,18})/(\d{1,18}),(\d{1,18})")
 
 
-class LogTreeError(ValueError):
+class LogTreeError(UserError):
     """A run folder cannot be read as one run."""
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from cooperbench_assets.errors import UserError
+
 _FOLDER = re.compile(r"f(\d+)_f(\d+)")
 _FEATURE = re.compile(r"feature(\d+)")
 
 
-class SubsetError(ValueError):
+class SubsetError(UserError):
     """A subset file is missing or says something that cannot be planned."""
 
 

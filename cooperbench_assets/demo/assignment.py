@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cooperbench_assets.errors import UserError
+
 from .chance import chance
 from .difficulty import Traits
 from .endings import Setting, setting_of
-from .injected_faults import ATTEMPT_VARIABLE, StrikePolicy
+from .injected_faults import ATTEMPT_VARIABLE, PolicyError, StrikePolicy
 
 DATASET_VARIABLE = "COOPERBENCH_ASSETS_DATASET"
 SEED_VARIABLE = "COOPERBENCH_ASSETS_SEED"
@@ -26,7 +28,7 @@ _SEED = re.compile(r"seed[-_]?(\d+)$")
 _LABEL = re.compile(r"(solo|coop|comm|nocomm|team)$")
 
 
-class AssignmentError(ValueError):
+class AssignmentError(UserError):
     """The agent cannot tell what to do; its text starts with the family of the failure."""
 
     def __init__(self, text: str) -> None:
@@ -57,7 +59,7 @@ class Options:
         given = {name: value for name, value in (config or {}).items() if name in cls.__dataclass_fields__}
         try:
             given["strikes"] = StrikePolicy.from_config(given.get("strikes"))
-        except ValueError as error:
+        except PolicyError as error:
             raise AssignmentError(f"agent config: {error}") from error
         options = cls(**given)
         if not (options.seed is None or isinstance(options.seed, int)):

@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.files import sync_all
 
 from . import gitwork
@@ -61,7 +62,7 @@ on it are scripted: its figures say nothing about any model.
 """
 
 
-class DatasetError(RuntimeError):
+class DatasetError(UserError):
     """The demo's dataset cannot be built where it was asked for."""
 
 

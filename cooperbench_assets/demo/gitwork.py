@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cooperbench_assets.errors import UserError
+
 _AUTHOR = "Demo <demo@cooperbench-assets.invalid>"
 _START = 1_893_456_000
 """Time of each history's first commit (2030-01-01 UTC); the next ones follow by the hour."""
@@ -22,7 +24,7 @@ _COMMIT = re.compile(r"^([0-9a-f]{40})\n", re.MULTILINE)
 Files = dict[str, str]
 
 
-class GitError(RuntimeError):
+class GitError(UserError):
     """Git is missing, or a call of it failed."""
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cooperbench_assets.errors import UserError
+
 from .chance import chance, choice
 from .endings import Setting, setting_of
 
@@ -68,7 +70,7 @@ _STRIKES: dict[Strike, float] = {
 }
 
 
-class PolicyError(ValueError):
+class PolicyError(UserError):
     """The ``strikes`` of an agent config say something that cannot be."""
 
 

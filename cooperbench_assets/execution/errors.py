@@ -6,8 +6,10 @@ does not: failures of single pairs, which are recorded as attempts.
 
 from __future__ import annotations
 
+from cooperbench_assets.errors import UserError
 
-class LaunchError(RuntimeError):
+
+class LaunchError(UserError):
     """A stage of a cell cannot be run as asked; nothing was bought, and what had finished is recorded."""
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cooperbench_assets.benchmark.failures import Failure, classify_output, excerpt, says_disk_is_full
+from cooperbench_assets.errors import UserError
 
 _PREFIX = re.compile(r"\[infra:([a-z_]+)\]\s*(.*)", re.DOTALL)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -26,7 +27,7 @@ _FILES = 1000
 """Free inodes likewise."""
 
 
-class InfrastructureError(RuntimeError):
+class InfrastructureError(UserError):
     """Something around the work failed; its text starts with ``[infra:<family>]``."""
 
     def __init__(self, family: str, text: str) -> None:

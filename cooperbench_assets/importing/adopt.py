@@ -25,6 +25,7 @@ import filelock
 
 from cooperbench_assets.benchmark.logtree import MODES
 from cooperbench_assets.benchmark.provenance import facts_of
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.errors import CellBusy
 from cooperbench_assets.execution.provenance import read_provenance, write_provenance
@@ -47,7 +48,7 @@ _NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNO
 """What `link` says where two folders lie on two file systems, or this one or its owner allows no further link."""
 
 
-class AdoptionError(RuntimeError):
+class AdoptionError(UserError):
     """A run cannot be adopted; nothing of it was taken, and the message says what to do."""
 
 

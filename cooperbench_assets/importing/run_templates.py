@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.spec import LABEL
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _PARTS = {"seed": r"(?P<seed{n}>\d+)", "seed_suffix": r"(?:-seed(?P<seed{n}>\d+)
 """What stands for a seed in a folder's name; numbered, because a template may name it twice."""
 
 
-class ImportLogsError(ValueError):
+class ImportLogsError(UserError):
     """Runs cannot be taken as asked; the message says what there is and what to do."""
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import polars as pl
 
 from cooperbench_assets.analysis.registry import ANALYSES, run_all
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.report.style import MarkStyle
 from cooperbench_assets.store import schema
 from cooperbench_assets.store.read import snapshot
@@ -30,7 +31,7 @@ INPUTS: Final = frozenset(
 )
 
 
-class ReportError(RuntimeError):
+class ReportError(UserError):
     """A report that cannot be made; says why and what to do."""
 
 

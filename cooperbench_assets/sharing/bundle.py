@@ -24,6 +24,7 @@ import msgspec
 from cooperbench_assets import __version__
 from cooperbench_assets.analysis.registry import RESULT_TABLES
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES, STORE_TABLES
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.files import replacing
 from cooperbench_assets.redaction import Redactor
 from cooperbench_assets.store.cells import Cell
@@ -59,7 +60,7 @@ KINDS: Final = {
 _TEXT_ENDINGS: Final = (".html", ".csv", ".tex", ".json", ".svg", ".txt")
 
 
-class BundleError(RuntimeError):
+class BundleError(UserError):
     """A bundle that cannot be made or taken in; says why and what to do."""
 
 

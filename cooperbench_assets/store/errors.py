@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cooperbench_assets.errors import UserError
 
-class StoreError(RuntimeError):
+
+class StoreError(UserError):
     """Something about the partition tables or the results store that a person can fix; says what and how."""
 
 

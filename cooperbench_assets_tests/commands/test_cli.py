@@ -22,6 +22,7 @@ from cooperbench_assets.commands import docs
 from cooperbench_assets.commands.output import count, number, some
 from cooperbench_assets.project import ROOT_VARIABLE
 from cooperbench_assets.spec import ExperimentError
+from cooperbench_assets.store.errors import FrameError
 from cooperbench_assets_tests.commands.place import CHECKOUT
 from cooperbench_assets_tests.commands.store import read_into_store
 
@@ -126,10 +127,14 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     return errors
 
 
+@pytest.mark.parametrize("mistake", [KeyError("a bug"), FrameError("a table of ours that is none")])
 def test_a_mistake_of_ours_keeps_its_traceback_and_exits_3(
-    raising: list[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mistake: Exception,
+    raising: list[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    raising.append(KeyError("a bug"))
+    raising.append(mistake)
     monkeypatch.setattr(sys, "argv", ["cooperbench-assets", "raise"])
     with pytest.raises(SystemExit) as ended:
         module.main()

@@ -13,6 +13,7 @@ import pytest
 from cooperbench_assets.benchmark.pairs import load_subset
 from cooperbench_assets.demo import DatasetError, build_dataset
 from cooperbench_assets.demo.dataset import built_from, sources_sha256
+from cooperbench_assets.demo.gitwork import GitError
 from cooperbench_assets.demo.sources import tasks
 from cooperbench_assets_tests.demo.bench import PAIRS, TASKS, Bench, per_task
 
@@ -85,7 +86,7 @@ def test_two_processes_at_once_build_one_dataset(dataset: Path, tmp_path: Path) 
 
 def test_without_git_the_error_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match="git is not installed"):
+    with pytest.raises(GitError, match="git is not installed"):
         build_dataset(tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
 

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.processes import kill_recorded
 from cooperbench_assets.execution.sandboxes import network
@@ -59,7 +60,7 @@ if sys.platform == "darwin":
     _SET |= {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"}
 
 
-class HarnessError(RuntimeError):
+class HarnessError(UserError):
     """The harness cannot be used, or its server is gone; the text says what a person can do."""
 
 

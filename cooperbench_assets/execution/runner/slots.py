@@ -23,6 +23,7 @@ from typing import Final, Literal
 import msgspec
 import platformdirs
 
+from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.runner.slot_queue import Line
 from cooperbench_assets.files import replacing
 
@@ -47,7 +48,7 @@ evaluations = {evaluations}
 """
 
 
-class SlotsError(ValueError):
+class SlotsError(UserError):
     """The machine's file cannot be read, or says something that is no size."""
 
 
