@@ -84,7 +84,7 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
-    paced = drill(agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.02})
+    paced = drill(agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.02})
     for at_once in (4, 1):
         project = make_project(tmp_path / f"{at_once}", {NAME: paced})
         with launcher(project) as runs:
@@ -102,8 +102,8 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
 
 def test_a_struck_cell_is_run_again_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
-    strikes = {"rate": 0.4, "eval_rate": 0.0}
-    project = make_project(tmp_path / "project", {NAME: drill(strikes=strikes)})
+    faults = {"rate": 0.4, "eval_rate": 0.0}
+    project = make_project(tmp_path / "project", {NAME: drill(faults=faults)})
     with launcher(project) as runs:
         runs.run_subset()
         ended = list(runs.run_cells(runs.experiment.cells, rounds=5))
@@ -123,7 +123,7 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "slots.toml").write_text("agents = 18\nevaluations = 2\n")
     limits = {"concurrency": 18, "eval_concurrency": 2, "pair_timeout_minutes": 10, "test_timeout_seconds": 30}
-    slow = drill(agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 60}, limits=limits)
+    slow = drill(agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 60}, limits=limits)
     project = make_project(tmp_path / "project", {NAME: slow})
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, "materialize", NAME],

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.outcomes import judge
-from cooperbench_assets.demo.injected_faults import StrikePolicy, strikes_agent
+from cooperbench_assets.demo.injected_faults import FaultPolicy, agent_fault
 from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.experiment_context import ExperimentContext
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-STRIKES = {"rate": 0.5, "most": 1}
+FAULTS = {"rate": 0.5, "most": 1}
 TWO_SEEDS = {"solo": {"mode": "solo", "seeds": [0, 1]}}
 
 
@@ -57,13 +57,14 @@ def outcomes(experiment: ExperimentContext, seed: int = 0) -> dict[str, str]:
 @pytest.mark.browser
 def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by_night(tmp_path: Path) -> None:
     attributes = demo_attributes(
-        TWO_SEEDS, STRIKES, retry={"backoff_minutes": 0, "every_seconds": 5}, nightly="* * * * *"
+        TWO_SEEDS, FAULTS, retry={"backoff_minutes": 0, "every_seconds": 5}, nightly="* * * * *"
     )
     project = make_project(tmp_path / "project", {"drill": attributes})
     experiment = bind(project)
     pairs = [pair.name for pair in experiment.subset().pairs]
     infra_failed = sum(
-        strikes_agent(pair, "solo", 0, 1, StrikePolicy.from_config(STRIKES)) is not None for pair in pairs
+        agent_fault(pair, "solo", 0, 1, FaultPolicy.from_config({"injected_faults": FAULTS})) is not None
+        for pair in pairs
     )
     assert 0 < infra_failed < 5, "the breaker stays closed"
 
@@ -118,7 +119,7 @@ def test_stopping_the_daemon_in_the_middle_and_starting_it_again_changes_nothing
     tmp_path: Path,
 ) -> None:
     changes: dict[str, Any] = {
-        "strikes": {"rate": 0.4, "eval_rate": 0.0, "most": 1},
+        "faults": {"rate": 0.4, "eval_rate": 0.0, "most": 1},
         "limits": {"concurrency": 1, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
         "retry": {"backoff_minutes": 0, "every_seconds": 5},
     }

@@ -32,6 +32,12 @@ GONE = {
     "Keeper": "EngineCleanup",
     "Swept": "CleanupResult, Recovered",
     "no_pair_left_behind": "retries_exhausted",
+    "StrikePolicy": "FaultPolicy",
+    "Strike": "InjectedFault",
+    "strikes": "injected_faults",
+    "strikes_agent": "agent_fault",
+    "strikes_eval": "eval_fault",
+    "StruckError": "InjectedFaultError",
 }
 """Names that are gone, and what is said instead."""
 

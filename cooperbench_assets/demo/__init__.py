@@ -5,7 +5,7 @@ Standard library only, because the harness imports the agents where nothing else
 agents are scripted and call no model: their results say nothing about any.
 
 ``build_dataset(root)`` makes the dataset; the harness finds the agents by ``DEMO_MODULE``; ``eval_environment(…)``
-gives the variables with which some evaluations of a cell are struck by infrastructure.
+gives the variables with which some evaluations of a cell fail by injected faults.
 """
 
 from __future__ import annotations

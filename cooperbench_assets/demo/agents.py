@@ -22,13 +22,13 @@ from .assignment import Assignment, Submissions
 from .conversation import Talk, mailbox, script, talk
 from .difficulty import Traits
 from .endings import CoopEnding, coop_ending, solo_ending
-from .injected_faults import Strike, strikes_agent
+from .injected_faults import InjectedFault, agent_fault
 from .usage import Usage, usage
 
 _SYSTEM = "This is a scripted agent of the demo of cooperbench-assets. No model is behind it; its results are made up."
 
 
-class StruckError(RuntimeError):
+class InjectedFaultError(RuntimeError):
     """Scripted infrastructure failed in a way that an agent cannot report in its result."""
 
 
@@ -43,7 +43,7 @@ class _Work:
 
 @register(DEMO_AGENT)
 class ScriptedAgent:
-    """Does what `endings` and `strikes` say, deterministic by pair, setting, seed and number of the try."""
+    """Does what `endings` and `injected_faults` say, deterministic by pair, setting, seed and number of the try."""
 
     def run(
         self,
@@ -62,20 +62,20 @@ class ScriptedAgent:
 
         Raises:
             AssignmentError: if the pair, the dataset or the config cannot be made out.
-            StruckError: if a scripted failure of the infrastructure is one that agents die of.
+            InjectedFaultError: if a scripted failure of the infrastructure is one that agents die of.
         """
         names = agents or [agent_id]
         url = comm_url if messaging_enabled and len(names) > 1 else None
         job = Assignment.read(log_dir, talking=url is not None, config=config)
         number = names.index(agent_id) + 1
         traits = job.traits()
-        strike = strikes_agent(job.pair, job.setting, job.seed, job.attempt, job.options.strikes)
-        if strike is not None and strike.agent == number:
+        fault = agent_fault(job.pair, job.setting, job.seed, job.attempt, job.options.injected_faults)
+        if fault is not None and fault.agent == number:
             if url is not None:
                 # The other agent learns that this one is gone, and need not wait for it.
                 with mailbox(agent_id, names, url):
                     pass
-            return _infra_failure(strike, job, traits, agent_id, image)
+            return _fail(fault, job, traits, agent_id, image)
         submissions = job.submissions()
         if job.setting == "solo":
             work = _solo(job, traits, submissions)
@@ -127,16 +127,16 @@ def _used(job: Assignment, traits: Traits, number: int, *, limited: bool) -> Usa
     return usage(traits, share, job.pair, job.setting, job.seed, number, limited=limited)
 
 
-def _infra_failure(strike: Strike, job: Assignment, traits: Traits, agent_id: str, image: str) -> AgentResult:
-    """Fail as the strike says: by an exception, or by a result that has an error or does not."""
-    text = strike.text.replace("{image}", image)
-    if strike.telling == "raised":
-        raise StruckError(text)
-    used = _used(job, traits, strike.agent, limited=False)
+def _fail(fault: InjectedFault, job: Assignment, traits: Traits, agent_id: str, image: str) -> AgentResult:
+    """Fail as the fault says: by an exception, or by a result that has an error or does not."""
+    text = fault.text.replace("{image}", image)
+    if fault.telling == "raised":
+        raise InjectedFaultError(text)
+    used = _used(job, traits, fault.agent, limited=False)
     steps = max(1, used.steps // 3)
     part = steps / used.steps
-    if strike.telling == "silent":
-        _write_stream(job.log_dir / f"{agent_id}_stream.jsonl", strike, text, steps)
+    if fault.telling == "silent":
+        _write_stream(job.log_dir / f"{agent_id}_stream.jsonl", fault, text, steps)
     return AgentResult(
         status="Error",
         patch="",
@@ -146,11 +146,11 @@ def _infra_failure(strike: Strike, job: Assignment, traits: Traits, agent_id: st
         output_tokens=round(used.output_tokens * part),
         cache_read_tokens=round(used.cache_read_tokens * part),
         messages=[{"role": "system", "content": _SYSTEM}],
-        error=None if strike.telling == "silent" else text,
+        error=None if fault.telling == "silent" else text,
     )
 
 
-def _write_stream(path: Path, strike: Strike, text: str, steps: int) -> None:
+def _write_stream(path: Path, fault: InjectedFault, text: str, steps: int) -> None:
     """The event stream of an agent that died, which is the only place that says why."""
     path.parent.mkdir(parents=True, exist_ok=True)
     events = [
@@ -159,7 +159,7 @@ def _write_stream(path: Path, strike: Strike, text: str, steps: int) -> None:
             "type": "result",
             "subtype": "success",
             "is_error": True,
-            "api_error_status": strike.status,
+            "api_error_status": fault.status,
             "num_turns": steps,
             "result": text,
         },

@@ -19,7 +19,7 @@ from cooperbench_assets.errors import UserError
 from .chance import chance
 from .difficulty import Traits
 from .endings import Setting, setting_of
-from .injected_faults import ATTEMPT_VARIABLE, PolicyError, StrikePolicy
+from .injected_faults import ATTEMPT_VARIABLE, KEY, FaultPolicy, PolicyError
 
 DATASET_VARIABLE = "COOPERBENCH_ASSETS_DATASET"
 SEED_VARIABLE = "COOPERBENCH_ASSETS_SEED"
@@ -47,7 +47,7 @@ class Options:
     patience_seconds: float = 5.0
     """How long an agent waits for a message."""
 
-    strikes: StrikePolicy = StrikePolicy()  # noqa: RUF009 - frozen
+    injected_faults: FaultPolicy = FaultPolicy()  # noqa: RUF009 - frozen
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None) -> Options:
@@ -58,7 +58,7 @@ class Options:
         """
         given = {name: value for name, value in (config or {}).items() if name in cls.__dataclass_fields__}
         try:
-            given["strikes"] = StrikePolicy.from_config(given.get("strikes"))
+            given[KEY] = FaultPolicy.from_config(config)
         except PolicyError as error:
             raise AssignmentError(f"agent config: {error}") from error
         options = cls(**given)

@@ -1,9 +1,9 @@
-"""The demo's scripted infrastructure failures: which tries are struck, and by what.
+"""The demo's injected infrastructure failures: which tries fail, and how.
 
-What belongs here: whether and how. What does not: being struck (``agents``, `runner.sh`).
+What belongs here: whether and how. What does not: failing (``agents``, `runner.sh`).
 
-A try of the agents is struck by what they themselves report; an evaluation by what its test program meets. Tests
-may not know pair and try, so whoever runs them says so: see `eval_environment`.
+An agent fails by what it reports itself, an evaluation by what its test program meets. Tests may not know pair and
+try, so whoever runs them says so: see `eval_environment`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,29 @@ from cooperbench_assets.errors import UserError
 from .chance import chance, choice
 from .endings import Setting, setting_of
 
+# `runner.sh` reads the variable, and its bytes are in the hash of the tasks that results were made with; words in
+# `chance` likewise decide which tries fail. So both keep the words that they have.
 EVAL_VARIABLE = "COOPERBENCH_DEMO_EVAL_STRIKES"
-"""Lists the struck evaluations of a cell for `runner.sh`: words ``<pair>@<try>=<kind>``."""
+"""Lists the evaluations of a cell that fail, for `runner.sh`: words ``<pair>@<try>=<kind>``."""
+
+KEY = "injected_faults"
+"""The agent config's key for a `FaultPolicy`."""
+
+_OLD_KEY = "strikes"
 
 PAIR_VARIABLE = "COOPERBENCH_ASSETS_PAIR"
 ATTEMPT_VARIABLE = "COOPERBENCH_ASSETS_ATTEMPT"
 """Number of the try, from 1, of agents or evaluation; set by whoever runs them."""
 
 Telling = Literal["returned", "raised", "silent"]
-"""How an agent that is struck says so: in its result, by an exception, or in its stream alone, the error being null."""
+"""How an agent that fails says so: in its result, by an exception, or in its stream alone, the error being null."""
 
 EvalKind = Literal["oom", "disk", "timeout"]
-"""What strikes an evaluation: its process is killed, its disk is full, or it hangs until its deadline."""
+"""How an evaluation fails: its process is killed, its disk is full, or it hangs until its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class InjectedFault:
     """One infrastructure failure of an agent."""
 
     family: str
@@ -42,26 +49,28 @@ class Strike:
     """HTTP status, where a server answered."""
 
     agent: int = 1
-    """Which of two agents is struck, 1 or 2."""
+    """Which of two agents fails, 1 or 2."""
 
 
-_STRIKES: dict[Strike, float] = {
-    Strike(
+_AGENT_FAULTS: dict[InjectedFault, float] = {
+    InjectedFault(
         "rate_limit",
         "returned",
         "litellm.RateLimitError: RateLimitError: scripted/demo - Error code: 429 - {'error': {'message': 'Rate limit "
         "reached for requests per minute. Please try again in 1s.', 'code': 'rate_limit_exceeded'}}",
         429,
     ): 3,
-    Strike(
+    InjectedFault(
         "provider",
         "returned",
         "litellm.ServiceUnavailableError: ServiceUnavailableError: scripted/demo - Error code: 503 - upstream connect "
         "error or disconnect before headers",
         503,
     ): 2,
-    Strike("provider", "silent", "API Error: 529 Overloaded. The scripted endpoint is overloaded, try later.", 529): 3,
-    Strike(
+    InjectedFault(
+        "provider", "silent", "API Error: 529 Overloaded. The scripted endpoint is overloaded, try later.", 529
+    ): 3,
+    InjectedFault(
         "container_start",
         "raised",
         "Command '['docker', 'run', '-d', '--rm', '--name', 'scripted-demo', '-w', '/workspace/repo', '{image}', "
@@ -71,44 +80,47 @@ _STRIKES: dict[Strike, float] = {
 
 
 class PolicyError(UserError):
-    """The ``strikes`` of an agent config say something that cannot be."""
+    """The ``injected_faults`` of an agent config say something that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
-class StrikePolicy:
-    """How often infrastructure strikes. Each try is struck by chance, always the same for the same try."""
+class FaultPolicy:
+    """How often infrastructure fails. Each try fails by chance, always the same for the same try."""
 
     rate: float = 0.035
-    """Share of the agents' tries that are struck."""
+    """Share of the agents' tries that fail."""
 
     eval_rate: float = 0.02
-    """Share of evaluations that are struck."""
+    """Share of evaluations that fail."""
 
     most: int = 1
-    """Strikes that one pair suffers in one cell, agents and evaluation together."""
+    """Faults that one pair suffers in one cell, agents and evaluation together."""
 
     most_eval: int = 1
-    """Strikes among these that may hit its evaluation: with two tries, one leaves a chance."""
+    """Faults among these that may be its evaluation's: with two tries, one leaves a chance."""
 
     always: frozenset[str] = frozenset()
-    """Names of pairs whose agents are struck at every try, beside the above."""
+    """Names of pairs whose agents fail at every try, beside the above."""
 
     eval_kinds: Mapping[EvalKind, float] = field(default_factory=lambda: {"oom": 1.0})
-    """What strikes evaluations, by weight."""
+    """How evaluations fail, by weight."""
 
     @classmethod
-    def from_config(cls, content: object) -> StrikePolicy:
-        """The policy that an agent config's ``strikes`` describes; None means the default.
+    def from_config(cls, config: Mapping[str, Any] | None) -> FaultPolicy:
+        """The policy that an agent config's ``injected_faults`` describes; the default where it has none.
 
         ``rate`` alone holds for agents and evaluations alike.
 
         Raises:
             PolicyError: if it is none.
         """
+        if _OLD_KEY in (config or {}):
+            raise PolicyError(f"{_OLD_KEY}: the key is {KEY} now; rename it")
+        content = (config or {}).get(KEY)
         if content is None:
             return cls()
         if not isinstance(content, dict) or not set(content) <= set(cls.__dataclass_fields__):
-            raise PolicyError(f"strikes: {content!r}; write a mapping of {', '.join(cls.__dataclass_fields__)}")
+            raise PolicyError(f"{KEY}: {content!r}; write a mapping of {', '.join(cls.__dataclass_fields__)}")
         given: dict[str, Any] = dict(content)
         if "rate" in given:
             given.setdefault("eval_rate", given["rate"])
@@ -119,39 +131,39 @@ class StrikePolicy:
             shares_right = 0 <= policy.rate <= 1 and 0 <= policy.eval_rate <= 1
             counts_right = policy.most >= 0 and policy.most_eval >= 0 and bool(policy.eval_kinds)
         except TypeError as error:
-            raise PolicyError(f"strikes: {content!r}: {error}") from error
+            raise PolicyError(f"{KEY}: {content!r}: {error}") from error
         if not (shares_right and counts_right):
-            raise PolicyError(f"strikes: {content!r}; rates lie between 0 and 1, numbers of strikes from 0")
+            raise PolicyError(f"{KEY}: {content!r}; rates lie between 0 and 1, numbers of faults from 0")
         return policy
 
 
-def strikes_agent(
-    pair: str, setting: Setting, seed: int, attempt: int, policy: StrikePolicy | None = None
-) -> Strike | None:
-    """What strikes this try of a pair's agents, if anything.
+def agent_fault(
+    pair: str, setting: Setting, seed: int, attempt: int, policy: FaultPolicy | None = None
+) -> InjectedFault | None:
+    """How this try of a pair's agents fails, if it does.
 
     Args:
         pair: The pair's name.
         setting: How its agents work.
         seed: Number of the repetition.
         attempt: Number of the try, from 1.
-        policy: How often anything is struck; the default if not given.
+        policy: How often anything fails; the default if not given.
     """
-    policy = policy or StrikePolicy()
-    if attempt > _agent_strikes(pair, setting, seed, policy) and pair not in policy.always:
+    policy = policy or FaultPolicy()
+    if attempt > _agent_faults(pair, setting, seed, policy) and pair not in policy.always:
         return None
     about = (pair, setting, seed, attempt)
-    strike = choice(_STRIKES, "strike", *about)
+    fault = choice(_AGENT_FAULTS, "strike", *about)
     hit = 2 if setting != "solo" and chance("struck agent", *about) < 0.5 else 1
-    return Strike(strike.family, strike.telling, strike.text, strike.status, hit)
+    return InjectedFault(fault.family, fault.telling, fault.text, fault.status, hit)
 
 
-def strikes_eval(
-    pair: str, setting: Setting, seed: int, attempt: int, policy: StrikePolicy | None = None
+def eval_fault(
+    pair: str, setting: Setting, seed: int, attempt: int, policy: FaultPolicy | None = None
 ) -> EvalKind | None:
-    """What strikes this try of a pair's evaluation, if anything; arguments as those of `strikes_agent`."""
-    policy = policy or StrikePolicy()
-    left = policy.most - _agent_strikes(pair, setting, seed, policy)
+    """How this try of a pair's evaluation fails, if it does; arguments as those of `agent_fault`."""
+    policy = policy or FaultPolicy()
+    left = policy.most - _agent_faults(pair, setting, seed, policy)
     room = min(policy.most_eval, left)
     if attempt > _in_a_row("eval", pair, setting, seed, policy.eval_rate, room):
         return None
@@ -161,7 +173,7 @@ def strikes_eval(
 def eval_environment(
     pairs: Iterable[str], *, mode: str, messaging: bool, seed: int, agent_config: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """Variables for the test programs of one cell, so that `runner.sh` knows which tries are struck.
+    """Variables for the test programs of one cell, so that `runner.sh` knows which tries fail.
 
     They take effect where ``COOPERBENCH_ASSETS_PAIR`` and ``COOPERBENCH_ASSETS_ATTEMPT`` (number of this evaluation's
     try, from 1) are set for each test program as well.
@@ -171,30 +183,30 @@ def eval_environment(
         mode: solo, coop or team.
         messaging: Whether the agents may talk.
         seed: Number of the repetition.
-        agent_config: The agents' config, for its ``strikes``.
+        agent_config: The agents' config, for its ``injected_faults``.
 
     Raises:
-        PolicyError: if the config's ``strikes`` are none.
+        PolicyError: if the config's ``injected_faults`` are none.
     """
-    policy = StrikePolicy.from_config((agent_config or {}).get("strikes"))
+    policy = FaultPolicy.from_config(agent_config)
     setting = setting_of(mode, messaging=messaging)
     words = []
     for pair in pairs:
         for attempt in range(1, policy.most_eval + 1):
-            kind = strikes_eval(pair, setting, seed, attempt, policy)
+            kind = eval_fault(pair, setting, seed, attempt, policy)
             if kind is None:
                 break
             words.append(f"{pair}@{attempt}={kind}")
     return {EVAL_VARIABLE: " ".join(words)} if words else {}
 
 
-def _agent_strikes(pair: str, setting: Setting, seed: int, policy: StrikePolicy) -> int:
-    """Tries of a pair's agents that are struck before one is not."""
+def _agent_faults(pair: str, setting: Setting, seed: int, policy: FaultPolicy) -> int:
+    """Tries of a pair's agents that fail before one does not."""
     return _in_a_row("agent", pair, setting, seed, policy.rate, policy.most)
 
 
 def _in_a_row(stage: str, pair: str, setting: Setting, seed: int, rate: float, most: int) -> int:
-    """Tries at the start that chance strikes, at most `most`."""
+    """Tries at the start that fail by chance, at most `most`."""
     count = 0
     while count < most and chance("struck", stage, pair, setting, seed, count + 1) < rate:
         count += 1

@@ -83,7 +83,7 @@ def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up
             regain(lost[0])
             back.append(progress.done)
 
-    with launcher(tmp_path, agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.3}) as runs:
+    with launcher(tmp_path, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.3}) as runs:
         runs.run_subset()
         runs.listen(listen)
         (ended,) = runs.run_cells(runs.experiment.cells)
@@ -105,7 +105,7 @@ def observations(runs: Launcher) -> list[dict[str, object]]:
 
 
 def test_an_observation_is_made_where_something_changed_and_only_there(tmp_path: Path) -> None:
-    with launcher(tmp_path, agent_config={"strikes": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
+    with launcher(tmp_path, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
         runs.run_subset()
         (ended,) = runs.run_cells(runs.experiment.cells)
         assert ended.ran.error is None

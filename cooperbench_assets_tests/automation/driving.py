@@ -33,11 +33,11 @@ CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
 STRUCK = "inkline_task/3/f1_f2"
 """A pair of the subset tiny."""
 
-NO_STRIKES = {"rate": 0.0}
+NO_FAULTS = {"rate": 0.0}
 
 
 def demo_attributes(
-    settings: Mapping[str, Any] | None = None, strikes: Mapping[str, Any] | None = None, **changes: Any
+    settings: Mapping[str, Any] | None = None, faults: Mapping[str, Any] | None = None, **changes: Any
 ) -> dict[str, Any]:
     """A defs.yaml of scripted agents on the six pairs of tiny, one solo cell, nothing struck."""
     return {
@@ -48,7 +48,7 @@ def demo_attributes(
         "dataset": "data/demo/dataset",
         "dataset_module": "cooperbench_assets.demo",
         "execution": "process",
-        "agent_config": {"strikes": dict(strikes or NO_STRIKES)},
+        "agent_config": {"injected_faults": dict(faults or NO_FAULTS)},
         "settings": dict(settings or {"solo": {"mode": "solo", "seeds": [0]}}),
         "limits": {"concurrency": 4, "eval_concurrency": 4, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
         "retry": {"backoff_minutes": 5},

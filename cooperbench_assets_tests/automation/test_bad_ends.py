@@ -39,7 +39,7 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture
 def driver(tmp_path: Path, instance: dg.DagsterInstance) -> Driver:
     """Two cells that somebody launched, each with a pair that failed; its pause is over."""
-    driver = Driver(bind_demo(tmp_path, settings=TWO_CELLS, strikes=ALWAYS), instance)
+    driver = Driver(bind_demo(tmp_path, settings=TWO_CELLS, faults=ALWAYS), instance)
     for cell in driver.experiment.cells:
         driver.launch(cell.cell, pairs=[STRUCK])
     driver.now += timedelta(hours=1)
@@ -78,7 +78,7 @@ def test_a_cell_that_cannot_be_read_stops_no_other_and_is_told_of(driver: Driver
 def test_a_dataset_that_is_lost_in_the_night_is_told_of_where_somebody_has_launched_the_experiment(
     driver: Driver, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    changes: dict[str, Any] = {"settings": TWO_CELLS, "strikes": ALWAYS, "subset": "lost"}
+    changes: dict[str, Any] = {"settings": TWO_CELLS, "faults": ALWAYS, "subset": "lost"}
     lost = Driver(bind_demo(tmp_path, **changes), instance, now=driver.now)
     assert "lost" in lost.watch()
     assert len(told(lost, "problem")) == 1

@@ -27,7 +27,7 @@ def test_images_are_made_ready_first_and_then_the_cell_is_retried(
 ) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     always = {"rate": 0.0, "always": [STRUCK]}
-    driver = Driver(bind_demo(tmp_path, strikes=always, execution="docker"), instance)
+    driver = Driver(bind_demo(tmp_path, faults=always, execution="docker"), instance)
     driver.experiment.subset()
     build_task_images(engine, driver.experiment.dataset)
     assert driver.materialize(["subset_pairs", "task_images"]).success

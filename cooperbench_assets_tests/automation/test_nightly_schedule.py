@@ -114,7 +114,7 @@ def test_a_night_between_a_strike_and_its_retry_waits_for_the_pause_and_leaves_t
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0]}}
-    driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, settings=settings, faults={"rate": 0.0, "always": [STRUCK]})
     [cell] = driver.experiment.cells
     assert driver.launch(cell.cell).success
     assert driver.nightly().startswith("nothing to launch: drill solo seed 0: pause before the next try, until 2")
@@ -158,7 +158,7 @@ def test_a_cell_that_a_person_cancelled_is_not_bought_by_night(tmp_path: Path, i
 @pytest.mark.slow
 def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0, 1, 2]}}
-    driver = drive(tmp_path, instance, settings=settings, strikes={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, settings=settings, faults={"rate": 0.0, "always": [STRUCK]})
     done, smoked, unread = driver.experiment.cells
     driver.launch(done.cell, pairs=[pair.name for pair in driver.experiment.subset().pairs if pair.name != STRUCK])
     driver.launch(smoked.cell, at_most=1)
@@ -167,7 +167,7 @@ def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path,
         tmp_path,
         instance,
         settings=settings,
-        strikes={"rate": 0.0, "always": [STRUCK]},
+        faults={"rate": 0.0, "always": [STRUCK]},
         accepted=[{"pair": STRUCK, "reason": "always struck", "seed": seed} for seed in (0, 2)],
     )
     accepting.now += timedelta(hours=1)  # the pause behind the strike is over

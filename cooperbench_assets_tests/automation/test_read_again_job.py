@@ -56,7 +56,7 @@ def spoil_a_verdict(driver: Driver, seed: int = 0) -> None:
 def test_one_run_reads_every_launched_cell_and_judges_it_anew_and_runs_no_pair(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, strikes={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, faults={"rate": 0.0, "always": [STRUCK]})
     launched, never = driver.experiment.cells
     assert driver.launch(launched.cell).success
     folder = driver.experiment.run_dir(launched)

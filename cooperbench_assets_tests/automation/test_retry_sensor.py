@@ -61,7 +61,7 @@ def test_a_cell_that_nobody_launched_is_not_bought(tmp_path: Path, instance: dg.
 def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, faults=ALWAYS)
     [cell] = driver.experiment.cells
     assert driver.launch(cell.cell).success
     assert "pause before the next try" in reason(driver.tick())
@@ -108,11 +108,11 @@ def test_a_refused_key_in_a_launch_of_one_pair_leaves_no_pair_behind_that_nobody
 def test_accepting_the_pair_turns_the_check_green_and_resetting_the_retry_counters_reopens_it(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, faults=ALWAYS)
     [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.leave_alone()
-    accepting = drive(tmp_path, instance, strikes=ALWAYS, accepted=[{"pair": STRUCK, "reason": "always struck"}])
+    accepting = drive(tmp_path, instance, faults=ALWAYS, accepted=[{"pair": STRUCK, "reason": "always struck"}])
     result = accepting.materialize(["pair_results"], partition_key(cell.cell))
     assert {one.check_name for one in result.get_asset_check_evaluations() if not one.passed} == set()
     assert accepting.looks()[0].complete
@@ -125,13 +125,13 @@ def test_accepting_the_pair_turns_the_check_green_and_resetting_the_retry_counte
 
 def test_wiping_dagsters_storage_neither_forgets_nor_doubles_tries(tmp_path: Path) -> None:
     with dg.instance_for_test() as before:
-        driver = drive(tmp_path, before, strikes=ALWAYS)
+        driver = drive(tmp_path, before, faults=ALWAYS)
         driver.launch(driver.experiment.cells[0].cell)
         driver.now += timedelta(minutes=10)
         [request] = driver.tick().run_requests or ()
         driver.execute(request)
     with dg.instance_for_test() as after:
-        driver = drive(tmp_path, after, strikes=ALWAYS)
+        driver = drive(tmp_path, after, faults=ALWAYS)
         driver.now += timedelta(hours=1)
         assert driver.leave_alone() == 1
         assert tries(driver.experiment)[STRUCK] == 3
@@ -141,7 +141,7 @@ def test_wiping_dagsters_storage_neither_forgets_nor_doubles_tries(tmp_path: Pat
 def test_nothing_is_asked_for_while_a_run_is_not_over_or_the_lock_is_held(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, faults=ALWAYS)
     [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.now += timedelta(hours=1)
@@ -161,7 +161,7 @@ def test_nothing_is_asked_for_while_a_run_is_not_over_or_the_lock_is_held(
 
 
 def test_two_ticks_before_the_run_begins_ask_for_the_same_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, faults=ALWAYS)
     driver.launch(driver.experiment.cells[0].cell)
     driver.now += timedelta(hours=1)
     [first] = driver.tick().run_requests or ()
@@ -176,7 +176,7 @@ def test_two_ticks_before_the_run_begins_ask_for_the_same_run(tmp_path: Path, in
 def test_a_smoke_run_is_brought_to_its_end_and_the_other_pairs_are_not_bought(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, strikes={"rate": 1.0, "most": 1, "most_eval": 0})
+    driver = drive(tmp_path, instance, faults={"rate": 1.0, "most": 1, "most_eval": 0})
     driver.launch(driver.experiment.cells[0].cell, at_most=2)
     assert outcomes(driver.experiment) == ["infra_error"] * 2 + ["missing"] * 4
     assert driver.leave_alone() == 1
@@ -187,7 +187,7 @@ def test_a_smoke_run_is_brought_to_its_end_and_the_other_pairs_are_not_bought(
 
 
 def test_evaluation_alone_is_asked_for_where_it_alone_is_owed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    driver = drive(tmp_path, instance, strikes={"rate": 0.0, "eval_rate": 1.0, "most": 1})
+    driver = drive(tmp_path, instance, faults={"rate": 0.0, "eval_rate": 1.0, "most": 1})
     driver.launch(driver.experiment.cells[0].cell)
     assert driver.leave_alone() == 1
     [request] = driver.launched
@@ -209,9 +209,9 @@ def test_tables_that_are_older_than_the_tree_are_made_again_and_once_only(
 def test_a_run_that_cannot_work_is_asked_for_three_times_and_then_told(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, faults=ALWAYS)
     driver.launch(driver.experiment.cells[0].cell)
-    broken = drive(tmp_path, instance, strikes=ALWAYS, external_agents=["no_such_module_anywhere"])
+    broken = drive(tmp_path, instance, faults=ALWAYS, external_agents=["no_such_module_anywhere"])
     assert broken.leave_alone() == 3
     assert tries(driver.experiment)[STRUCK] == 1
     assert len({request.run_key for request in broken.launched}) == 3
@@ -245,7 +245,7 @@ def test_an_outage_that_strikes_three_cells_alike_ends_with_all_three_finished(
 ) -> None:
     limits = {"concurrency": 4, "pair_timeout_minutes": 1, "test_timeout_seconds": 30, "breaker": 20}
     outage = {"rate": 1.0, "most": 1, "most_eval": 0}
-    driver = drive(tmp_path, instance, settings=THREE_CELLS, strikes=outage, limits=limits)
+    driver = drive(tmp_path, instance, settings=THREE_CELLS, faults=outage, limits=limits)
     for cell in driver.experiment.cells:
         driver.launch(cell.cell)
     driver.now += timedelta(hours=1)
@@ -259,10 +259,10 @@ def test_an_outage_that_strikes_three_cells_alike_ends_with_all_three_finished(
 
 
 def test_failed_runs_of_three_cells_alike_count_once_for_each(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    driver = drive(tmp_path, instance, settings=THREE_CELLS, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, settings=THREE_CELLS, faults=ALWAYS)
     for cell in driver.experiment.cells:
         driver.launch(cell.cell)
-    changes: dict[str, Any] = {"strikes": ALWAYS, "external_agents": ["no_such_module_anywhere"]}
+    changes: dict[str, Any] = {"faults": ALWAYS, "external_agents": ["no_such_module_anywhere"]}
     broken = drive(tmp_path, instance, settings=THREE_CELLS, **changes)
     broken.now += timedelta(hours=1)
     for request in broken.tick().run_requests or ():
@@ -273,7 +273,7 @@ def test_failed_runs_of_three_cells_alike_count_once_for_each(tmp_path: Path, in
 
 
 def test_a_cancelled_cell_waits_for_the_person_who_cancelled_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, faults=ALWAYS)
     driver.launch(driver.experiment.cells[0].cell)
     cancel(driver)
     driver.now += timedelta(hours=1)
@@ -284,7 +284,7 @@ def test_a_cancelled_cell_waits_for_the_person_who_cancelled_it(tmp_path: Path, 
 
 
 def test_the_run_key_of_a_cancelled_run_is_not_used_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS)
+    driver = drive(tmp_path, instance, faults=ALWAYS)
     [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.now += timedelta(hours=1)
@@ -292,7 +292,7 @@ def test_the_run_key_of_a_cancelled_run_is_not_used_again(tmp_path: Path, instan
     cancel(driver, {**request.tags, "dagster/run_key": request.run_key or ""})
     assert "a person cancelled its last run" in reason(driver.tick())
     # The person goes on, and that run fails before it has changed anything.
-    broken = drive(tmp_path, instance, strikes=ALWAYS, external_agents=["no_such_module_anywhere"])
+    broken = drive(tmp_path, instance, faults=ALWAYS, external_agents=["no_such_module_anywhere"])
     assert not broken.launch(cell.cell).success
     [again] = driver.tick().run_requests or ()
     assert again.run_key != request.run_key, "Dagster launches a run key once, and says nothing when it comes again"
@@ -305,7 +305,7 @@ def test_a_missing_subset_is_a_reason_and_no_error(tmp_path: Path, instance: dg.
 
 @pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")  # Dagster's own tags
 def test_the_sensor_that_dagster_loads_asks_for_the_same(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    driver = drive(tmp_path, instance, strikes=ALWAYS, retry={"backoff_minutes": 0, "every_seconds": 7})
+    driver = drive(tmp_path, instance, faults=ALWAYS, retry={"backoff_minutes": 0, "every_seconds": 7})
     driver.launch(driver.experiment.cells[0].cell)
     sensor = driver.repository.get_sensor_def("drill_retry")
     assert sensor.minimum_interval_seconds == 7

@@ -52,7 +52,7 @@ def test_every_cell_is_retried_and_the_end_is_told_though_a_tick_has_time_for_on
 ) -> None:
     infra_failed = {"rate": 1.0, "most": 1, "most_eval": 0}
     limits = {"pair_timeout_minutes": 1, "test_timeout_seconds": 30, "breaker": 20}
-    driver = Driver(bind_demo(tmp_path, settings=solo(3), strikes=infra_failed, limits=limits), instance)
+    driver = Driver(bind_demo(tmp_path, settings=solo(3), faults=infra_failed, limits=limits), instance)
     for cell in driver.experiment.cells:
         driver.launch(cell.cell)
     driver.now += timedelta(hours=1)

@@ -81,7 +81,7 @@ def _cost(driver: Driver, seed: int) -> float:
 def test_exhausted_tries_are_told_of_by_whichever_sensor_looks_first(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, strikes={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, faults={"rate": 0.0, "always": [STRUCK]})
     driver.launch(driver.experiment.cells[0].cell)
     driver.leave_alone()
     assert list(told(driver)) == ["exhausted"]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cooperbench_assets.demo.endings import setting_of
-from cooperbench_assets.demo.injected_faults import StrikePolicy, strikes_agent, strikes_eval
+from cooperbench_assets.demo.injected_faults import FaultPolicy, agent_fault, eval_fault
 from cooperbench_assets.store.read import query
 from cooperbench_assets_tests.automation.driving import STRUCK, Driver, bind_demo
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 AGENT_TRIES = 3
-STRIKES: dict[str, Any] = {"rate": 0.2, "most": 2}
+FAULTS: dict[str, Any] = {"rate": 0.2, "most": 2}
 FIVE_CELLS = {
     "solo": {"mode": "solo", "seeds": [0, 1, 2]},
     "coop-comm": {"mode": "coop", "seeds": [0]},
@@ -42,16 +42,16 @@ def leave_alone(experiment: ExperimentContext, instance: dg.DagsterInstance) -> 
     return again
 
 
-def struck_tries(experiment: ExperimentContext, policy: StrikePolicy) -> dict[tuple[str, int, str, str], int]:
-    """How many tries of each pair the demo strikes, by setting, seed, pair and stage, within the limits of tries."""
+def failed_tries(experiment: ExperimentContext, policy: FaultPolicy) -> dict[tuple[str, int, str, str], int]:
+    """How many tries of each pair fail by injected faults, by setting, seed, pair and stage, within the limits."""
     found: dict[tuple[str, int, str, str], int] = {}
     for cell in experiment.cells:
         assert cell.mode is not None
         how = setting_of(cell.mode, messaging=cell.messaging)
         for pair in experiment.subset().pairs:
-            for stage, strikes, limit in (("agent", strikes_agent, AGENT_TRIES), ("eval", strikes_eval, 2)):
+            for stage, fault, limit in (("agent", agent_fault, AGENT_TRIES), ("eval", eval_fault, 2)):
                 count = 0
-                while count < limit and strikes(pair.name, how, cell.cell.seed, count + 1, policy):
+                while count < limit and fault(pair.name, how, cell.cell.seed, count + 1, policy):
                     count += 1
                 if stage == "eval" and found[cell.cell.setting, cell.cell.seed, pair.name, "agent"] == AGENT_TRIES:
                     count = 0  # It never came to be evaluated.
@@ -87,13 +87,15 @@ def verdicts(experiment: ExperimentContext) -> list[tuple[int, int]]:
 def test_two_small_cells_come_to_their_end_and_a_pair_that_is_struck_always_is_shown(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    strikes = {**STRIKES, "rate": 0.4, "always": [STRUCK]}
-    experiment = bind_demo(tmp_path, settings=TWO_CELLS, strikes=strikes)
+    faults = {**FAULTS, "rate": 0.4, "always": [STRUCK]}
+    experiment = bind_demo(tmp_path, settings=TWO_CELLS, faults=faults)
     driver = leave_alone(experiment, instance)
     assert verdicts(experiment) == [(5, 1), (5, 1)]
-    expected = without_conflicts(experiment, struck_tries(experiment, StrikePolicy.from_config(strikes)))
+    expected = without_conflicts(
+        experiment, failed_tries(experiment, FaultPolicy.from_config({"injected_faults": faults}))
+    )
     recorded = recorded_tries(experiment)
-    assert sum(expected.values()) > 6, "the demo strikes more than the one pair"
+    assert sum(expected.values()) > 6, "more than the one pair fails"
     assert expected == {key: n for key, n in recorded.items() if n}
     sql = "SELECT passed, sample FROM check_results WHERE asset = 'pair_results' AND check_name = 'retries_exhausted'"
     for passed, sample in query(experiment.project.database, sql).rows():
@@ -109,13 +111,15 @@ def test_five_hundred_pairs_struck_at_both_stages_reach_a_hundred_of_a_hundred_i
     experiment = bind_demo(
         tmp_path,
         settings=FIVE_CELLS,
-        strikes=STRIKES,
+        faults=FAULTS,
         subset="lite",
         limits={"concurrency": 4, "eval_concurrency": 10, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
     )
     driver = leave_alone(experiment, instance)
     assert verdicts(experiment) == [(100, 0)] * 5
-    expected = without_conflicts(experiment, struck_tries(experiment, StrikePolicy.from_config(STRIKES)))
+    expected = without_conflicts(
+        experiment, failed_tries(experiment, FaultPolicy.from_config({"injected_faults": FAULTS}))
+    )
     assert expected == {key: n for key, n in recorded_tries(experiment).items() if n}
     assert sum(n for (*_, stage), n in expected.items() if stage == "agent") > 90
     assert sum(n for (*_, stage), n in expected.items() if stage == "eval") > 60

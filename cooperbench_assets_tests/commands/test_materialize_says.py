@@ -60,7 +60,7 @@ def tried(place: Place) -> list[str]:
 
 @pytest.mark.slow
 def test_what_a_retry_can_help_is_run_again_until_it_has_its_verdict(place: Place) -> None:
-    add_experiment(place.project, "mine", demo_attributes(strikes={"rate": 0.4, "eval_rate": 0.0}))
+    add_experiment(place.project, "mine", demo_attributes(faults={"rate": 0.4, "eval_rate": 0.0}))
     done = place.run("materialize", "mine")
     assert done.exit_code == 0, done.output
     assert "infrastructure errors in solo seed 0: what a retry can help is run again" in done.stdout
@@ -71,8 +71,8 @@ def test_what_a_retry_can_help_is_run_again_until_it_has_its_verdict(place: Plac
 @pytest.mark.slow
 @pytest.mark.parametrize("option", [["--no-retry"], ["--only", STRUCK]])
 def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, option: list[str]) -> None:
-    strikes = {"rate": 0.0, "always": [STRUCK]}
-    add_experiment(place.project, "mine", demo_attributes(strikes=strikes))
+    faults = {"rate": 0.0, "always": [STRUCK]}
+    add_experiment(place.project, "mine", demo_attributes(faults=faults))
     done = place.run("materialize", "mine", *option)
     assert done.exit_code == 1, done.output
     assert len(tried(place)) == len(set(tried(place))) == (1 if "--only" in option else 6)
@@ -83,7 +83,7 @@ def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, optio
 
 @pytest.mark.slow
 def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place: Place) -> None:
-    add_experiment(place.project, "mine", demo_attributes(strikes={"rate": 0.0, "always": [STRUCK]}))
+    add_experiment(place.project, "mine", demo_attributes(faults={"rate": 0.0, "always": [STRUCK]}))
     done = place.run("materialize", "mine")
     assert done.exit_code == 1, done.output
     assert tried(place).count(STRUCK) == 3

@@ -14,14 +14,14 @@ from cooperbench_assets.demo import DEMO_AGENT, DEMO_MODEL
 from cooperbench_assets.demo.assignment import DATASET_VARIABLE, SEED_VARIABLE, Assignment, AssignmentError
 from cooperbench_assets.demo.difficulty import pair_traits
 from cooperbench_assets.demo.endings import CoopEnding, coop_ending, solo_ending
-from cooperbench_assets.demo.injected_faults import ATTEMPT_VARIABLE, strikes_agent
+from cooperbench_assets.demo.injected_faults import ATTEMPT_VARIABLE, agent_fault
 from cooperbench_assets_tests.demo.bench import PAIRS, Bench, split
 
 # Upstream's messaging calls it; what it is told about that is not our matter.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 TRAITS = pair_traits()
-CALM = {"strikes": {"rate": 0}, "pace_seconds": 0}
+CALM = {"injected_faults": {"rate": 0}, "pace_seconds": 0}
 
 Runner = Callable[..., "Tried"]
 
@@ -204,15 +204,15 @@ STRUCK: dict[str, tuple[str, str]] = {
     telling: (pair, name)
     for name, setting in (("demo-solo", "solo"), ("demo-coop-comm", "coop-comm"), ("demo-coop-nocomm", "coop-nocomm"))
     for pair in PAIRS
-    for strike in [strikes_agent(pair, setting, 0, 1)]  # type: ignore[arg-type]
-    if strike is not None
-    for telling in [strike.telling]
+    for fault in [agent_fault(pair, setting, 0, 1)]  # type: ignore[arg-type]
+    if fault is not None
+    for telling in [fault.telling]
 }
 """A pair and run for each way of telling that infrastructure failed, by the default policy."""
 
 
 @pytest.mark.parametrize("telling", ["returned", "raised", "silent"])
-def test_infrastructure_strikes_the_first_try_and_not_the_second(
+def test_infrastructure_fails_in_the_first_try_and_not_the_second(
     run: Runner, monkeypatch: pytest.MonkeyPatch, telling: str
 ) -> None:
     pair, name = STRUCK[telling]
@@ -223,7 +223,7 @@ def test_infrastructure_strikes_the_first_try_and_not_the_second(
     assert all(agent["status"] != "Error" for agent in run(pair, name, {"pace_seconds": 0}).agents)
 
 
-def test_a_silent_strike_is_told_by_the_stream_alone(run: Runner) -> None:
+def test_a_silent_fault_is_told_by_the_stream_alone(run: Runner) -> None:
     tried = run(*STRUCK["silent"], {"pace_seconds": 0})
     (stream,) = tried.folder.glob("*_stream.jsonl")
     last = json.loads(stream.read_text().splitlines()[-1])
@@ -231,8 +231,8 @@ def test_a_silent_strike_is_told_by_the_stream_alone(run: Runner) -> None:
     assert "Overloaded" in last["result"]
 
 
-def test_nobody_waits_long_for_an_agent_that_was_struck(run: Runner) -> None:
-    struck = (pair for pair in PAIRS if strikes_agent(pair, "coop-comm", 0, 1))
+def test_nobody_waits_long_for_an_agent_that_failed(run: Runner) -> None:
+    struck = (pair for pair in PAIRS if agent_fault(pair, "coop-comm", 0, 1))
     tried = run(next(struck), "demo-coop-comm", {"pace_seconds": 0})
     assert tried.json("result.json")["duration_seconds"] < 2
     assert sum(agent["status"] == "Error" for agent in tried.agents) == 1
@@ -272,7 +272,8 @@ def test_config_goes_before_environment_and_environment_before_the_runs_name(mon
 
 
 @pytest.mark.parametrize(
-    "config", [{"seed": "two"}, {"pace_seconds": -1}, {"patience_seconds": "long"}, {"strikes": {"often": True}}]
+    "config",
+    [{"seed": "two"}, {"pace_seconds": -1}, {"patience_seconds": "long"}, {"injected_faults": {"often": True}}],
 )
 def test_a_config_that_cannot_be_is_one_clear_error(config: dict[str, Any]) -> None:
     with pytest.raises(AssignmentError, match=r"^\[infra:configuration\] agent config: "):

@@ -130,7 +130,7 @@ def evaluate_again(tried: Place, setting: str) -> None:
 def test_an_experiment_with_images_gold_and_second_verdicts_is_the_same_on_another_machine(
     demo_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = Place(tmp_path / "here", demo_experiment(demo_dataset, agent_config={"strikes": {"rate": 0.0}}))
+    tried = Place(tmp_path / "here", demo_experiment(demo_dataset, agent_config={"injected_faults": {"rate": 0.0}}))
     assert tried.gold().error is None
     assert tried.run().error is None
     evaluate_again(tried, "solo")

@@ -1,4 +1,4 @@
-"""Scripted infrastructure failures: how many, which tries, and that they are recognised as what they are."""
+"""Injected infrastructure failures: how many, which tries, and that they are recognised as what they are."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from cooperbench_assets.demo.injected_faults import (
     ATTEMPT_VARIABLE,
     EVAL_VARIABLE,
     PAIR_VARIABLE,
+    FaultPolicy,
+    InjectedFault,
     PolicyError,
-    Strike,
-    StrikePolicy,
+    agent_fault,
     eval_environment,
-    strikes_agent,
-    strikes_eval,
+    eval_fault,
 )
 from cooperbench_assets_tests.demo.bench import PAIRS, Bench, split
 
 CELLS: list[tuple[Setting, int]] = [("solo", 0), ("solo", 1), ("solo", 2), ("coop-comm", 0), ("coop-nocomm", 0)]
-MANY = StrikePolicy(rate=0.2, eval_rate=0.2, most=2)
+MANY = FaultPolicy(rate=0.2, eval_rate=0.2, most=2)
 
 
-def struck(setting: Setting, seed: int, policy: StrikePolicy, attempt: int = 1) -> list[Strike]:
-    found = (strikes_agent(pair, setting, seed, attempt, policy) for pair in PAIRS)
-    return [strike for strike in found if strike is not None]
+def faults_of(setting: Setting, seed: int, policy: FaultPolicy, attempt: int = 1) -> list[InjectedFault]:
+    found = (agent_fault(pair, setting, seed, attempt, policy) for pair in PAIRS)
+    return [fault for fault in found if fault is not None]
 
 
-def test_a_few_of_a_hundred_first_tries_are_struck() -> None:
-    counts = [len(struck(setting, seed, StrikePolicy())) for setting, seed in CELLS]
+def test_a_few_of_a_hundred_first_tries_fail() -> None:
+    counts = [len(faults_of(setting, seed, FaultPolicy())) for setting, seed in CELLS]
     assert all(1 <= count <= 7 for count in counts)
     assert 3.0 <= sum(counts) / len(counts) <= 4.0
 
 
-def test_second_tries_are_not_struck_by_default() -> None:
-    assert [one for setting, seed in CELLS for one in struck(setting, seed, StrikePolicy(), attempt=2)] == []
+def test_second_tries_do_not_fail_by_default() -> None:
+    assert [one for setting, seed in CELLS for one in faults_of(setting, seed, FaultPolicy(), attempt=2)] == []
 
 
 def test_all_families_and_all_ways_of_telling_occur_in_the_demo() -> None:
-    found = [one for setting, seed in CELLS for one in struck(setting, seed, StrikePolicy())]
+    found = [one for setting, seed in CELLS for one in faults_of(setting, seed, FaultPolicy())]
     assert {one.family for one in found} == {"rate_limit", "provider", "container_start"}
     assert {one.telling for one in found} == {"returned", "raised", "silent"}
 
 
 def test_every_text_is_recognised_as_its_family_and_can_be_retried() -> None:
-    for strike in {one for setting, seed in CELLS for one in struck(setting, seed, StrikePolicy(rate=1))}:
-        failure = classify(strike.text.replace("{image}", "akhatua/cooperbench-inkline:task3"))
+    for fault in {one for setting, seed in CELLS for one in faults_of(setting, seed, FaultPolicy(rate=1))}:
+        failure = classify(fault.text.replace("{image}", "akhatua/cooperbench-inkline:task3"))
         assert failure is not None
-        assert (failure.kind, failure.family, failure.retryable) == ("infra", strike.family, True)
+        assert (failure.kind, failure.family, failure.retryable) == ("infra", fault.family, True)
 
 
 @given(
@@ -60,47 +60,54 @@ def test_every_text_is_recognised_as_its_family_and_can_be_retried() -> None:
     most=st.integers(0, 4),
     most_eval=st.integers(0, 4),
 )
-def test_no_pair_is_struck_more_often_than_allowed(
+def test_no_pair_fails_more_often_than_allowed(
     pair: str, cell: tuple[Setting, int], rate: float, most: int, most_eval: int
 ) -> None:
-    policy = StrikePolicy(rate=rate, eval_rate=rate, most=most, most_eval=most_eval)
-    agents = [strikes_agent(pair, *cell, attempt, policy) is not None for attempt in range(1, 8)]
-    evals = [strikes_eval(pair, *cell, attempt, policy) is not None for attempt in range(1, 8)]
+    policy = FaultPolicy(rate=rate, eval_rate=rate, most=most, most_eval=most_eval)
+    agents = [agent_fault(pair, *cell, attempt, policy) is not None for attempt in range(1, 8)]
+    evals = [eval_fault(pair, *cell, attempt, policy) is not None for attempt in range(1, 8)]
     assert sum(agents) + sum(evals) <= most
     assert sum(evals) <= most_eval
-    # Once a try has not been struck, none is.
+    # Once a try has not failed, none does.
     assert agents == sorted(agents, reverse=True)
     assert evals == sorted(evals, reverse=True)
 
 
-def test_a_fifth_can_be_struck_at_both_stages() -> None:
-    agents = sum(len(struck(setting, seed, MANY)) for setting, seed in CELLS)
-    evals = sum(strikes_eval(pair, setting, seed, 1, MANY) is not None for setting, seed in CELLS for pair in PAIRS)
+def test_a_fifth_can_fail_at_both_stages() -> None:
+    agents = sum(len(faults_of(setting, seed, MANY)) for setting, seed in CELLS)
+    evals = sum(eval_fault(pair, setting, seed, 1, MANY) is not None for setting, seed in CELLS for pair in PAIRS)
     assert 80 <= agents <= 120
     assert 75 <= evals <= 120
 
 
-def test_a_pair_can_be_struck_always() -> None:
-    policy = StrikePolicy(rate=0, always=frozenset({PAIRS[3]}))
-    assert all(strikes_agent(PAIRS[3], "solo", 0, attempt, policy) for attempt in range(1, 30))
-    assert strikes_agent(PAIRS[4], "solo", 0, 1, policy) is None
+def test_a_pair_can_fail_always() -> None:
+    policy = FaultPolicy(rate=0, always=frozenset({PAIRS[3]}))
+    assert all(agent_fault(PAIRS[3], "solo", 0, attempt, policy) for attempt in range(1, 30))
+    assert agent_fault(PAIRS[4], "solo", 0, 1, policy) is None
 
 
 def test_an_agent_config_says_how_often() -> None:
-    policy = StrikePolicy.from_config({"rate": 0.2, "most": 2, "always": [PAIRS[0]], "eval_kinds": ["disk"]})
-    assert policy == StrikePolicy(0.2, 0.2, 2, 1, frozenset({PAIRS[0]}), {"disk": 1.0})
-    assert StrikePolicy.from_config(None) == StrikePolicy()
+    policy = FaultPolicy.from_config(
+        {"injected_faults": {"rate": 0.2, "most": 2, "always": [PAIRS[0]], "eval_kinds": ["disk"]}}
+    )
+    assert policy == FaultPolicy(0.2, 0.2, 2, 1, frozenset({PAIRS[0]}), {"disk": 1.0})
+    assert FaultPolicy.from_config(None) == FaultPolicy()
 
 
 @pytest.mark.parametrize("content", [{"often": 1}, [0.2], {"rate": 2}, {"rate": "x"}, {"most": -1}, {"always": 3}])
 def test_a_config_that_cannot_be_is_refused(content: object) -> None:
-    with pytest.raises(PolicyError, match="strikes"):
-        StrikePolicy.from_config(content)
+    with pytest.raises(PolicyError, match="injected_faults"):
+        FaultPolicy.from_config({"injected_faults": content})
 
 
-def test_the_runner_is_struck_in_the_try_that_the_environment_names(bench: Bench) -> None:
+def test_the_keys_old_name_is_refused_with_the_new_one() -> None:
+    with pytest.raises(PolicyError, match="strikes: the key is injected_faults now; rename it"):
+        FaultPolicy.from_config({"strikes": {"rate": 0.2}})
+
+
+def test_the_runner_fails_in_the_try_that_the_environment_names(bench: Bench) -> None:
     pair = PAIRS[0]
-    config = {"strikes": {"rate": 0, "eval_rate": 1}}
+    config = {"injected_faults": {"rate": 0, "eval_rate": 1}}
     listed = eval_environment(PAIRS[:2], mode="solo", messaging=False, seed=0, agent_config=config)
     assert listed[EVAL_VARIABLE].split()[0] == f"{pair}@1=oom"
     task, a, _ = split(pair)
@@ -142,15 +149,15 @@ def test_a_full_disk_is_recognised(bench: Bench) -> None:
     assert failure.family == "disk"
 
 
-def test_a_cell_without_strikes_needs_no_variables() -> None:
-    config = {"strikes": {"eval_rate": 0}}
+def test_a_cell_without_faults_needs_no_variables() -> None:
+    config = {"injected_faults": {"eval_rate": 0}}
     assert eval_environment(PAIRS, mode="coop", messaging=True, seed=0, agent_config=config) == {}
 
 
 @pytest.mark.parametrize(("setting", "seed"), CELLS)
 def test_the_variables_list_what_the_policy_says(setting: Setting, seed: int) -> None:
     mode, messaging = ("solo", False) if setting == "solo" else ("coop", setting == "coop-comm")
-    config = {"strikes": {"rate": 0.2, "most": 2}}
+    config = {"injected_faults": {"rate": 0.2, "most": 2}}
     listed = eval_environment(PAIRS, mode=mode, messaging=messaging, seed=seed, agent_config=config)
-    struck_first = [pair for pair in PAIRS if strikes_eval(pair, setting, seed, 1, MANY)]
-    assert listed[EVAL_VARIABLE].split() == [f"{pair}@1=oom" for pair in struck_first]
+    failed_first = [pair for pair in PAIRS if eval_fault(pair, setting, seed, 1, MANY)]
+    assert listed[EVAL_VARIABLE].split() == [f"{pair}@1=oom" for pair in failed_first]
