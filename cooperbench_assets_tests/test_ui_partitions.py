@@ -187,7 +187,7 @@ def test_a_blocked_cell_among_86_is_named_with_reason_and_fix_and_the_others_are
     [(run_id, status)] = backfill_of(place.address, "wide")[1]
     assert status == "FAILURE"
     place.page.goto(f"{place.address}/runs/{run_id}")
-    reason = "wide coop-comm seed 7: blocked by only_planned_pairs: 1 pair is extra, duplicate or misplaced"
+    reason = "wide coop-comm seed 7: blocked by only_planned_pairs: 1 pair extra, duplicate or misplaced"
     expect(place.page.get_by_text(re.compile(re.escape(reason))).last).to_be_visible()
     expect(place.page.get_by_text(re.compile("how to fix: move them out of the run folder")).last).to_be_visible()
     place.partitions_say("wide", "run_logs", Materialized=86)

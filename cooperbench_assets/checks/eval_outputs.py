@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from cooperbench_assets.checks.finding import CellView, Check, Finding, found, pairs_named
+from cooperbench_assets.wording import count, plural
 
 
 def expected_verdicts(view: CellView) -> Finding:
@@ -15,7 +16,7 @@ def expected_verdicts(view: CellView) -> Finding:
     return found(
         pairs_named(without, "outcome"),
         good=f"{expected} of {expected} verdicts",
-        bad=f"{expected - without.height} of {expected} verdicts; {{n:pairs}} without",
+        bad=lambda n: f"{expected - without.height} of {expected} verdicts; {count(n, 'pair')} without",
         remedy=view.again,
         numbers={"verdicts": expected - without.height, "expected": expected},
     )
@@ -26,7 +27,7 @@ def no_stale_verdict(view: CellView) -> Finding:
     return found(
         pairs_named(view.pairs.filter("stale"), "evaluated_at", "ended_at"),
         good="no verdict older than its result or of another patch",
-        bad="{n:verdicts} {n:is|are} older than the result or of another patch, and not used",
+        bad=lambda n: f"{count(n, 'verdict')} not used: older than the result, or of another patch",
         remedy=view.again,
     )
 
@@ -36,14 +37,14 @@ def merge_recorded(view: CellView) -> Finding:
     evaluated = view.pairs.filter(pl.col("has_eval") & (pl.col("merge_status").ne_missing("error")))
     if view.reading.mode == "solo":
         wrong = evaluated.filter(pl.col("merge_status").is_not_null())
-        good, bad = "no merge in solo", "{n:solo verdicts} {n:records|record} a merge"
+        good, bad = "no merge in solo", "solo with a merge"
     else:
         wrong = evaluated.filter(pl.col("merge_status").is_null() | pl.col("merge_strategy").is_null())
-        good, bad = "every merge has a status and a strategy", "{n:verdicts} {n:lacks|lack} a merge status or strategy"
+        good, bad = "every merge has a status and a strategy", "without a merge status or strategy"
     return found(
         pairs_named(wrong, "merge_status", "merge_strategy"),
         good=good,
-        bad=bad,
+        bad=lambda n: f"{count(n, 'verdict')} {bad}",
         remedy="look at eval.json of the pairs named: are they of this setting's mode?",
     )
 
@@ -55,7 +56,7 @@ def verdict_agrees(view: CellView) -> Finding:
     return found(
         pairs_named(wrong, "both_passed", "feature_a_passed", "feature_b_passed"),
         good="every verdict agrees with its two features",
-        bad="{n:verdicts} {n:disagrees|disagree} with the two features",
+        bad=lambda n: f"{count(n, 'verdict')} {plural(n, 'disagrees', 'disagree')} with the two features",
         remedy="look at eval.json of the pairs named; evaluate them again",
     )
 
@@ -68,7 +69,7 @@ def no_eval_infra_error(view: CellView) -> Finding:
     return found(
         pairs_named(open_ones, "family"),
         good=f"no infrastructure failure at the eval stage ({infra_failed.height} accepted)",
-        bad=f"{{n:evaluations}} that infrastructure ended, {timeouts} of {infra_failed.height} by a test timeout",
+        bad=lambda n: f"{count(n, 'evaluation')} lost to infrastructure errors, {timeouts} to a test timeout",
         remedy=view.again,
         numbers={"infra_error_eval": infra_failed.height, "test_timeouts": timeouts},
     )

@@ -94,21 +94,11 @@ class CellView:
         return f"fix the logs where they were made (this experiment only reads them), then: {command}"
 
 
-class Count(int):
-    """A number that is written with a noun, ``{n:pairs}``, or chooses a word, ``{n:has|have}``."""
-
-    def __format__(self, spec: str) -> str:
-        if "|" in spec:
-            return spec.split("|")[self != 1]
-        noun = spec if self != 1 else spec.removesuffix("s")
-        return f"{int(self)} {noun}".rstrip()
-
-
 def found(
     affected: Iterable[str],
     *,
     good: str,
-    bad: str,
+    bad: Callable[[int], str],
     remedy: str = "",
     numbers: Mapping[str, float | int | None] = {},
 ) -> Finding:
@@ -117,8 +107,7 @@ def found(
     Args:
         affected: What is affected, in order; a sample of it is kept.
         good: Description where nothing offends.
-        bad: Description otherwise; ``{n}`` is the number affected, ``{n:pairs}`` that with the noun, and
-            ``{n:has|have}`` for the word that goes with it.
+        bad: Description otherwise, from the number that are affected.
         remedy: What fixes it.
         numbers: Further figures.
     """
@@ -127,7 +116,7 @@ def found(
         return Finding(passed=True, description=good, numbers=numbers)
     return Finding(
         passed=False,
-        description=bad.format(n=Count(len(listed))),
+        description=bad(len(listed)),
         affected=len(listed),
         sample=listed[:SAMPLE],
         remedy=remedy,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.checks.finding import Check, Finding, found
+from cooperbench_assets.wording import count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,9 @@ def gold_passes(view: GoldView) -> Finding:
     finding = found(
         _described(bad),
         good=f"every solution passes; {conflicting} pairs conflict when merged",
-        bad="{n:solutions} of the dataset {n:fails or flakes|fail or flake}: what agents do there says nothing of them",
+        bad=lambda n: (
+            f"{count(n, 'solution')} of the dataset failed or flaked: what agents do there says nothing of them"
+        ),
         remedy="see whether this machine or the benchmark is at fault; name the pairs in gold_accepted: to buy agents "
         "for them all the same, or leave them out of the subset",
         numbers={
@@ -76,7 +79,7 @@ def all_judged(view: GoldView) -> Finding:
     return found(
         _described(open_),
         good=f"{view.rows.height} solutions have two verdicts each",
-        bad=f"{{n}} of {view.rows.height} solutions {{n:has|have}} no two clean verdicts",
+        bad=lambda n: f"{n} of {view.rows.height} solutions {plural(n, 'has', 'have')} no two clean verdicts",
         remedy="fix what made them fail, and materialise gold_baseline again: it does what is missing; where the tries "
         "of a first verdict are used up, with the run config reset_retries: true",
     )

@@ -7,6 +7,7 @@ from collections import Counter
 import polars as pl
 
 from cooperbench_assets.checks.finding import SAMPLE, CellView, Check, Finding, found
+from cooperbench_assets.wording import count
 
 ROWS = 50
 """Pairs not tried any more that the table shows; the rest are counted."""
@@ -40,7 +41,7 @@ def distinct_pairs(view: CellView) -> Finding:
     return found(
         wrong,
         good=f"{view.pairs.height} distinct planned pairs",
-        bad="{n:rows} {n:is|are} of a pair that has one already or that nobody planned",
+        bad=lambda n: f"{count(n, 'row')} of a pair that has one already or that nobody planned",
         remedy="this is a defect of cooperbench-assets: please report it with the run folder's listing",
     )
 

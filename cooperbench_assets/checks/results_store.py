@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.checks.finding import Check, Finding, found
+from cooperbench_assets.wording import count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ def planned_cells_present(view: StoreView) -> Finding:
     return found(
         (str(cell) for cell in missing),
         good=f"all {len(view.planned)} planned cells",
-        bad=f"{{n}} of {len(view.planned)} planned cells {{n:is|are}} not in the store",
+        bad=lambda n: f"{n} of {len(view.planned)} planned cells {plural(n, 'is', 'are')} not in the store",
         remedy=view.again,
         numbers={"cells": len(view.planned) - len(missing), "planned_cells": len(view.planned)},
     )
@@ -73,7 +74,7 @@ def same_pairs_everywhere(view: StoreView) -> Finding:
             if own - common
         ),
         good=f"the same {len(common)} pairs in {len(sets)} cells",
-        bad="{n:cells} {n:has|have} pairs that others lack",
+        bad=lambda n: f"{count(n, 'cell')} {plural(n, 'has', 'have')} pairs that others lack",
         remedy="give all settings one subset, and materialise the cells that were read with another",
     )
 
@@ -96,7 +97,7 @@ def one_recipe(view: StoreView) -> Finding:
     return found(
         differing,
         good="one model, agent, agent config, harness version, merge policy and subset",
-        bad="{n:differences} between cells; comparisons of those cells are refused",
+        bad=lambda n: f"{count(n, 'difference')} between cells; comparisons of those cells are refused",
         remedy="make the cells named again with the same recipe, or put them into an experiment of their own",
     )
 
@@ -108,7 +109,7 @@ def equals_partition_tables(view: StoreView) -> Finding:
     return found(
         compared.problems,
         good=f"{compared.rows} rows equal to the partition tables{newer}",
-        bad="{n:differences} between the store and the partition tables",
+        bad=lambda n: f"{count(n, 'difference')} between the store and the partition tables",
         remedy=view.again,
         numbers={"rows": compared.rows},
     )
@@ -121,7 +122,7 @@ def nothing_dropped_remains(view: StoreView) -> Finding:
     return found(
         (_cell_name(row) for row in rows if (row["setting"], row["seed"]) not in kept),
         good="nothing of a dropped cell",
-        bad="{n:cells} in the store that the experiment has dropped",
+        bad=lambda n: f"{count(n, 'cell')} in the store that the experiment has dropped",
         remedy=view.again,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from cooperbench_assets.checks.finding import CellView, Check, Finding, found, pairs_named
+from cooperbench_assets.wording import count
 
 WRONG_PLACE = ("extra", "duplicate", "misplaced", "unknown_setting")
 """Kinds of quarantine that mean: this is not the tree of the planned cell."""
@@ -17,18 +18,18 @@ def expected_results(view: CellView) -> Finding:
     return found(
         pairs_named(missing),
         good=f"{expected} of {expected} results",
-        bad=_missing(view, missing),
+        bad=lambda n: _missing(view, missing, n),
         remedy=view.again,
         numbers={"results": expected - missing.height, "expected": expected},
     )
 
 
-def _missing(view: CellView, missing: pl.DataFrame) -> str:
+def _missing(view: CellView, missing: pl.DataFrame, n: int) -> str:
     """How many results there are of those that were asked for: a smoke run of three asks for no other."""
     unasked = len(view.unasked)
     there, asked = view.pairs.height - missing.height, view.pairs.height - unasked
     if not unasked:
-        return f"{there} of {asked} results; {{n}} missing or unreadable"
+        return f"{there} of {asked} results; {n} missing or unreadable"
     lacking = f"; {missing.height - unasked} missing or unreadable" if missing.height > unasked else ""
     return f"{there} of {asked} results that were asked for{lacking}; the other {unasked} planned pairs were not yet"
 
@@ -39,7 +40,9 @@ def only_planned_pairs(view: CellView) -> Finding:
     return found(
         (f"{row['kind']}: {row['path']}: {row['message']}" for row in wrong.iter_rows(named=True)),
         good="no extra, duplicate or misplaced pair",
-        bad="{n:pairs} {n:is|are} extra, duplicate or misplaced; nothing of the cell goes further until that is fixed",
+        bad=lambda n: (
+            f"{count(n, 'pair')} extra, duplicate or misplaced; nothing of the cell goes further until that is fixed"
+        ),
         remedy="move them out of the run folder, or correct subset: or run_name: in defs.yaml",
     )
 
@@ -51,7 +54,7 @@ def no_agent_infra_error(view: CellView) -> Finding:
     return found(
         pairs_named(open_ones, "family"),
         good=f"no infrastructure failure at the agent stage ({infra_failed.height} accepted)",
-        bad="{n:pairs} lost to infrastructure errors (agents); {n:its verdict does|their verdicts do} not count",
+        bad=lambda n: f"{count(n, 'pair')} lost to infrastructure errors (agents), whose verdicts do not count",
         remedy=view.again,
         numbers={"infra_error_agent": infra_failed.height, "retryable": open_ones.filter("retryable").height},
     )
@@ -64,7 +67,7 @@ def agents_as_set(view: CellView) -> Finding:
     return found(
         pairs_named(wrong, "agents"),
         good=f"{expected} agent{'s' if expected > 1 else ''} a pair",
-        bad=f"{{n:pairs}} {{n:does|do}} not list {expected} agent{'s' if expected > 1 else ''}",
+        bad=lambda n: f"{count(n, 'pair')} without a list of {count(expected, 'agent')}",
         remedy="look at mode: of the setting in defs.yaml and at the files named",
     )
 
@@ -85,7 +88,7 @@ def messages_as_set(view: CellView) -> Finding:
     return found(
         [*silent, *talking],
         good=f"{view.frames['messages'].height} messages",
-        bad="{n:pairs} {n:has|have} no conversation, or messages where there should be none",
+        bad=lambda n: f"{count(n, 'pair')} without a conversation, or with messages where there should be none",
         remedy="look at messaging: of the setting in defs.yaml, and at the files named",
         numbers={"messages": view.frames["messages"].height},
     )
@@ -99,7 +102,7 @@ def plausible_usage(view: CellView) -> Finding:
     return found(
         pairs_named(wrong, "started_at", "ended_at", "cost_usd", "steps"),
         good="times in order, nothing negative",
-        bad="{n:pairs} ended before {n:it|they} started, or {n:has|have} a negative cost, step or token count",
+        bad=lambda n: f"{count(n, 'pair')} with an end before the start, or a negative cost, step or token count",
         remedy="look at result.json of the pairs named; clocks of two machines may differ",
     )
 
@@ -109,7 +112,7 @@ def no_suspect_agent(view: CellView) -> Finding:
     return found(
         pairs_named(view.pairs.filter("suspect")),
         good="no suspect result",
-        bad="{n:pairs} {n:looks|look} graded but should not be trusted: an agent's stream ended in an API error",
+        bad=lambda n: f"{count(n, 'pair')} graded that should not be trusted: an agent's stream ended in an API error",
         remedy="read the streams of the pairs named before you quote a rate",
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.checks.finding import Check, Finding, found
+from cooperbench_assets.wording import count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def all_ready(view: ImagesView) -> Finding:
     return found(
         _described(view.images.filter(pl.col("state") != "ready")),
         good=f"all {view.images.height} images are there and looked into",
-        bad=f"{{n}} of {view.images.height} images {{n:is|are}} not ready",
+        bad=lambda n: f"{n} of {view.images.height} images {plural(n, 'is', 'are')} not ready",
         remedy=f"fix what each one names, then: {view.again}",
         numbers={"images": view.images.height, "ready": ready.height, "size_gb": _gigabytes(ready)},
     )
@@ -53,7 +54,7 @@ def digests_unchanged(view: ImagesView) -> Finding:
             for row in changed.iter_rows(named=True)
         ),
         good="every image is the one that results were made with",
-        bad="{n:images} {n:is not the one|are not those} that earlier results were made with",
+        bad=lambda n: f"{count(n, 'image')} other than those that earlier results were made with",
         remedy="bring the locked images back (docker pull NAME@DIGEST, docker tag), or start the results anew under "
         "another experiment; to go on with the new ones, materialise task_images with the run config accept: true",
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cooperbench_assets.cli import NOT_IN_ORDER, CannotError
-from cooperbench_assets.commands.output import count, emit, new_table, note, rows_to
+from cooperbench_assets.commands.output import emit, new_table, note, rows_to
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from cooperbench_assets.cli import NOT_IN_ORDER
 from cooperbench_assets.commands.context import find_project, read_experiments
-from cooperbench_assets.commands.output import count, emit, emit_json, new_table, rows_to
+from cooperbench_assets.commands.output import emit, emit_json, new_table, rows_to
 from cooperbench_assets.doctor import Probe, examine
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.benchmark.failures import FAMILIES
-from cooperbench_assets.commands.output import count
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cooperbench_assets.commands.context import check_known, choose, find_project, read_experiments
-from cooperbench_assets.commands.output import count, note, warn
+from cooperbench_assets.commands.output import note, warn
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from cooperbench_assets.project import Project

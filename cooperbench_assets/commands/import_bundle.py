@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cooperbench_assets.commands.context import find_project, read_experiments
-from cooperbench_assets.commands.output import count, note, some, warn
+from cooperbench_assets.commands.output import note, warn
+from cooperbench_assets.wording import count, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

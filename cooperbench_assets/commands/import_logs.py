@@ -9,8 +9,9 @@ import click
 
 from cooperbench_assets.benchmark.pairs import Subset, find_subset, load_subset
 from cooperbench_assets.commands.context import choose, find_project, read_experiments
-from cooperbench_assets.commands.output import UNKNOWN, count, emit, new_table, note, number, rows_to, some, warn
+from cooperbench_assets.commands.output import UNKNOWN, emit, new_table, note, number, rows_to, warn
 from cooperbench_assets.importing.run_templates import ImportLogsError, Survey, Template, find_runs, survey
+from cooperbench_assets.wording import count, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

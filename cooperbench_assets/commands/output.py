@@ -94,17 +94,6 @@ def dollars(value: float | None) -> Text:
     return Text(UNKNOWN, style="dim") if value is None else Text(f"{value:.2f}")
 
 
-def count(n: int, one: str, many: str | None = None) -> str:
-    """``3 runs``, ``1 run``."""
-    return f"{n} {one if n == 1 else many or one + 's'}"
-
-
-def some(names: Sequence[str], limit: int = 10) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
-
-
 def rows_to(table: Table, rows: Iterable[Sequence[Any]]) -> Table:
     """Add rows of plain values and texts to a table."""
     for row in rows:

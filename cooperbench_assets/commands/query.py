@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import click
 
 from cooperbench_assets.commands.context import find_project
-from cooperbench_assets.commands.output import (
-    UNKNOWN,
-    console,
-    count,
-    emit,
-    emit_json,
-    natural_width,
-    new_table,
-    rows_to,
-)
+from cooperbench_assets.commands.output import UNKNOWN, console, emit, emit_json, natural_width, new_table, rows_to
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,8 @@ import click
 
 from cooperbench_assets.cli import NOT_IN_ORDER
 from cooperbench_assets.commands.context import NotLoadedError, check_known, find_project, read_experiments
-from cooperbench_assets.commands.output import count, note, warn
+from cooperbench_assets.commands.output import note, warn
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

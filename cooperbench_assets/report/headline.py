@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from cooperbench_assets.report.headline_filter import SUMMARY, with_standing
-from cooperbench_assets.report.style import count, percent
+from cooperbench_assets.report.style import percent
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

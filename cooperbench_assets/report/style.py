@@ -170,11 +170,6 @@ def percent(value: float | None, digits: int = 1) -> str:
     return UNKNOWN if value is None else f"{100 * value:.{digits}f} %".replace("-", MINUS)
 
 
-def count(n: int, one: str, many: str | None = None) -> str:
-    """``3 seeds``, ``1 seed``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
 def shortened(text: str, length: int = 90) -> str:
     """A text that fits beside a figure."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -148,7 +148,7 @@ def test_pairs_that_nobody_planned_stop_what_is_downstream(
     assert list_units(experiment.project.tables) != []
     assert not cell_unit(SOLO).folder(experiment.project.tables).exists()
     said = error_of(instance, result.run_id)
-    assert said.startswith("made solo seed 0: blocked by only_planned_pairs: 1 pair is extra, duplicate or misplaced")
+    assert said.startswith("made solo seed 0: blocked by only_planned_pairs: 1 pair extra, duplicate or misplaced")
     assert "other_task/1/f1_f2 is not in subset some" in said
     assert "how to fix: move them out of the run folder, or correct subset: or run_name: in defs.yaml" in said
 

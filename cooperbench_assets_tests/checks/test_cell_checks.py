@@ -14,6 +14,7 @@ from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
 from cooperbench_assets.checks.finding import found
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
+from cooperbench_assets.wording import count, plural
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.benchmark.looking import DIED, WELL
 from cooperbench_assets_tests.experiments import bind, fill, tree, view
@@ -178,7 +179,7 @@ def test_an_agent_that_submitted_behind_an_error_is_suspect_until_it_has_run_aga
     tree(experiment, "solo").write(first, "solo_stream.jsonl", json.dumps(DIED))
     found = finding(experiment, "no_suspect_agent", "solo")
     assert (found.passed, found.sample) == (False, (first.name,))
-    assert found.description.startswith("1 pair looks graded but should not be trusted")
+    assert found.description.startswith("1 pair graded that should not be trusted")
     assert found.remedy == "read the streams of the pairs named before you quote a rate"
     assert CHECKS["no_suspect_agent"].warns
     tree(experiment, "solo").write(first, "solo_stream.jsonl", json.dumps(WELL))
@@ -199,7 +200,7 @@ def test_a_pair_with_two_rows_is_named_and_blocks(experiment: ExperimentContext)
     twice = replace(planned, pairs=(*planned.pairs, first))
     found = CHECKS["distinct_pairs"].find(experiment.view(experiment.cells[0], twice))
     assert (found.passed, found.affected, found.sample) == (False, 1, (first.name,))
-    assert found.description == "1 row is of a pair that has one already or that nobody planned"
+    assert found.description == "1 row of a pair that has one already or that nobody planned"
     assert "please report it" in found.remedy
     assert CHECKS["distinct_pairs"].blocking
     assert CHECKS["distinct_pairs"].find(experiment.view(experiment.cells[0], planned)).passed
@@ -221,10 +222,8 @@ def test_offenders_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
     assert (found.affected, len(found.sample)) == (25, 10)
 
 
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [(1, "1 pair has no conversation, in 1"), (2, "2 pairs have no conversation, in 2")],
-)
-def test_a_finding_is_said_in_singular_and_plural(count: int, said: str) -> None:
-    affected = [f"pair {number}" for number in range(count)]
-    assert found(affected, good="none", bad="{n:pairs} {n:has|have} no conversation, in {n}").description == said
+@pytest.mark.parametrize(("number", "said"), [(1, "1 pair has none"), (2, "2 pairs have none")])
+def test_a_finding_is_said_in_singular_and_plural(number: int, said: str) -> None:
+    affected = [f"pair {one}" for one in range(number)]
+    finding = found(affected, good="none", bad=lambda n: f"{count(n, 'pair')} {plural(n, 'has', 'have')} none")
+    assert finding.description == said

@@ -19,10 +19,11 @@ from click.testing import CliRunner
 from cooperbench_assets import cli as module
 from cooperbench_assets.cli import COMMANDS, Lazy, cli
 from cooperbench_assets.commands import docs
-from cooperbench_assets.commands.output import count, number, some
+from cooperbench_assets.commands.output import number
 from cooperbench_assets.project import ROOT_VARIABLE
 from cooperbench_assets.spec import ExperimentError
 from cooperbench_assets.store.errors import FrameError
+from cooperbench_assets.wording import count, some
 from cooperbench_assets_tests.commands.place import CHECKOUT
 from cooperbench_assets_tests.commands.store import read_into_store
 

@@ -93,7 +93,7 @@ def test_a_blocked_and_an_unreadable_cell_are_said_with_reason_and_fix_and_the_o
     done = mine.run("materialize", "mine")
     assert done.exit_code == NOT_DONE
     said = " ".join(done.output.split())
-    assert "coop seed 1: mine coop seed 1: blocked by only_planned_pairs: 1 pair is extra, duplicate" in said
+    assert "coop seed 1: mine coop seed 1: blocked by only_planned_pairs: 1 pair extra, duplicate" in said
     assert "how to fix: move them out of the run folder, or correct subset: or run_name: in defs.yaml" in said
     assert "solo seed 2: mine solo seed 2: no run folder" in said
     assert "results_store: 9 pass, 3 fail" in said

@@ -11,7 +11,8 @@ import altair as alt
 import polars as pl
 
 from cooperbench_assets.report.headline_filter import not_drawn, refusals_of
-from cooperbench_assets.report.style import BLACK, WIDTH, Chart, MarkStyle, Row, count, data
+from cooperbench_assets.report.style import BLACK, WIDTH, Chart, MarkStyle, Row, data
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,16 +13,8 @@ import polars as pl
 
 from cooperbench_assets.report.charts.verdicts import marks
 from cooperbench_assets.report.headline_filter import ACROSS, CONTRAST, with_standing
-from cooperbench_assets.report.style import (
-    GREY,
-    WIDTH,
-    Chart,
-    MarkStyle,
-    Row,
-    count,
-    data,
-    shortened,
-)
+from cooperbench_assets.report.style import GREY, WIDTH, Chart, MarkStyle, Row, data, shortened
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
-from cooperbench_assets.report.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    SKY,
-    VERDICT_COLOURS,
-    WIDTH,
-    Chart,
-    MarkStyle,
-    Row,
-    count,
-    data,
-)
+from cooperbench_assets.report.style import BLUE, GREY, ORANGE, SKY, VERDICT_COLOURS, WIDTH, Chart, MarkStyle, Row, data
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

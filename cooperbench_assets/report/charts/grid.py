@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
-from cooperbench_assets.report.style import FATES, GREY, Chart, MarkStyle, Row, count, data
+from cooperbench_assets.report.style import FATES, GREY, Chart, MarkStyle, Row, data
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
