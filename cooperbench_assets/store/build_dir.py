@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 from filelock import FileLock, Timeout
 
 from cooperbench_assets.faultpoints import hit
@@ -36,27 +35,15 @@ SNAPSHOT_SECONDS: Final = 600.0
 """Age from which a reader's private folder was left by a dead reader: it lives as long as opening a file takes."""
 
 
-class Holder(msgspec.Struct, frozen=True):
-    """Who publishes at the moment."""
-
-    pid: int
-    host: str
-    since: str
-    command: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since} ({self.command})"
-
-
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class BuildDir:
     """The hidden folder beside one database file."""
 
     database: Path
 
     @classmethod
-    def of(cls, database: Path) -> Workplace:
-        """The workplace of a database; where `database` is a symbolic link, of the file that it leads to."""
+    def of(cls, database: Path) -> BuildDir:
+        """The build folder of a database; where `database` is a symbolic link, of the file that it leads to."""
         return cls(database.resolve())
 
     @property
@@ -82,7 +69,7 @@ class Workplace:
             ) from None
         try:
             self._sweep()
-            self._holder_file.write_bytes(msgspec.json.encode(_myself()))
+            self._holder_file.write_text(_myself(), "utf-8", "replace")
             yield
         finally:
             self._holder_file.unlink(missing_ok=True)
@@ -90,13 +77,12 @@ class Workplace:
 
     @property
     def _holder_file(self) -> Path:
-        return self.folder / "holder.json"
+        return self.folder / "holder"
 
     def _holder(self) -> str:
-        try:
-            return str(msgspec.json.decode(self._holder_file.read_bytes(), type=Holder))
-        except (OSError, msgspec.DecodeError):
-            return "another process"
+        with suppress(OSError):
+            return self._holder_file.read_text("utf-8", "replace") or "another process"
+        return "another process"
 
     def _sweep(self) -> None:
         """Remove what killed publishes and killed readers left."""
@@ -112,7 +98,7 @@ class Workplace:
         """A path for a new build; nothing is there."""
         return self.folder / f"build-{secrets.token_hex(4)}.duckdb"
 
-    def set_aside(self, *, whole: bool) -> str | None:
+    def move_foreign_files(self, *, whole: bool) -> str | None:
         """Move foreign write-ahead logs away, and keep the database file under another name.
 
         Whoever wrote into the published file finds file and log as a pair that DuckDB opens, under
@@ -147,6 +133,7 @@ def _old(path: Path) -> bool:
     return False
 
 
-def _myself() -> Holder:
+def _myself() -> str:
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return Holder(os.getpid(), socket.gethostname(), since, " ".join(sys.argv[:2]) or "python")
+    command = " ".join(sys.argv[:2]) or "python"
+    return f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"

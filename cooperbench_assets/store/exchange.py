@@ -1,39 +1,47 @@
-"""What a publish does inside its transaction: choose the units that change, and exchange their rows.
+"""Which units of partition tables change in results.duckdb, and the exchange of their rows.
 
-What belongs here: the comparison of partition tables, plans and books. What does not: files
-(``store.publish``) and SQL on rows (``store.loading``).
+What belongs here: the comparison of partition tables, plans and the file's catalog; DELETE, INSERT and counting. What
+does not: the file as a whole (``store.publish``).
+
+All of it happens in a file that nobody else sees and that is thrown away if anything fails: a transaction is but a
+piece of work whose rows fit into memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-import duckdb
-
-from cooperbench_assets.store import loading
-from cooperbench_assets.store.catalog import Entry, enter, forget_hashes, read_books, strike
-from cooperbench_assets.store.layout import BEFORE, drop_set_aside, kept_declarations, lay_out
-from cooperbench_assets.store.loading import Source
-from cooperbench_assets.store.migrations import info, migrate
-from cooperbench_assets.store.partition_tables import list_units
+from cooperbench_assets.faultpoints import hit
+from cooperbench_assets.store.catalog import Entry, read_entries, replace_entries
+from cooperbench_assets.store.content_hash import columns_sha256
+from cooperbench_assets.store.errors import StoreError, UnitError
+from cooperbench_assets.store.partition_tables import list_units, opened, problem_of
 from cooperbench_assets.store.planned import keeps
-from cooperbench_assets.store.types import identifier
+from cooperbench_assets.store.types import identifier, literal, sql_type
 from cooperbench_assets.store.units import key_problem, parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
 
-    from cooperbench_assets.store.layout import Declaration
     from cooperbench_assets.store.planned import Plans
+    from cooperbench_assets.store.schema import Table
     from cooperbench_assets.store.units import Record, Value
 
+AT_ONCE: Final = 50
+"""Units in one transaction, whose folders are held open: DuckDB keeps in memory what a transaction inserts, and a
+process may open some 1,000 files."""
 
-HASHED_BY: Final = "hashed_by"
-"""Note in the file: the version of DuckDB that made the hashes in its books."""
+FEW: Final = 20
+"""Units whose rows are looked for by key; of more, all rows are counted in one go, which costs less."""
+
+EARLIER: Final = "earlier"
+"""Name under which an earlier file is attached, whose rows are taken where Parquet has none that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +57,43 @@ class Survey:
     """Units that cannot be read, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """An earlier file, attached, whose rows are taken where Parquet has none that can be read."""
-
-    declared: Mapping[str, Declaration]
-    books: Mapping[str, Entry]
-    sources: Mapping[str, Source]
-
-
-NOTHING_BEFORE = Before({}, {}, {})
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchanged:
-    """What came of it."""
+    """What came of it; units by name."""
 
-    anything: bool
-    """Whether the file differs from what it was."""
+    taken: dict[str, Entry] = field(default_factory=dict)
+    """Units whose rows are now those of Parquet."""
 
-    changed: tuple[str, ...]
-    dropped: tuple[str, ...]
-    unreadable: Mapping[str, str]
-    outdated: tuple[str, ...]
-    undeclared: tuple[str, ...]
-    rows: Mapping[str, int]
-    entries: tuple[Entry, ...]
-    """All units in the file now."""
+    carried: dict[str, Entry] = field(default_factory=dict)
+    """Units whose rows are now those of the earlier file."""
+
+    kept: dict[str, Entry] = field(default_factory=dict)
+    """Units whose rows were left alone."""
+
+    dropped: set[str] = field(default_factory=set)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    outdated: list[str] = field(default_factory=list)
+    """Units written with other columns than are declared now: NULL stands for what they lack."""
+
+    undeclared: set[str] = field(default_factory=set)
+
+    @property
+    def anything(self) -> bool:
+        """Whether rows came or went."""
+        return bool(self.taken or self.carried or self.dropped)
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """All units in the file now."""
+        return {**self.kept, **self.carried, **self.taken}
+
+    def rows(self, declared: Iterable[str]) -> dict[str, int]:
+        """Rows by table."""
+        totals = dict.fromkeys(sorted(declared), 0)
+        for entry in self.entries.values():
+            for table, rows in entry.rows.items():
+                totals[table] += rows
+        return totals
 
 
 def survey(tables: Path, plans: Plans) -> Survey:
@@ -103,123 +121,244 @@ def _claims(unit: Record | Entry) -> set[tuple[str, frozenset[tuple[str, Value]]
     return {(table, key) for table in unit.rows}
 
 
-def bring_up(
-    connection: DuckDBPyConnection, asked: Survey, declared: Mapping[str, Declaration], version: int
+def exchange(
+    connection: DuckDBPyConnection, asked: Survey, declared: Mapping[str, Table], *, earlier: bool = False
 ) -> Exchanged:
-    """Bring a file that we published, of layout `version`, up to what is asked, in the caller's transaction."""
-    migrated = migrate(connection, version)
-    declared = {**kept_declarations(connection), **declared}
-    layout = lay_out(connection, declared)
-    if info(connection, HASHED_BY) != duckdb.__version__:
-        forget_hashes(connection)
-    books = read_books(connection)
-    sources = {name: _source(identifier(name + BEFORE), table) for name, table in layout.aside.items()}
-    done = _settle(connection, asked, declared, Before(declared, books, sources), present=books)
-    drop_set_aside(connection, layout.aside)
-    return replace(done, anything=done.anything or bool(migrated) or layout.changed)
-
-
-def fill(
-    connection: DuckDBPyConnection,
-    asked: Survey,
-    declared: Mapping[str, Declaration],
-    before: Before = NOTHING_BEFORE,
-) -> Exchanged:
-    """Fill a blank file with what is asked, in several transactions, of which the caller's is the first and the last.
-
-    A file that was blank is thrown away if anything fails: nothing of it needs to be taken back.
-    """
-
-    def keep() -> None:
-        connection.commit()
-        connection.execute("CHECKPOINT")
-        connection.begin()
-
-    migrate(connection, 0)
-    declared = {**before.declared, **declared}
-    lay_out(connection, declared)
-    return replace(_settle(connection, asked, declared, before, present={}, keep=keep), anything=True)
-
-
-def read_before(connection: DuckDBPyConnection, catalog: str) -> Before:
-    """What an attached earlier file holds."""
-    declared = kept_declarations(connection, f"{catalog}.")
-    sources = {name: _source(f"{catalog}.{identifier(name)}", table) for name, table in declared.items()}
-    return Before(declared, read_books(connection, f"{catalog}."), sources)
-
-
-def _source(name: str, table: Declaration) -> Source:
-    return Source(name, {column.name: column.type for column in table.columns})
-
-
-def _settle(
-    connection: DuckDBPyConnection,
-    asked: Survey,
-    declared: Mapping[str, Declaration],
-    before: Before,
-    *,
-    present: Mapping[str, Entry],
-    keep: Callable[[], None] | None = None,
-) -> Exchanged:
-    """Exchange what differs.
+    """Bring the rows of an open file up to what is asked.
 
     Args:
-        connection: the file.
+        connection: the file, with the tables `declared`.
         asked: what it should hold.
         declared: all its tables.
-        before: units that are or were in a file, and where their rows are that this file's tables lack.
-        present: units that are in this file, but for their rows in `before.sources`.
-        keep: commits, so that DuckDB need not hold everything in memory.
+        earlier: whether the file is blank and the one that it replaces is attached.
+
+    Raises:
+        StoreError: if it does not hold what it should afterwards.
     """
-    undeclared = {unit for unit, record in asked.found.items() if record.tables.keys() - declared.keys()}
-    dropped = _dropped(asked, before.books)
+    present = read_entries(connection)
+    before = read_entries(connection, f"{EARLIER}.published", "'{}'") if earlier else present
+    done = Exchanged(dropped=_dropped(asked, before))
+    done.undeclared = {unit for unit, record in asked.found.items() if record.tables.keys() - declared.keys()}
     due = [
         unit
         for unit, record in asked.found.items()
-        if unit not in undeclared and _differs(record, present.get(unit), before.sources)
+        if unit not in done.undeclared
+        and (unit not in present or present[unit].content_sha256 != record.content_sha256)
     ]
-    loading.delete(connection, [present[unit] for unit in dropped & present.keys()], besides=before.sources)
-    loaded = loading.exchange(connection, asked.tables, due, declared, present, before.sources, keep)
-    taken = {entry.unit: entry for entry in loaded.entries}
-    kept = {unit: entry for unit, entry in before.books.items() if unit not in taken.keys() | dropped}
-    carried = loading.carry(connection, kept.values(), before.sources, declared)
-    strike(connection, taken.keys() | dropped | carried.keys())
-    enter(connection, [*taken.values(), *carried.values()])
-    gone = {unit: f"{asked.tables / unit} is gone" for unit in kept.keys() - asked.found.keys()}
-    entries = (*{**kept, **carried, **taken}.values(),)
-    rows = loading.totals_of(entries, declared)
-    anything = bool(taken or dropped or carried)
-    if anything:
-        loading.check(connection, loaded.entries, rows, declared)
-    return Exchanged(
-        anything=anything,
-        changed=tuple(sorted(taken)),
-        dropped=tuple(sorted(dropped)),
-        unreadable=dict(sorted({**gone, **asked.unreadable, **loaded.problems}.items())),
-        outdated=tuple(loaded.outdated),
-        undeclared=tuple(sorted(undeclared)),
-        rows=rows,
-        entries=entries,
-    )
+    _delete(connection, [present[unit] for unit in done.dropped & present.keys()])
+    for some in _some(due):
+        _take(connection, asked.tables, some, declared, present, done)
+    left = {unit: entry for unit, entry in before.items() if unit not in done.taken.keys() | done.dropped}
+    if earlier:
+        done.carried = _carry(connection, left.values(), declared)
+    else:
+        done.kept = left
+    gone = {unit: f"{asked.tables / unit} is gone" for unit in left.keys() - asked.found.keys()}
+    done.unreadable = dict(sorted({**gone, **asked.unreadable, **done.unreadable}.items()))
+    if done.anything:
+        _check(connection, done, declared)
+        replace_entries(connection, done.taken.keys() | done.dropped, [*done.taken.values(), *done.carried.values()])
+    return done
 
 
-def _dropped(asked: Survey, books: Mapping[str, Entry]) -> set[str]:
+def _dropped(asked: Survey, before: Mapping[str, Entry]) -> set[str]:
     """Units whose rows leave: no plan keeps them, or they are those of another unit."""
     claimed = {claim for record in asked.found.values() for claim in _claims(record)}
     return {
         unit
-        for unit, entry in books.items()
+        for unit, entry in before.items()
         if not keeps(asked.plans, entry.experiment, entry.key)
         or key_problem(unit, entry.key)
         or (unit not in asked.found and claimed & _claims(entry))
     }
 
 
-def _differs(record: Record, entry: Entry | None, moved: Mapping[str, Source]) -> bool:
-    """Whether a unit's rows must be put in: it is new, says something else, or one of its tables is empty.
+def _take(
+    connection: DuckDBPyConnection,
+    tables: Path,
+    units: Sequence[str],
+    declared: Mapping[str, Table],
+    present: Mapping[str, Entry],
+    done: Exchanged,
+) -> None:
+    """Put the rows of units' Parquet files, as these are by now, in place of their rows in the file.
 
-    Its rows are put in too where their hashes are not known, or are those of another version of DuckDB.
+    A unit that cannot be read keeps the rows it has.
     """
-    if entry is None or entry.content_sha256 != record.content_sha256:
-        return True
-    return bool(record.tables.keys() & moved.keys() or record.tables.keys() - entry.hashes.keys())
+    with ExitStack() as stack:
+        held = list(_hold(tables, units, declared, stack, done))
+        connection.begin()
+        _delete(connection, [present[record.unit] for record, _ in held if record.unit in present])
+        hit("publish:some-deleted")
+        _insert(connection, held, declared, done)
+        connection.commit()
+        hit("publish:some-inserted")
+    for record, _ in held:
+        done.taken[record.unit] = Entry(record.unit, record.content_sha256, record.key, record.rows)
+
+
+def _hold(
+    tables: Path, units: Iterable[str], declared: Mapping[str, Table], stack: ExitStack, done: Exchanged
+) -> Iterator[tuple[Record, Path]]:
+    """Hold the content folders of units until they are read; those that cannot be read are named."""
+    for unit in units:
+        folder = tables / unit
+        try:
+            record, content = stack.enter_context(opened(folder))
+        except FileNotFoundError:
+            done.unreadable[unit] = f"{folder} is gone"
+        except UnitError as error:
+            done.unreadable[unit] = str(error)
+        else:
+            unknown = ", ".join(sorted(record.tables.keys() - declared.keys()))
+            problem = f"{unit} has tables that nobody declares: {unknown}" if unknown else problem_of(folder, record)
+            if problem is None:
+                yield record, content
+            else:
+                done.unreadable[unit] = problem
+
+
+def _insert(
+    connection: DuckDBPyConnection,
+    held: Sequence[tuple[Record, Path]],
+    declared: Mapping[str, Table],
+    done: Exchanged,
+) -> None:
+    alike = {name: columns_sha256(declared[name]) for record, _ in held for name in record.tables}
+    files: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for record, content in held:
+        outdated = False
+        for name, table in record.tables.items():
+            path = literal(str(content / f"{name}.parquet"))
+            like = table.columns_sha256 == alike[name]
+            outdated |= not like
+            files[name, "*" if like else _columns(connection, declared[name], f"read_parquet({path})")].append(path)
+        if outdated:
+            done.outdated.append(record.unit)
+    for (name, columns), paths in sorted(files.items()):
+        source = f"SELECT {columns} FROM read_parquet([{', '.join(paths)}])"  # noqa: S608 - quoted
+        connection.execute(f"INSERT INTO {identifier(name)} BY NAME {source}")
+
+
+def _columns(connection: DuckDBPyConnection, table: Table, source: str) -> str:
+    """A table's columns out of a source with other ones: NULL for what it lacks or cannot give."""
+    there = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
+    selected = []
+    for column in table.columns:
+        name, wanted = identifier(column.name), sql_type(column.dtype)
+        value = f"TRY_CAST({name}::VARCHAR AS {wanted})" if column.name in there else "NULL"
+        selected.append(name if there.get(column.name) == wanted else f"{value} AS {name}")
+    return ", ".join(selected)
+
+
+def _carry(connection: DuckDBPyConnection, entries: Iterable[Entry], declared: Mapping[str, Table]) -> dict[str, Entry]:
+    """Copy rows of units from the earlier file.
+
+    Returns:
+        their entries, with the rows that were there, and without a content hash: what was there may not be what was
+        published, so that the unit is taken anew once it can be read.
+    """
+    carried = {}
+    for entry in entries:
+        rows = {}
+        for name in sorted(entry.rows.keys() & declared.keys()):
+            source = f"{EARLIER}.{identifier(name)}"
+            columns = _columns(connection, declared[name], source)
+            sql = f"INSERT INTO {identifier(name)} SELECT {columns} FROM {source} WHERE {_selects(entry.key)}"  # noqa: S608 - quoted
+            rows[name] = connection.execute(sql).fetchall()[0][0]
+        if rows or not entry.rows:
+            carried[entry.unit] = replace(entry, content_sha256="", rows=rows)
+    return carried
+
+
+def _delete(connection: DuckDBPyConnection, entries: Collection[Entry]) -> None:
+    for table in sorted({table for entry in entries for table in entry.rows}):
+        keys = [_selects(entry.key) for entry in entries if table in entry.rows]
+        for some in _some(keys):
+            connection.execute(f"DELETE FROM {identifier(table)} WHERE {' OR '.join(some)}")  # noqa: S608 - quoted
+
+
+def _some(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
+
+
+def _selects(key: Mapping[str, Value]) -> str:
+    """SQL for the rows that carry a key."""
+    terms = (f"{identifier(name)} {'IS' if value is None else '='} {literal(value)}" for name, value in key.items())
+    return f"({' AND '.join(terms)})"
+
+
+RowKey: TypeAlias = tuple[str | None, ...]
+"""A table's name, and the values of its key columns as text, in the order of the columns' names."""
+
+
+class Rows(NamedTuple):
+    """Rows of one key in one table."""
+
+    number: int
+    hashes: str
+    """The hash of every row, added up: two sets of rows that differ at all differ in it, but for 1 in 2⁶⁴."""
+
+
+NO_ROWS: Final = Rows(0, "0")
+
+
+def rows_by_key(
+    connection: DuckDBPyConnection, keys: Mapping[str, Iterable[str]], where: Mapping[str, str]
+) -> dict[RowKey, Rows]:
+    """How many rows there are of every key, and their hashes added up, whatever their order.
+
+    Args:
+        connection: the file.
+        keys: the key columns, by table.
+        where: SQL conditions by table.
+    """
+    parts = []
+    for table, key in sorted(keys.items()):
+        columns = ", ".join(f"{identifier(column)}::VARCHAR" for column in sorted(key))
+        parts.append(
+            f"SELECT {literal(table)}, [{columns}], count(*), sum(hash(_row))::VARCHAR "  # noqa: S608 - quoted
+            f"FROM {identifier(table)} AS _row WHERE {where.get(table, 'true')} GROUP BY ALL"
+        )
+    found = connection.execute(" UNION ALL ".join(parts)).fetchall() if parts else []
+    return {(table, *key): Rows(number, hashes) for table, key, number, hashes in found}
+
+
+def row_key(table: str, key: Mapping[str, Value]) -> RowKey:
+    """A unit's key in one of its tables, as `rows_by_key` gives it."""
+    return (table, *(None if key[column] is None else str(key[column]) for column in sorted(key)))
+
+
+def _check(connection: DuckDBPyConnection, done: Exchanged, declared: Mapping[str, Table]) -> None:
+    """Count the rows of every table and of every unit that was taken, and note the hashes of these.
+
+    Raises:
+        StoreError: if they are not as many as the units say.
+    """
+    for table, rows in done.rows(declared).items():
+        there = connection.execute(f"SELECT count(*) FROM {identifier(table)}").fetchall()[0][0]  # noqa: S608 - quoted
+        if there != rows:
+            raise StoreError(f"table {table} holds {there} rows, and its units {rows}")
+    taken: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in done.taken.values():
+        for table in entry.rows:
+            taken[table].append(_selects(entry.key))
+    few = {table: " OR ".join(keys) for table, keys in taken.items() if len(keys) <= FEW}
+    there_are = rows_by_key(connection, {table: declared[table].key for table in taken}, few)
+    for unit, entry in done.taken.items():
+        if problems := differing(entry, there_are):
+            raise StoreError("; ".join(problems))
+        hashes = {table: there_are.get(row_key(table, entry.key), NO_ROWS).hashes for table in entry.rows}
+        done.taken[unit] = replace(entry, hashes=hashes)
+
+
+def differing(entry: Entry, found: Mapping[RowKey, Rows]) -> list[str]:
+    """How the rows of a unit differ from those that were published."""
+    problems = []
+    for table, rows in entry.rows.items():
+        there = found.get(row_key(table, entry.key), NO_ROWS)
+        if there.number != rows:
+            problems.append(f"table {table} holds {there.number} rows of {entry.unit}, and should hold {rows}")
+        elif entry.hashes.get(table, there.hashes) != there.hashes:
+            problems.append(f"table {table} holds {rows} rows of {entry.unit} that are not those of its Parquet file")
+    return problems

@@ -1,159 +1,90 @@
-"""Tables and views of results.duckdb as they are declared: made, compared, described.
+"""What results.duckdb consists of, as the statements that make a blank file one.
 
-What belongs here: CREATE, COMMENT ON and DROP of what holds results. What does not: rows (``store.loading``)
-and the store's own books (``store.migrations``).
+What belongs here: CREATE and COMMENT ON. What does not: rows (``store.exchange``) and the store's notes
+(``store.catalog``).
+
+The file is derived, so nothing is ever altered in it: where these statements change, it is built anew from Parquet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from cooperbench_assets.store.content_hash import columns_sha256
-from cooperbench_assets.store.migrations import BOOKS, info, note
+from cooperbench_assets.store.schema import SCHEMA_VERSION
 from cooperbench_assets.store.types import identifier, literal, sql_type
-from cooperbench_assets.store.views import VIEWS, fingerprint
+from cooperbench_assets.store.views import VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from duckdb import DuckDBPyConnection
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cooperbench_assets.store.schema import Table
-    from cooperbench_assets.store.views import View
 
-BEFORE = " (before)"
-"""What is added to the name of a table while its successor is filled."""
+_OWN: Final = {
+    # Earlier programs look for the version here, and refuse a later one than they know.
+    "schema_migrations": ("version INTEGER, name VARCHAR, applied_at TIMESTAMP", "Version of this file's layout"),
+    "store_info": ("name VARCHAR, value VARCHAR", "What the store notes about this file"),
+    "published": (
+        "unit VARCHAR, content_sha256 VARCHAR, key VARCHAR, rows VARCHAR, published_at TIMESTAMP, row_hashes VARCHAR",
+        "One row for every unit of partition tables in this file",
+    ),
+}
+"""Columns and meaning of the tables that the store keeps for itself."""
 
-
-class DeclaredColumn(msgspec.Struct, frozen=True):
-    """A column as DuckDB has it."""
-
-    name: str
-    type: str
-    comment: str
-
-
-class Declaration(msgspec.Struct, frozen=True):
-    """A table of results as DuckDB has it; kept in the file, so that the file says how it was meant."""
-
-    name: str
-    comment: str
-    columns: tuple[DeclaredColumn, ...]
-    key: tuple[str, ...]
-    columns_sha256: str
-    """As `store.content_hash.columns_sha256` gives it: what a Parquet file must have to be taken as it is."""
-
-    def holds_like(self, other: Declaration) -> bool:
-        """Whether rows of the one can stay as rows of the other: same columns and key, whatever they mean."""
-        return (self.columns_sha256, self.key) == (other.columns_sha256, other.key)
+_PUBLISHED: Final = {
+    "unit": "Path of the unit below the partition tables",
+    "content_sha256": "Hash of what its tables say",
+    "key": "Columns and values that select its rows, as JSON",
+    "rows": "Rows by table, as JSON",
+    "published_at": "When its rows were last replaced, UTC",
+    "row_hashes": "Hashes of its rows added up by table, as JSON; comparable within one version of DuckDB",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What `lay_out` did."""
-
-    changed: bool
-    aside: Mapping[str, Declaration]
-    """Tables that were set aside, as they were declared."""
-
-
-def declaration(table: Table) -> Declaration:
-    """What a declared table is in DuckDB."""
-    columns = tuple(DeclaredColumn(column.name, sql_type(column.dtype), column.description) for column in table.columns)
-    return Declaration(table.name, table.description, columns, table.key, columns_sha256(table))
-
-
-def declarations(tables: Iterable[Table]) -> dict[str, Declaration]:
+def by_name(tables: Iterable[Table]) -> dict[str, Table]:
     """Declared tables by name.
 
     Raises:
-        ValueError: for a name that is taken, a key that is no column, or a type that the store does not hold.
+        ValueError: for a name that is taken, or a key that is no column.
     """
-    taken = {*BOOKS, *(view.name for view in VIEWS)}
-    declared: dict[str, Declaration] = {}
+    taken = {*_OWN, *(view.name for view in VIEWS)}
+    declared: dict[str, Table] = {}
     for table in tables:
         if table.name in taken or table.name in declared:
             raise ValueError(f"the store already has a table or view {table.name!r}; rename one")
-        if strange := set(table.key) - {column.name for column in table.columns}:
-            raise ValueError(f"table {table.name!r} has no column {', '.join(sorted(strange))}, its key")
-        declared[table.name] = declaration(table)
+        if unknown := set(table.key) - {column.name for column in table.columns}:
+            raise ValueError(f"table {table.name!r} has no column {', '.join(sorted(unknown))}, its key")
+        declared[table.name] = table
     return declared
 
 
-def kept_declarations(connection: DuckDBPyConnection, catalog: str = "") -> dict[str, Declaration]:
-    """What the tables of an open file were declared as; `catalog` is ``old.`` for an attached one."""
-    rows = connection.execute(f"SELECT declaration FROM {catalog}declarations").fetchall()  # noqa: S608 - a constant
-    kept = (msgspec.json.decode(text, type=Declaration) for (text,) in rows)
-    return {table.name: table for table in kept}
+def statements(declared: Mapping[str, Table]) -> list[str]:
+    """The SQL that makes a blank file a results store without rows.
 
-
-def lay_out(connection: DuckDBPyConnection, declared: Mapping[str, Declaration]) -> Layout:
-    """Make tables and views as declared, in the caller's transaction.
-
-    A table whose columns or key differ is set aside as ``<name> (before)`` and made anew, empty;
-    `drop_set_aside` ends the old one.
+    Raises:
+        ValueError: for a column of a type that the store does not hold.
     """
-    kept = kept_declarations(connection)
-    changed = [table for name, table in declared.items() if kept.get(name) != table]
-    views = _views_over({**kept, **declared}.keys())
-    if not changed and info(connection, "views") == fingerprint(views):
-        return Layout(changed=False, aside={})
-    _drop_views(connection)
-    aside: dict[str, Declaration] = {}
-    for table in changed:
-        before = kept.get(table.name)
-        if before is not None and not before.holds_like(table):
-            aside[table.name] = before
-            connection.execute(f"ALTER TABLE {identifier(table.name)} RENAME TO {identifier(table.name + BEFORE)}")
-        if before is None or table.name in aside:
-            _create(connection, table)
-        _declare(connection, table)
-    for view in views:
-        _make_view(connection, view)
-    note(connection, "views", fingerprint(views))
-    return Layout(changed=True, aside=aside)
+    made = [f"CREATE TABLE {name} ({columns})" for name, (columns, _) in _OWN.items()]
+    made += [_comment("TABLE", [name], meaning) for name, (_, meaning) in _OWN.items()]
+    made += [_comment("COLUMN", ["published", name], meaning) for name, meaning in _PUBLISHED.items()]
+    made.append(f"INSERT INTO schema_migrations (version, name) VALUES ({SCHEMA_VERSION}, 'built')")  # noqa: S608 - a number
+    for table in declared.values():
+        columns = ", ".join(f"{identifier(column.name)} {sql_type(column.dtype)}" for column in table.columns)
+        made.append(f"CREATE TABLE {identifier(table.name)} ({columns})")
+        made.append(_comment("TABLE", [table.name], table.description))
+        made += [_comment("COLUMN", [table.name, column.name], column.description) for column in table.columns]
+    for view in VIEWS:
+        if view.needs <= declared.keys():
+            made.append(f"CREATE VIEW {identifier(view.name)} AS {view.sql}")
+            made.append(_comment("VIEW", [view.name], view.description))
+            made += [_comment("COLUMN", [view.name, column.name], column.description) for column in view.columns]
+    return made
 
 
-def _views_over(tables: Collection[str]) -> list[View]:
-    return [view for view in VIEWS if view.needs <= set(tables)]
+def _comment(kind: str, names: Sequence[str], meaning: str) -> str:
+    return f"COMMENT ON {kind} {'.'.join(map(identifier, names))} IS {literal(meaning)}"
 
 
-def _drop_views(connection: DuckDBPyConnection) -> None:
-    names = connection.execute(
-        "SELECT view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()"
-    ).fetchall()
-    for (name,) in names:
-        connection.execute(f"DROP VIEW {identifier(name)}")
-
-
-def _make_view(connection: DuckDBPyConnection, view: View) -> None:
-    name = identifier(view.name)
-    connection.execute(f"CREATE VIEW {name} AS {view.sql}")
-    connection.execute(f"COMMENT ON VIEW {name} IS {literal(view.description)}")
-    for column in view.columns:
-        connection.execute(f"COMMENT ON COLUMN {name}.{identifier(column.name)} IS {literal(column.description)}")
-
-
-def drop_set_aside(connection: DuckDBPyConnection, aside: Iterable[str]) -> None:
-    """Drop the tables that `lay_out` set aside."""
-    for name in aside:
-        connection.execute(f"DROP TABLE {identifier(name + BEFORE)}")
-
-
-def _create(connection: DuckDBPyConnection, table: Declaration) -> None:
-    columns = ", ".join(f"{identifier(column.name)} {column.type}" for column in table.columns)
-    connection.execute(f"CREATE TABLE {identifier(table.name)} ({columns})")
-
-
-def _declare(connection: DuckDBPyConnection, table: Declaration) -> None:
-    """Describe a table, and keep its declaration."""
-    name = identifier(table.name)
-    connection.execute(f"COMMENT ON TABLE {name} IS {literal(table.comment)}")
-    for column in table.columns:
-        connection.execute(f"COMMENT ON COLUMN {name}.{identifier(column.name)} IS {literal(column.comment)}")
-    connection.execute("DELETE FROM declarations WHERE table_name = ?", [table.name])
-    text = msgspec.json.encode(table).decode()
-    connection.execute("INSERT INTO declarations (table_name, declaration) VALUES (?, ?)", [table.name, text])
+def fingerprint(declared: Mapping[str, Table]) -> str:
+    """Hash of all that makes the file, its rows apart."""
+    return hashlib.sha256("\n".join(statements(declared)).encode()).hexdigest()

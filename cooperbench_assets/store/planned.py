@@ -1,7 +1,7 @@
 """Which cells each experiment keeps, remembered beside its partition tables.
 
 What belongs here: ``<tables>/<experiment>/planned.json``. Remembering it there lets a publish that was told no
-plan, and a rebuild, leave out what an experiment has dropped, though its Parquet files are still there.
+plan, and one that builds anew, leave out what an experiment has dropped, though its Parquet files are still there.
 """
 
 from __future__ import annotations

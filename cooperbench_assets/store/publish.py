@@ -1,12 +1,15 @@
 """The only code that replaces results.duckdb: from partition tables to one file, all or nothing.
 
-What belongs here: which units go in and out, and the steps from the present file to the next one. What does not:
-SQL on rows (``store.loading``) and on tables (``store.layout``).
+What belongs here: the steps from the present file to the next one. What does not: which rows change
+(``store.exchange``), and what the file consists of (``store.layout``).
 
-Under one lock: copy the file into the workplace, replace the units that changed in one transaction, check, have
-the disk hold it, rename it over the old one. A killed publish leaves the old file; whoever has that open keeps
-what they see. The time of the file's last change is noted in the file itself: one that differs was changed by
-somebody else, and is built anew from Parquet.
+Under one lock: copy the file into the build folder, replace the rows of the units that changed, check, have the disk
+hold it, rename it over the old one. A killed publish leaves the old file; whoever has that open keeps what they see.
+A file that is not as it was published, or that consists of other tables, is built anew from Parquet.
+
+A file is as it was published if the time of its last change is the one that is noted in it. Nothing plainer does: a
+hash would have every publish read the whole file; and a note beside the file cannot change in one step with it, so
+that a kill between the two would make our own file look like somebody else's.
 """
 
 from __future__ import annotations
@@ -21,24 +24,13 @@ import duckdb
 import msgspec
 
 from cooperbench_assets.faultpoints import hit
+from cooperbench_assets.store import layout
 from cooperbench_assets.store import planned as memory
-from cooperbench_assets.store.build_dir import WAL_SUFFIXES, Workplace
-from cooperbench_assets.store.catalog import content_of
+from cooperbench_assets.store.build_dir import WAL_SUFFIXES, BuildDir
+from cooperbench_assets.store.catalog import FILE_TIME, HASHED_BY, LAYOUT, checked_version, content_of, info, note
 from cooperbench_assets.store.errors import StoreError, StoreTooNewError
-from cooperbench_assets.store.exchange import (
-    HASHED_BY,
-    NOTHING_BEFORE,
-    Before,
-    Exchanged,
-    Survey,
-    bring_up,
-    fill,
-    read_before,
-    survey,
-)
+from cooperbench_assets.store.exchange import EARLIER, Survey, exchange, survey
 from cooperbench_assets.store.files import copy, sync
-from cooperbench_assets.store.layout import Declaration, declarations
-from cooperbench_assets.store.migrations import check_version, info, note, version_of
 from cooperbench_assets.store.schema import CORE_TABLES, Table
 from cooperbench_assets.store.types import literal
 
@@ -48,13 +40,11 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
+    from cooperbench_assets.store.exchange import Exchanged
     from cooperbench_assets.store.planned import Plans
 
 PATIENCE: Final = 120.0
 """Seconds to wait for another publish; one takes well under a second."""
-
-FILE_TIME: Final = "file_time_us"
-"""Note in the file: the time of its last change, microseconds since 1970. A unit written later is not in it."""
 
 _CONFIG: Final = {
     "autoinstall_known_extensions": "false",
@@ -92,44 +82,47 @@ class Published:
     content: str
     """Hash of all that the file holds: the same content gives the same one, however it got there."""
 
-    seconds: float
     rebuilt: str | None
     """Why the file was built anew from Parquet; None where it was not."""
 
     warnings: tuple[str, ...]
 
 
+class _OtherLayoutError(StoreError):
+    """The present file is as we published it, and consists of other tables than it should."""
+
+
 @dataclass(slots=True)
 class _Job:
     """One publish, on its way."""
 
-    workplace: Workplace
+    build_dir: BuildDir
     asked: Survey
-    declared: Mapping[str, Declaration]
+    declared: Mapping[str, Table]
     warnings: list[str] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
     file_time: int = field(default_factory=lambda: time.time_ns() // 1000)
     """What the new file's time of last change will be, microseconds."""
 
-    keep_old: bool = False
-    """Whether the present file is not ours, or not as we left it, and is kept under another name."""
-
     @property
     def database(self) -> Path:
-        return self.workplace.database
+        return self.build_dir.database
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What a file of this code says about how it was made."""
+        return {LAYOUT: layout.fingerprint(self.declared), HASHED_BY: duckdb.__version__}
 
     def published(self, done: Exchanged, *, replaced: bool, rebuilt: str | None = None) -> Published:
         """The account of it."""
         return Published(
             replaced=replaced,
-            changed=done.changed,
-            dropped=done.dropped,
+            changed=tuple(sorted(done.taken)),
+            dropped=tuple(sorted(done.dropped)),
             unreadable=done.unreadable,
-            outdated=done.outdated,
-            undeclared=done.undeclared,
-            rows=done.rows,
-            content=content_of(done.entries),
-            seconds=time.perf_counter() - self.started,
+            outdated=tuple(done.outdated),
+            undeclared=tuple(sorted(done.undeclared)),
+            rows=done.rows(self.declared),
+            content=content_of(done.entries.values()),
             rebuilt=rebuilt,
             warnings=tuple(self.warnings),
         )
@@ -164,23 +157,6 @@ def publish(
         return _update(job) if job.database.exists() else _anew(job, "there was no file")
 
 
-def rebuild(
-    database: Path,
-    tables: Path,
-    *,
-    declared: Sequence[Table] = CORE_TABLES,
-    planned: Plans | Callable[[], Plans] | None = None,
-    timeout: float = PATIENCE,
-) -> Published:
-    """Build `database` from nothing but Parquet, whatever is there now.
-
-    Units that cannot be read, and tables that are not declared, are not in the new file. The rest is as
-    `publish` says.
-    """
-    with _job(database, tables, declared, planned, timeout) as job:
-        return _anew(job, "it was asked for")
-
-
 @contextmanager
 def _job(
     database: Path,
@@ -190,37 +166,38 @@ def _job(
     timeout: float,
 ) -> Iterator[_Job]:
     """Alone with the database file: know what is asked of it, and see foreign logs moved away."""
-    workplace = Workplace.of(database)
-    as_sql = declarations(declared)
-    with workplace.locked(timeout):
+    build_dir = BuildDir.of(database)
+    by_name = layout.by_name(declared)
+    with build_dir.locked(timeout):
         hit("publish:locked")
         memory.remember(tables, planned() if callable(planned) else planned or {})
-        job = _Job(workplace, survey(tables, memory.recall(tables)), as_sql)
-        if aside := workplace.set_aside(whole=False):
-            job.warnings.append(aside)
+        job = _Job(build_dir, survey(tables, memory.recall(tables)), by_name)
+        if moved := build_dir.move_foreign_files(whole=False):
+            job.warnings.append(moved)
         hit("publish:log-set-aside")
         yield job
 
 
 def _update(job: _Job) -> Published:
-    """Publish on a copy of the present file; build anew if that file is not as it was published."""
-    build = job.workplace.build()
+    """Publish on a copy of the present file; build anew if that file is not as it should be."""
+    build = job.build_dir.build()
     try:
         changed_at = _copy(job.database, build)
         hit("publish:copied")
         with _opened(build) as connection:
-            version = _check_ours(connection, changed_at)
-            done = _transact(job, connection, lambda: bring_up(connection, job.asked, job.declared, version))
-        if not done.anything:
-            return job.published(done, replaced=False)
+            _check_ours(connection, changed_at)
+            if any(info(connection, name) != value for name, value in job.notes.items()):
+                raise _OtherLayoutError("its tables are declared otherwise by now, or DuckDB is of another version")
+            done = exchange(connection, job.asked, job.declared)
+            if not done.anything:
+                return job.published(done, replaced=False)
+            _finish(job, connection)
+        _put_in_place(job, build)
+        return job.published(done, replaced=True)
     except StoreTooNewError as error:
         raise StoreTooNewError(f"{job.database}: {error}") from None
     except (StoreError, duckdb.Error) as error:
-        job.keep_old = True
-        return _anew(job, str(error), before=build)
-    else:
-        _put_in_place(job, build)
-        return job.published(done, replaced=True)
+        return _anew(job, str(error), build, keep=not isinstance(error, _OtherLayoutError))
     finally:
         build.unlink(missing_ok=True)
 
@@ -242,67 +219,55 @@ def _copy(database: Path, build: Path) -> int:
     return before.st_mtime_ns // 1000
 
 
-def _check_ours(connection: DuckDBPyConnection, changed_at: int) -> int:
-    """The file's layout, if it is as we published it."""
-    version = version_of(connection)
-    if version == 0:
+def _check_ours(connection: DuckDBPyConnection, changed_at: int) -> None:
+    """Raise StoreError unless the file is as we published it."""
+    if checked_version(connection) == 0:
         raise StoreError("it was no results store")
-    check_version(version)
     noted = int(info(connection, FILE_TIME) or 0)
     if changed_at not in (noted, noted // 1_000_000 * 1_000_000):  # archives keep whole seconds
         raise StoreError("it was changed since it was published, or copied without its time")
-    return version
 
 
-def _anew(job: _Job, reason: str, before: Path | None = None) -> Published:
-    """Build from Parquet; what cannot be read there is carried over from `before`, where that can be opened."""
-    build = job.workplace.build()
+def _anew(job: _Job, reason: str, before: Path | None = None, *, keep: bool = False) -> Published:
+    """Build from Parquet; what cannot be read there is carried over from `before`, where that can be opened.
+
+    With `keep` the present file stays under another name: it is not ours, or not all of it could be carried over.
+    """
+    build = job.build_dir.build()
     try:
         with _opened(build) as connection:
-            earlier = _attach(job, connection, before)
-            done = _transact(job, connection, lambda: fill(connection, job.asked, job.declared, earlier))
+            for statement in layout.statements(job.declared):
+                connection.execute(statement)
+            if before is not None:
+                connection.execute(f"ATTACH {literal(str(before))} AS {EARLIER} (READ_ONLY)")
+            done = exchange(connection, job.asked, job.declared, earlier=before is not None)
+            if before is not None:
+                connection.execute(f"DETACH {EARLIER}")
+            for name, value in job.notes.items():
+                note(connection, name, value)
+            _finish(job, connection)
         hit("publish:filled")
-        if job.keep_old and (aside := job.workplace.set_aside(whole=True)):
-            job.warnings.append(aside)
+        if keep and (moved := job.build_dir.move_foreign_files(whole=True)):
+            job.warnings.append(moved)
         hit("publish:file-set-aside")
         _put_in_place(job, build)
         return job.published(done, replaced=True, rebuilt=reason)
-    except duckdb.Error as error:
+    except (duckdb.Error, msgspec.DecodeError) as error:
         if before is None:
             raise StoreError(f"{job.database} cannot be built: {error}") from error
         job.warnings.append(f"nothing could be carried over from the earlier file ({error})")
-        return _anew(job, reason)
+        return _anew(job, reason, keep=True)
     finally:
         build.unlink(missing_ok=True)
 
 
-def _attach(job: _Job, connection: DuckDBPyConnection, before: Path | None) -> Before:
-    """What an earlier file holds; nothing if there is none, or none that can be read."""
-    if before is None or not before.exists():
-        return NOTHING_BEFORE
-    try:
-        connection.execute(f"ATTACH {literal(str(before))} AS before (READ_ONLY)")
-        return read_before(connection, "before")
-    except (duckdb.Error, msgspec.DecodeError) as error:
-        job.warnings.append(f"nothing could be carried over from the earlier file ({error})")
-        return NOTHING_BEFORE
-
-
-def _transact(job: _Job, connection: DuckDBPyConnection, work: Callable[[], Exchanged]) -> Exchanged:
-    """Run `work` in one transaction, and leave a file without a log; nothing is kept if nothing came of it."""
-    connection.begin()
-    done = work()
-    if not done.anything:
-        connection.rollback()
-        return done
+def _finish(job: _Job, connection: DuckDBPyConnection) -> None:
+    """Note the file's time in it, and leave a file without a log."""
     hit("publish:exchanged")
     note(connection, FILE_TIME, str(job.file_time))
-    note(connection, HASHED_BY, duckdb.__version__)
-    connection.commit()
-    hit("publish:committed")
+    hit("publish:noted")
     connection.execute("CHECKPOINT")
     hit("publish:checkpointed")
-    return done
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Reading results.duckdb: snapshots, queries, tables. Nothing that changes data belongs here.
 
 A snapshot is the file as it was when it was opened, whatever is published meanwhile. It is opened under a name of
-its own (a hard link in the workplace, removed at once): DuckDB would otherwise answer from a file of that name
+its own (a hard link in the build folder, removed at once): DuckDB would otherwise answer from a file of that name
 that this process has open, though it has been replaced, and replay a write-ahead log that somebody left beside it.
 """
 
@@ -18,10 +18,10 @@ import duckdb
 import polars as pl
 
 from cooperbench_assets.store.arrow import frame
-from cooperbench_assets.store.build_dir import SNAPSHOT_PREFIX, Workplace
+from cooperbench_assets.store.build_dir import SNAPSHOT_PREFIX, BuildDir
+from cooperbench_assets.store.catalog import checked_version
 from cooperbench_assets.store.errors import StoreError, StoreMissingError
 from cooperbench_assets.store.files import copy
-from cooperbench_assets.store.migrations import check_version, version_of
 from cooperbench_assets.store.types import identifier, literal
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def connect(database: Path) -> DuckDBPyConnection:
             f"{database} cannot be opened ({problem}); publish again: a file that was changed is built anew"
         )
     try:
-        check_version(version_of(connection))
+        checked_version(connection)
     except StoreError:
         connection.close()
         raise
@@ -99,7 +99,7 @@ def _private(database: Path, *, link: bool) -> Iterator[Path]:
     Raises:
         OSError: if no link can be made.
     """
-    parent = Workplace.of(database).folder if link else None
+    parent = BuildDir.of(database).folder if link else None
     if parent is not None:
         parent.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=SNAPSHOT_PREFIX, dir=parent))

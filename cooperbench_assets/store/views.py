@@ -6,16 +6,10 @@ denominator is NULL too.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cooperbench_assets.store.schema import PAIRS
 from cooperbench_assets.store.types import identifier
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +41,6 @@ class View:
         """The SELECT behind the view."""
         columns = ", ".join(f"{column.expression} AS {identifier(column.name)}" for column in self.columns)
         return f"SELECT {columns} FROM {self.source}"  # noqa: S608 - declarations of this module
-
-
-def fingerprint(views: Sequence[View]) -> str:
-    """Hash of all that makes these views."""
-    made = [(view.name, view.description, view.sql, [column.description for column in view.columns]) for view in views]
-    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
 
 def _columns(prefix: str, *rows: tuple[str, str, str] | tuple[str, str]) -> tuple[ViewColumn, ...]:

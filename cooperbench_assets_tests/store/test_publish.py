@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import stat
 from pathlib import Path
 
@@ -10,10 +11,9 @@ import polars as pl
 import pytest
 
 from cooperbench_assets.store import exchange, partition_tables, read
-from cooperbench_assets.store.build_dir import Workplace
+from cooperbench_assets.store.build_dir import BuildDir
 from cooperbench_assets.store.errors import StoreError, StoreLockedError
 from cooperbench_assets.store.partition_tables import read_unit, write_unit
-from cooperbench_assets.store.publish import rebuild
 from cooperbench_assets.store.schema import CORE_TABLES, PAIRS, Column, Table
 from cooperbench_assets.store.units import POINTER, Unit, analysis_unit, cell_unit, check_unit
 from cooperbench_assets_tests.store.frames import START, cell_frames, check_frame
@@ -127,7 +127,8 @@ def test_a_dropped_cell_leaves_with_its_checks_and_returns_when_it_is_planned_ag
     assert store.holds(*SOLO[1:], OTHER)
     assert store.table("check_results")["seed"].to_list() == [None, 1]
     assert not store.publish().replaced, "the plan is remembered"
-    assert rebuild(store.database, store.tables).content == done.content
+    store.database.unlink()
+    assert store.publish().content == done.content
     assert len(store.publish(planned={"demo": SOLO}).changed) == 2
     assert store.holds(*SOLO, OTHER)
 
@@ -267,7 +268,8 @@ def test_a_rebuilt_store_equals_the_published_one(store: Store) -> None:
         done = store.publish(declared=declared, planned=planned)
         assert done.rebuilt is None or step == 0
     published = store.contents()
-    again = rebuild(store.database, store.tables, declared=declared)
+    store.database.unlink()
+    again = store.publish(declared=declared)
     assert store.contents() == published
     assert again.content == done.content
     assert not store.publish(declared=declared).replaced
@@ -298,7 +300,7 @@ def test_a_reader_keeps_what_it_sees_and_the_next_one_sees_the_new(store: Store)
 
 def test_two_publishers_take_turns_and_the_one_that_waited_too_long_names_the_other(store: Store) -> None:
     store.write(COOP)
-    with Workplace.of(store.database).locked(1), pytest.raises(StoreLockedError) as error:
+    with BuildDir.of(store.database).locked(1), pytest.raises(StoreLockedError) as error:
         store.publish(timeout=0.05)
     assert f"process {os.getpid()} on " in str(error.value)
     assert "waited 0 s. Try again" in str(error.value)
@@ -318,14 +320,16 @@ def test_tables_of_an_analysis_are_published_beside_the_cells(store: Store) -> N
     assert store.table("summary")["rate"].to_list() == [0.75, None]
 
 
-def test_a_table_declared_before_need_not_be_declared_again(store: Store) -> None:
+def test_a_table_that_nobody_declares_any_more_leaves_and_comes_back_with_its_declaration(store: Store) -> None:
+    store.write(COOP)
     store.write_summary("demo", 0.25)
-    assert store.publish().undeclared == ("demo/analysis/summary",)
+    first = store.publish(declared=[*CORE_TABLES, SUMMARY])
+    done = store.publish()
+    assert (done.undeclared, list(done.unreadable)) == (("demo/analysis/summary",), [])
     assert "summary" not in store.contents()
-    store.publish(declared=[*CORE_TABLES, SUMMARY])
-    store.write_summary("demo", 0.5)
-    assert store.publish().changed == ("demo/analysis/summary",)
-    assert store.table("summary")["rate"].to_list() == [0.5]
+    assert store.holds(COOP)
+    assert store.publish(declared=[*CORE_TABLES, SUMMARY]).content == first.content
+    assert store.table("summary")["rate"].to_list() == [0.25]
 
 
 WIDER = Table(
@@ -358,25 +362,26 @@ def test_a_table_whose_columns_change_is_made_anew_from_parquet(store: Store) ->
     ]
     assert done.outdated == ("other/analysis/summary",)
     assert list(done.unreadable) == ["third/analysis/summary"]
-    assert done.rebuilt is None
+    assert done.rebuilt == "its tables are declared otherwise by now, or DuckDB is of another version"
+    assert done.warnings == (), "the earlier file was ours"
     assert store.holds(COOP)
-    store.publish(declared=[*CORE_TABLES, WIDER])
+    assert not store.publish(declared=[*CORE_TABLES, WIDER]).replaced
     store.write_summary("third", 0.25)
-    assert "third/analysis/summary" in store.publish(declared=[*CORE_TABLES, WIDER]).changed
+    assert store.publish(declared=[*CORE_TABLES, WIDER]).changed == ("third/analysis/summary",)
 
 
-def test_a_better_description_changes_the_comment_alone(store: Store) -> None:
+def test_a_better_description_reaches_the_file(store: Store) -> None:
     store.write_summary("demo", 0.25)
     store.publish(declared=[SUMMARY])
     columns = (*SUMMARY.columns[:2], Column("rate", pl.Float64, "It's a share"), SUMMARY.columns[3])
     better = Table("summary", "The user's summary", columns, key=("experiment",))
-    done = store.publish(declared=[better])
-    assert (done.replaced, done.changed) == (True, ())
+    store.publish(declared=[better])
     found = read.query(
         store.database, "SELECT comment FROM duckdb_columns() WHERE table_name = 'summary' AND column_name = 'rate'"
     )
     assert found.rows() == [("It's a share",)]
-    assert store.table("summary").height == 1
+    assert store.table("summary")["rate"].to_list() == [0.25]
+    assert not store.publish(declared=[better]).replaced
 
 
 @pytest.mark.parametrize("name", ["cells", "published", "pairs"])
@@ -413,6 +418,28 @@ def test_a_disk_error_leaves_the_old_file(store: Store, monkeypatch: pytest.Monk
     assert store.leftovers() == []
     monkeypatch.undo()
     assert len(store.publish().changed) == 3
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_disk_that_takes_no_more_bytes_leaves_the_old_file(store: Store, present: bool) -> None:
+    store.write(COOP)
+    if present:
+        store.publish()
+    before = store.contents() if present else None
+    store.write(*SOLO)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Half of what the file needs: the system refuses what lies beyond, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))
+    try:
+        with pytest.raises((OSError, StoreError)):
+            store.publish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (store.contents() if present else None) == before
+    assert [name for name in store.leftovers() if not name.startswith("build-")] == []
+    assert len(store.publish().changed) == 4 - present
+    assert store.leftovers() == []
+    assert store.holds(*SOLO, COOP)
 
 
 def test_a_store_that_would_not_hold_what_the_pointers_say_is_never_put_in_place(store: Store) -> None:
