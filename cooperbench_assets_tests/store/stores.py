@@ -78,7 +78,7 @@ class Store:
         return all(contents[name] == expected[name] for name in expected if name != "check_results")
 
     def leftovers(self) -> list[str]:
-        """What lies in and beside the workplace that should not."""
+        """What lies in and beside the build folder that should not."""
         beside = {"tables", "results.duckdb", ".results.duckdb"}
         return [path.name for path in self.root.iterdir() if path.name not in beside] + [
             path.name for path in (self.root / ".results.duckdb").iterdir() if path.name != "lock"
