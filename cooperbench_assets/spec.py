@@ -19,7 +19,7 @@ from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.defs_file import COMPONENT as COMPONENT
 from cooperbench_assets.defs_file import ExperimentError as ExperimentError
 from cooperbench_assets.defs_file import read_component
-from cooperbench_assets.execution.job import FREE_GB, NEEDS_ENGINE
+from cooperbench_assets.execution.job import NEEDS_ENGINE, Limits, PreflightSettings
 from cooperbench_assets.execution.runner.message_server import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
 
@@ -63,41 +63,6 @@ class Setting(_Strict):
 
     run_name: str | None = None
     """Upstream's run name, a template like the experiment's."""
-
-
-class Limits(_Strict):
-    """What one experiment may use."""
-
-    concurrency: int = Field(default=4, ge=1)
-    """Pairs of one cell whose agents run at once; the machine's slots bound all cells together."""
-
-    eval_concurrency: int = Field(default=10, ge=1)
-    """Pairs of one cell that are evaluated at once; bounded alike."""
-
-    agent_attempts: int = Field(default=3, ge=1)
-    """Tries of a pair's agents per retry generation, counting only those that infrastructure ended."""
-
-    eval_attempts: int = Field(default=2, ge=1)
-    """Tries of an evaluation of one patch per retry generation, counted alike."""
-
-    pair_timeout_minutes: float = Field(default=90, gt=0)
-    """Deadline of a pair's agents, wall time."""
-
-    test_timeout_seconds: float = Field(default=600, gt=0, le=600)
-    """Deadline of one test run; upstream's own is 600."""
-
-    max_cost_usd: float | None = Field(default=None, gt=0)
-    """Stops launches of the whole experiment at this cost of model calls, USD."""
-
-    cell_max_cost_usd: float | None = Field(default=None, gt=0)
-    """The same for each cell."""
-
-    expected_cost_usd: float | None = Field(default=None, gt=0)
-    """What one try of a pair's agents may cost, USD: what tries count for under a budget until the cost of one is
-    known. Without it, one pair runs at a time until then."""
-
-    breaker: int = Field(default=5, ge=1)
-    """Tries in a row without one successful model reply that stop a cell."""
 
 
 class Accepted(_Strict):
@@ -148,23 +113,13 @@ class Docker(_Strict):
     """Processes and threads at once."""
 
 
-class Sandbox(_Strict):
+class SandboxSettings(_Strict):
     """What programs that run tests may reach."""
 
     network: bool | None = None
     """Whether they reach the network. Not given: in containers yes, because most tasks install packages as they are
     tested; elsewhere no. A plain subprocess cannot be kept from it: false asks for bubblewrap where there is no
     container."""
-
-
-class Preflight(_Strict):
-    """What is looked at before the first pair of a stage."""
-
-    ask_model: bool = True
-    """Ask the model for one token before agents are run, where the harness calls it from this machine."""
-
-    free_gb: float = Field(default=FREE_GB, ge=0)
-    """Free disk in GB that must be left where logs are written, and where Docker keeps its data."""
 
 
 class Harness(_Strict):
@@ -228,8 +183,8 @@ class ExperimentSpec(_Strict):
     docker-bridge, on this machine's address on Docker's bridge: for agents that talk from their containers."""
 
     docker: Docker = Docker()
-    sandbox: Sandbox = Sandbox()
-    preflight: Preflight = Preflight()
+    sandbox: SandboxSettings = SandboxSettings()
+    preflight: PreflightSettings = PreflightSettings()
     gold_accepted: list[str] = []
     """Pairs (repo/task_id/f1_f2) whose own solution fails or flakes in gold_baseline, and for which agents are bought
     all the same: a person has looked at them."""
@@ -350,7 +305,7 @@ def _explain(error: ValidationError) -> str:
 
     def one(finding: Any) -> str:
         key = ".".join(str(part) for part in finding["loc"])
-        if finding["type"] == "extra_forbidden":
+        if finding["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             return f"{key}: unknown key"
         message = str(finding["msg"]).removeprefix("Value error, ")
         return f"{key}: {message}" if key else message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cooperbench_assets.execution import job
+from cooperbench_assets.execution.job import Limits, PreflightSettings
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import (
     ExperimentError,
     ExperimentSpec,
-    Preflight,
     check_run_names,
     load_experiments,
     parse_experiment,
@@ -58,7 +58,7 @@ def test_an_unknown_key_is_named_with_its_place() -> None:
 
 
 def test_a_seed_that_stands_twice_is_refused() -> None:
-    assert "settings.solo.seeds: seed 1 stands there 2 times" in error_of(settings={"solo": {"seeds": [1, 1]}})
+    assert "settings.solo.seeds: seed 1 is listed 2 times" in error_of(settings={"solo": {"seeds": [1, 1]}})
 
 
 def test_run_names_that_collide_are_refused() -> None:
@@ -187,5 +187,14 @@ def test_any_attributes_give_an_experiment_or_one_error_that_names_the_file(attr
     assert str(outcome).startswith(str(FILE)) if isinstance(outcome, ExperimentError) else outcome.cells("flash")
 
 
-def test_a_cell_made_by_hand_looks_before_a_launch_as_one_of_a_defs_yaml_does() -> None:
-    assert job.Preflight(**Preflight().model_dump()) == job.Preflight()
+def test_a_cell_made_by_hand_has_the_limits_and_looks_before_a_launch_as_one_of_a_defs_yaml() -> None:
+    spec = parse(limits={}, preflight={})
+    assert (spec.limits, spec.preflight) == (Limits(), PreflightSettings())
+
+
+@pytest.mark.parametrize("section", [Limits, PreflightSettings])
+def test_every_limit_is_checked_where_a_defs_yaml_is_read(section: type[Limits] | type[PreflightSettings]) -> None:
+    key = {Limits: "limits", PreflightSettings: "preflight"}[section]
+    for field in fields(section):
+        assert f"{key}.{field.name}: " in error_of(**{key: {field.name: -1}})
+    assert error_of(**{key: {"concurency": 1}}) == f"{FILE}: {key}.concurency: unknown key"

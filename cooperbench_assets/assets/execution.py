@@ -22,7 +22,7 @@ from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.assets.progress import News, describe, describe_wait
 from cooperbench_assets.dataset_module import eval_environment
 from cooperbench_assets.execution.api import plan_stage, run_agents, run_evaluations
-from cooperbench_assets.execution.job import CellJob, Limits, Preflight
+from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ def job_of(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> Cel
     assert spec.agent is not None
     assert spec.model_name is not None
     assert cell.mode is not None
-    limits = spec.limits
     config_file, config_text = _agent_config(experiment, cell)
     return CellJob(
         experiment=experiment.name,
@@ -96,7 +95,7 @@ def job_of(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> Cel
         git=cell.git and cell.mode != "solo",
         agent_config=config_file,
         agent_config_text=config_text,
-        limits=Limits(**limits.model_dump()),
+        limits=spec.limits,
         accepted=spec.accepted_in(cell.cell),
         harness_python=experiment.project.resolve(spec.harness.python) if spec.harness else None,
         external_agents=tuple(spec.external_agents),
@@ -104,7 +103,7 @@ def job_of(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> Cel
         secrets=tuple(spec.secrets),
         redis_url=spec.redis_url,
         sandbox=_sandbox(experiment, cell, subset),
-        preflight=Preflight(**spec.preflight.model_dump()),
+        preflight=spec.preflight,
         image_lock=experiment.image_lock if spec.execution == "docker" else None,
         gold_accepted=frozenset(spec.gold_accepted),
         siblings=_siblings(experiment, cell),

@@ -7,7 +7,9 @@ wants differently for one launch (``options``), and anything read from disk.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import ConfigDict, Field
 
 from cooperbench_assets.benchmark.attempts import ATTEMPTS
 
@@ -30,53 +32,62 @@ ASKS_FROM_HERE = frozenset({"mini_swe_agent_v2", "mini_swe_agent", "swe_agent"})
 """Agents whose model is called by the harness itself, through litellm; others call it from their containers."""
 
 
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_NotNegative = Annotated[float, Field(ge=0)]
+_TestSeconds = Annotated[float, Field(gt=0, le=600)]
+# What these two say to pydantic holds where a defs.yaml is read: an unknown key is an error.
+_STRICT: Final = ConfigDict(extra="forbid")
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one cell may use, and when to give up."""
+    """What a cell of an experiment may use, and when to give up: `limits` in defs.yaml."""
 
-    concurrency: int = 4
-    """Pairs whose agents run at once; a cap below the machine's slots."""
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
-    eval_concurrency: int = 10
-    """Pairs that are evaluated at once; a cap below the machine's slots."""
+    concurrency: _Count = 4
+    """Pairs of one cell whose agents run at once; the machine's slots bound all cells together."""
 
-    agent_attempts: int = 3
-    """Tries of a pair's agents per retry generation, counting those that ended as infrastructure."""
+    eval_concurrency: _Count = 10
+    """Pairs of one cell that are evaluated at once; bounded alike."""
 
-    eval_attempts: int = 2
+    agent_attempts: _Count = 3
+    """Tries of a pair's agents per retry generation, counting only those that infrastructure ended."""
+
+    eval_attempts: _Count = 2
     """Tries of an evaluation of one patch per retry generation, counted alike."""
 
-    pair_timeout_minutes: float = 90
+    pair_timeout_minutes: _Positive = 90
     """Deadline of a pair's agents, wall time."""
 
-    test_timeout_seconds: float = 600
-    """Deadline of one test run inside the sandbox."""
+    test_timeout_seconds: _TestSeconds = 600
+    """Deadline of one test run inside the sandbox; upstream's own is 600."""
 
-    max_cost_usd: float | None = None
-    """Budget of the whole experiment, USD."""
+    max_cost_usd: _Positive | None = None
+    """Stops launches of the whole experiment at this cost of model calls, USD."""
 
-    cell_max_cost_usd: float | None = None
-    """Budget of this cell, USD."""
+    cell_max_cost_usd: _Positive | None = None
+    """The same for each cell."""
 
-    expected_cost_usd: float | None = None
-    """What one try of a pair's agents may cost, USD: counted under a budget until the cost of one is known."""
+    expected_cost_usd: _Positive | None = None
+    """What one try of a pair's agents may cost, USD: what tries count for under a budget until the cost of one is
+    known. Without it, one pair runs at a time until then."""
 
-    breaker: int = 5
-    """Tries in a row without one successful model reply that stop the cell."""
-
-
-FREE_GB = 2.0
-"""Free disk in GB that a launch asks for where nothing else is said."""
+    breaker: _Count = 5
+    """Tries in a row without one successful model reply that stop a cell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Preflight:
-    """What is looked at before the first pair of a stage."""
+class PreflightSettings:
+    """What is looked at before the first pair of a stage: `preflight` in defs.yaml."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     ask_model: bool = True
     """Ask the model for one token before agents are run, where the harness calls it from this machine."""
 
-    free_gb: float = FREE_GB
+    free_gb: _NotNegative = 2.0
     """Free disk in GB that must be left where logs are written, and where Docker keeps its data."""
 
 
@@ -131,7 +142,7 @@ class CellJob:
     sandbox: Mapping[str, Any] = field(default_factory=dict)
     """Options that the sandbox of an evaluation understands, beside the test timeout."""
 
-    preflight: Preflight = field(default_factory=Preflight)
+    preflight: PreflightSettings = field(default_factory=PreflightSettings)
     image_lock: Path | None = None
     """Lock file of the task images, with execution docker: the images that results are made with. None: any will do."""
 

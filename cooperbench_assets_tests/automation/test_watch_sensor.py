@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -57,7 +58,7 @@ def test_a_reached_budget_is_told_of_and_the_cells_stop_together(tmp_path: Path,
         free.launch(cell.cell)
     costs = [_cost(free, cell.cell.seed) for cell in free.experiment.cells]
 
-    limits = {**free.experiment.spec.limits.model_dump(), "concurrency": 1, "max_cost_usd": costs[0] + costs[1] / 3}
+    limits = {**asdict(free.experiment.spec.limits), "concurrency": 1, "max_cost_usd": costs[0] + costs[1] / 3}
     driver = drive(tmp_path / "tight", instance, settings=both, limits=limits)
     for cell in driver.experiment.cells:
         assert driver.launch(cell.cell).success

@@ -17,7 +17,7 @@ from cooperbench_assets.benchmark.pairs import Subset
 from cooperbench_assets.execution.api import run_agents, run_evaluations
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.errors import CellBusy, LaunchError
-from cooperbench_assets.execution.job import Limits, Preflight
+from cooperbench_assets.execution.job import Limits, PreflightSettings
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.runner import harness_servers, message_server
 from cooperbench_assets_tests.execution.cells import PAIRS, attempt, attempts, cell, nothing_left, outcomes, run_both
@@ -179,7 +179,10 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_is_full_is_one_clear_error_and_nothing_is_lost(core_toy: Toy, tmp_path: Path, tiny: Path) -> None:
-    small: dict[str, Any] = {"limits": Limits(concurrency=1, eval_concurrency=1), "preflight": Preflight(free_gb=0)}
+    small: dict[str, Any] = {
+        "limits": Limits(concurrency=1, eval_concurrency=1),
+        "preflight": PreflightSettings(free_gb=0),
+    }
     job = cell(core_toy, tmp_path, logs=tiny / "logs", **small)
     run_agents(job, LaunchOptions(at_most=2))
     done = [pair for pair in PAIRS if outcomes(job)[pair.folder] == "unevaluated"]

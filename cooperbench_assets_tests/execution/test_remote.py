@@ -16,7 +16,7 @@ from cooperbench_assets.benchmark.images import image_name
 from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.execution.api import run_agents
 from cooperbench_assets.execution.errors import LaunchError
-from cooperbench_assets.execution.job import Preflight
+from cooperbench_assets.execution.job import PreflightSettings
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.runner.harness_servers import close_servers
@@ -137,7 +137,7 @@ def test_upstreams_own_agent_asks_modal_for_its_sandbox_and_a_refusal_is_infrast
             "REMOTE_RECORD": str(tmp_path / "record"),
             "REMOTE_STRUCK": first.name,
         },
-        preflight=Preflight(ask_model=False),
+        preflight=PreflightSettings(ask_model=False),
     )
     report = run_agents(job, LaunchOptions(pairs=(first.name,)))
     assert (report.done, dict(report.failed)) == (0, {"provider": 1})

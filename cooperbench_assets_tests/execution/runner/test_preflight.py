@@ -14,7 +14,7 @@ import pytest
 from cooperbench_assets.execution.api import run_agents, run_evaluations
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.gold import gold_job, read_gold, seed, to_judge, unsound
-from cooperbench_assets.execution.job import CellJob, Preflight
+from cooperbench_assets.execution.job import CellJob, PreflightSettings
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.runner import preflight
 from cooperbench_assets.execution.runner.harness_servers import close_servers
@@ -55,7 +55,7 @@ def test_everything_that_is_missing_is_said_at_once(
         mode="coop",
         messaging=True,
         redis_url="redis:no url",
-        preflight=Preflight(free_gb=10**9),
+        preflight=PreflightSettings(free_gb=10**9),
     )
     said = refusal(job)
     for part in (
@@ -71,7 +71,7 @@ def test_everything_that_is_missing_is_said_at_once(
 
 
 def test_one_finding_is_one_plain_sentence(core_toy: Toy, tmp_path: Path) -> None:
-    said = refusal(cell(core_toy, tmp_path, preflight=Preflight(free_gb=10**9)))
+    said = refusal(cell(core_toy, tmp_path, preflight=PreflightSettings(free_gb=10**9)))
     assert said.startswith("toy solo seed 0: ")
     assert "missing:" not in said
 
@@ -108,7 +108,7 @@ def test_a_model_that_is_not_there_is_told_before_agents_run(
 
 def test_the_question_can_be_turned_off(core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "ASKS_FROM_HERE", frozenset({"core"}))
-    job = cell(core_toy, tmp_path, model_name="openai/none", preflight=Preflight(ask_model=False))
+    job = cell(core_toy, tmp_path, model_name="openai/none", preflight=PreflightSettings(ask_model=False))
     assert run_agents(job, LaunchOptions(pairs=(PAIRS[0].name,))).done == 1
 
 
