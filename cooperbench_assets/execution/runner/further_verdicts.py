@@ -138,7 +138,7 @@ def begin_verdict(job: CellJob, stage: Stage, state: PairState, retry_generation
     return made
 
 
-def settle_verdict(made: Try, how: How, estimate: float | None, state: PairState) -> Settled:
+def settle_verdict(made: Try, how: How, estimate: float | None, states: Mapping[Pair, PairState]) -> Settled:
     """Put a fresh verdict beside the first one, and complete its record; nothing else changes."""
     clean(made)
     reading, outcome, wrong = read_evaluation(made, how)
@@ -153,7 +153,7 @@ def settle_verdict(made: Try, how: How, estimate: float | None, state: PairState
         made.place.log.replace(made.folder / staging.CHILD_LOG)
     write_attempt(made.folder, record)
     done = record.outcome == "completed"
-    return Settled(record, state, replied=done, failed=None if done else record.family or "unknown")
+    return Settled(record, states[made.pair], replied=done, failed=None if done else record.family or "unknown")
 
 
 def flakes(job: CellJob, states: Mapping[Pair, PairState]) -> tuple[int, int]:

@@ -101,9 +101,11 @@ class Loop:
     meter: Meter
     redis_url: str | None = None
     begin: Callable[[CellJob, Stage, PairState, int], Try] = begin
-    """Records a try: as the first verdict's, unless it is a further one (``verdicts``)."""
+    """Records a try: as the first verdict's, unless it is a further one (``further_verdicts``)."""
 
     settle: Callable[[Try, How, float | None], Settled] = settle
+    """Completes its record when its child has ended."""
+
     ended: Callable[[], None] = lambda: None
     """Called when a child has ended: it may have left a container."""
 

@@ -11,9 +11,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution import provenance
+from cooperbench_assets.execution.attempts.lifecycle import begin, settle
 from cooperbench_assets.execution.attempts.pair_state import read_states
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.planning.budget import Budget
@@ -117,7 +119,7 @@ class Launch:
         meter = Meter(self.stage, len(plan.runs), self.progress)
         meter.cost_usd = budget.cell_usd
         user = SlotUser(self.job.experiment, f"{self.job.setting} seed {self.job.seed}", self.name, os.getpid())
-        loop = Loop(
+        return Loop(
             job=self.job,
             stage=self.stage,
             server=server,
@@ -128,11 +130,9 @@ class Launch:
             breaker=Breaker(self.stage, self.job.limits.breaker),
             meter=meter,
             redis_url=redis_url,
+            begin=begin_verdict if self.fresh else begin,
+            settle=partial(settle_verdict, states=states) if self.fresh else settle,
         )
-        if self.fresh:
-            loop.begin = begin_verdict
-            loop.settle = lambda made, how, estimate: settle_verdict(made, how, estimate, states[made.pair])
-        return loop
 
     def _cap(self) -> int:
         limits = self.job.limits
