@@ -119,8 +119,8 @@ class BuildDir:
             with suppress(FileNotFoundError):  # its writer ended just now
                 self._beside(suffix).replace(kept.with_name(kept.name + suffix))
         return (
-            f"somebody opened {self.database} for writing; what they left is kept as {kept.name}. "
-            "Open it with: duckdb -readonly"
+            f"{self.database} was opened for writing, or is not as it was published; what was there is kept as "
+            f"{kept.name}. Open it with: duckdb -readonly"
         )
 
     def _beside(self, suffix: str) -> Path:

@@ -153,19 +153,6 @@ def publish(
         StoreTooNewError: if the file has a later layout than this code knows.
         StoreError: if the file is no results store, or the new one does not hold what it should.
     """
-    with _job(database, tables, declared, planned, timeout) as job:
-        return _update(job) if job.database.exists() else _anew(job, "there was no file")
-
-
-@contextmanager
-def _job(
-    database: Path,
-    tables: Path,
-    declared: Sequence[Table],
-    planned: Plans | Callable[[], Plans] | None,
-    timeout: float,
-) -> Iterator[_Job]:
-    """Alone with the database file: know what is asked of it, and see foreign logs moved away."""
     build_dir = BuildDir.of(database)
     by_name = layout.by_name(declared)
     with build_dir.locked(timeout):
@@ -175,7 +162,7 @@ def _job(
         if moved := build_dir.move_foreign_files(whole=False):
             job.warnings.append(moved)
         hit("publish:log-set-aside")
-        yield job
+        return _update(job) if job.database.exists() else _anew(job, "there was no file")
 
 
 def _update(job: _Job) -> Published:

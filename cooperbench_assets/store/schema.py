@@ -92,11 +92,7 @@ USAGE = _columns(
 )
 FAILURE = _columns(
     ("stage", pl.String, "Where infrastructure failed: agent or eval; NULL unless infra_error"),
-    (
-        "family",
-        pl.String,
-        "Family of the infrastructure failure, from benchmark.failures; NULL unless infra_error",
-    ),
+    ("family", pl.String, "Family of the infrastructure failure, from benchmark.failures; NULL unless infra_error"),
     ("evidence", pl.String, "The text that shows the failure, cut to 2,000 characters"),
     ("evidence_source", pl.String, "File that the evidence was found in, relative to the pair's folder"),
     ("retryable", pl.Boolean, "Whether another try can help without a person; NULL unless infra_error"),
@@ -109,11 +105,7 @@ PAIRS = Table(
         *CELL,
         *PAIR,
         *_columns(
-            (
-                "outcome",
-                pl.String,
-                "pass, fail, infra_error, unevaluated or missing, by upstream's own verdict",
-            ),
+            ("outcome", pl.String, "pass, fail, infra_error, unevaluated or missing, by upstream's own verdict"),
             (
                 "reason",
                 pl.String,
@@ -128,16 +120,8 @@ PAIRS = Table(
         ),
         *FAILURE,
         *_columns(
-            (
-                "both_passed",
-                pl.Boolean,
-                "Upstream's both_passed as recorded; NULL without a readable eval.json",
-            ),
-            (
-                "both_passed_strict",
-                pl.Boolean,
-                "both_passed, and solo or a clean/identical merge with both applied",
-            ),
+            ("both_passed", pl.Boolean, "Upstream's both_passed as recorded; NULL without a readable eval.json"),
+            ("both_passed_strict", pl.Boolean, "both_passed, and solo or a clean/identical merge with both applied"),
             ("has_result", pl.Boolean, "A readable result.json is there"),
             ("has_eval", pl.Boolean, "A readable eval.json is there"),
             ("accepted", pl.Boolean, "A person has accepted this pair's infrastructure failure"),
@@ -156,16 +140,8 @@ PAIRS = Table(
                 "The merge failed: upstream tested agent 1's patch alone and threw that output away",
             ),
             ("limits_exceeded", pl.Boolean, "An agent ended at its step or cost limit; its patch is graded"),
-            (
-                "stale",
-                pl.Boolean,
-                "The verdict is older than the result, or of another patch; it is not used",
-            ),
-            (
-                "merge_status",
-                pl.String,
-                "Upstream's merge status: clean, conflicts, identical, missing_input, error",
-            ),
+            ("stale", pl.Boolean, "The verdict is older than the result, or of another patch; it is not used"),
+            ("merge_status", pl.String, "Upstream's merge status: clean, conflicts, identical, missing_input, error"),
             ("merge_strategy", pl.String, "Upstream's merge strategy: naive, union, solo-agent1, …"),
             ("merge_diff_empty", pl.Boolean, "The merged diff that upstream kept is empty"),
             ("apply_a", pl.String, "Whether feature_a's patch applied: applied, skipped, failed, unknown"),
@@ -193,11 +169,7 @@ PAIRS = Table(
             ("ended_at", TIME, "End of the agents"),
             ("duration_seconds", pl.Float64, "Wall time of the agents"),
             ("evaluated_at", TIME, "End of the evaluation"),
-            (
-                "patch_sha256",
-                pl.String,
-                "Hash of the patch or of both patches in feature order; NULL without files",
-            ),
+            ("patch_sha256", pl.String, "Hash of the patch or of both patches in feature order; NULL without files"),
             ("agent_tries", pl.Int32, "Recorded tries at the agent stage; NULL where none were recorded"),
             ("eval_tries", pl.Int32, "Recorded tries at the eval stage; NULL where none were recorded"),
             ("model", pl.String, "Model that result.json names"),
