@@ -106,14 +106,14 @@ class Notifier:
         """Where the experiment's markers lie, one for each message that was said."""
         return self.experiment.project.data / "alerts" / self.experiment.name
 
-    def tell_all(self, alerts: Iterable[Alert]) -> int:
+    def send_all(self, alerts: Iterable[Alert]) -> int:
         """Say what has not been said; returns how many were new. Whatever happens to it, it raises nothing."""
-        return sum([self._tell_somehow(alert) for alert in alerts])
+        return sum([self._send_or_log(alert) for alert in alerts])
 
-    def _tell_somehow(self, alert: Alert) -> bool:
+    def _send_or_log(self, alert: Alert) -> bool:
         """Say one message; one that cannot be recorded (a full disk, say) is in the log alone, and said again."""
         try:
-            return self.tell(alert)
+            return self.send(alert)
         except OSError as error:
             text = scrub(self.experiment, alert.text)[:LONGEST_TEXT]
             self.log.warning(f"{text} ({self.link(alert)}); it could not be recorded, and is said again: {error}")
@@ -130,7 +130,7 @@ class Notifier:
     def _file(self, kind: Kind, about: str) -> Path:
         return self.folder / f"{kind}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
 
-    def tell(self, alert: Alert) -> bool:
+    def send(self, alert: Alert) -> bool:
         """Say one message, unless it was said before.
 
         A message that the webhook did not take is offered again on later ticks, `WEBHOOK_TRIES` times in all; the

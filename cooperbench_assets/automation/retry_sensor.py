@@ -81,10 +81,10 @@ def tick(
             backfilled=backfilled(experiment, context.instance),
         )
     except MissingInputError as error:
-        Notifier(experiment, context.log).tell_all(input_alerts(experiment, error))
+        Notifier(experiment, context.log).send_all(input_alerts(experiment, error))
         return dg.SensorResult(skip_reason=str(error))
     cursor = write_place(portion.place)
-    Notifier(experiment, context.log).tell_all(alerts_of(experiment, portion.looks, all_complete=portion.all_complete))
+    Notifier(experiment, context.log).send_all(alerts_of(experiment, portion.looks, all_complete=portion.all_complete))
     requests, reasons = [], []
     decisions = [(seen, decide(seen.state)) for seen in portion.looks]
     # What was launched since the tick began: the looks may have taken most of a minute.

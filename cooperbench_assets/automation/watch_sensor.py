@@ -58,21 +58,21 @@ def tick(
     dead = report_dead_runs(context.instance, experiment, now)
     for run_id in dead:
         context.log.warning(f"run {run_id} was reported as failed: its process is gone")
-    teller = Notifier(experiment, context.log)
+    notifier = Notifier(experiment, context.log)
     cursor = _read_cursor(context.cursor)
     since = told_since(now, cursor.looked_at)
-    runs = run_alerts(context.instance, experiment, since, lambda run_id: teller.is_settled("run_failed", run_id))
-    told = teller.tell_all(runs)
+    runs = run_alerts(context.instance, experiment, since, lambda run_id: notifier.is_settled("run_failed", run_id))
+    told = notifier.send_all(runs)
     cursor = msgspec.structs.replace(cursor, looked_at=now)
     context.update_cursor(_write_cursor(cursor))
     if experiment.spec.execution != "none":
         try:
             portion = look_on(experiment, context.instance, now, cursor.place, is_over)
         except MissingInputError as error:
-            teller.tell_all(input_alerts(experiment, error))
+            notifier.send_all(input_alerts(experiment, error))
             return dg.SkipReason(f"{error}")
         context.update_cursor(_write_cursor(msgspec.structs.replace(cursor, place=portion.place)))
-        told += teller.tell_all(alerts_of(experiment, portion.looks, all_complete=portion.all_complete))
+        told += notifier.send_all(alerts_of(experiment, portion.looks, all_complete=portion.all_complete))
     return dg.SkipReason(f"{told} new alerts, {len(dead)} dead runs reported")
 
 

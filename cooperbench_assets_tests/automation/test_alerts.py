@@ -96,7 +96,7 @@ def experiment(tmp_path: Path) -> ExperimentContext:
 def tell(experiment: ExperimentContext, alert: Alert = ALERT) -> tuple[bool, list[str]]:
     """One alert in a tick of its own."""
     log = Lines()
-    return Notifier(experiment, log).tell(alert), log.lines
+    return Notifier(experiment, log).send(alert), log.lines
 
 
 def test_a_message_is_said_once_and_links_to_the_run(
@@ -200,7 +200,7 @@ def test_after_one_refusal_a_tick_asks_the_webhook_no_more(
 ) -> None:
     monkeypatch.setenv(VARIABLE, hook.address)
     hook.answer = 500
-    assert Notifier(experiment, Lines()).tell_all([replace(ALERT, about=str(n)) for n in range(5)]) == 5
+    assert Notifier(experiment, Lines()).send_all([replace(ALERT, about=str(n)) for n in range(5)]) == 5
     assert len(hook.got) == 1
 
 

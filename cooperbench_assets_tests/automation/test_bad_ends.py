@@ -129,7 +129,7 @@ def test_a_slow_webhook_gets_the_other_messages_on_later_ticks(
         return now
 
     for expected in (2, 3, 3):
-        Notifier(experiment, Lines(), clock=four_seconds_later).tell_all(alerts)
+        Notifier(experiment, Lines(), clock=four_seconds_later).send_all(alerts)
         assert len(hook.got) == expected
 
 
