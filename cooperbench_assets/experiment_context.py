@@ -22,7 +22,7 @@ from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.secret_values import redactor
 from cooperbench_assets.spec import ExperimentError, load_experiment
 from cooperbench_assets.store.redacted_frames import without_secrets
-from cooperbench_assets.store.rows import cell_frames
+from cooperbench_assets.store.rows import CellSettings, cell_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -163,15 +163,17 @@ class ExperimentContext:
             cell.cell,
             subset,
             reading,
-            accepted=accepted,
             logs_root=self.logs,
-            planned=cell.cell in self.planned,
-            run_name=cell.run_name,
-            messaging=cell.messaging,
-            # A run that was made here says it in its record; of others a prompt, or a person's word, that they did.
-            git=cell.git or None,
-            gold=cell.gold,
-            execution=self.spec.execution,
+            settings=CellSettings(
+                planned=cell.cell in self.planned,
+                run_name=cell.run_name,
+                execution=self.spec.execution,
+                messaging=cell.messaging,
+                # A run that was made here says it in its record; of others a prompt, or a person's word, that they did.
+                git=cell.git or None,
+                gold=cell.gold,
+            ),
+            accepted=accepted,
             read_at=datetime.now(UTC).replace(tzinfo=None),
         )
         redactor = self.redactor

@@ -7,6 +7,7 @@ writing Parquet (``partition_tables``), and any rate (``analysis``).
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -46,19 +47,37 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tok
 """The counts of tokens that upstream keeps."""
 
 
+@dataclass(frozen=True, slots=True)
+class CellSettings:
+    """What an experiment says of a cell; where provenance.json says otherwise of how it was run, that holds."""
+
+    planned: bool = True
+    """The experiment asks for this cell."""
+
+    run_name: str | None = None
+    """Upstream's name of the run; the folder's name unless given."""
+
+    execution: str | None = None
+    """Where pairs run: docker, process, modal, gcp or none."""
+
+    messaging: bool | None = None
+    """The setting has messages."""
+
+    git: bool | None = None
+    """The agents share a git server."""
+
+    gold: bool = False
+    """The dataset's own patches stand in for an agent's."""
+
+
 def cell_frames(
     cell: Cell,
     subset: Subset,
     reading: RunReading,
     *,
     logs_root: Path,
+    settings: CellSettings = CellSettings(),
     accepted: Collection[str] = frozenset(),
-    planned: bool = True,
-    run_name: str | None = None,
-    execution: str | None = None,
-    messaging: bool | None = None,
-    git: bool | None = None,
-    gold: bool = False,
     read_at: datetime | None = None,
 ) -> dict[str, pl.DataFrame]:
     """The tables of one cell.
@@ -71,13 +90,8 @@ def cell_frames(
         subset: The pairs that the experiment plans.
         reading: What was read of the cell's run folder.
         logs_root: The root that stored paths are relative to.
+        settings: What the experiment says of the cell.
         accepted: Names of the pairs whose infrastructure failure a person has accepted.
-        planned: Whether the experiment asks for this cell.
-        run_name: Upstream's name of the run; the folder's name unless given.
-        execution: Where pairs run: docker, process, modal, gcp or none.
-        messaging: Whether the setting has messages, if provenance.json does not say it.
-        git: Whether the agents share a git server, if provenance.json does not say it.
-        gold: Whether the dataset's own patches stand in for an agent's, if provenance.json does not say it.
         read_at: When the tree was read, UTC without a zone.
 
     Returns:
@@ -88,10 +102,7 @@ def cell_frames(
     for pair in subset.pairs:
         _add_pair(rows, pair, reading, base, pair.name in accepted)
     rows[QUARANTINE.name] = [*_quarantine_rows(reading, base), *_extra_rows(reading, subset, base)]
-    provenance = _provenance_row(reading, subset, base, execution, messaging, git)
-    own = {"planned": planned, "run_name": run_name or base.rpartition("/")[2], "read_at": read_at}
-    recorded = None if reading.provenance is None else reading.provenance.record.gold
-    rows[PROVENANCE.name] = [provenance | own | {"gold": gold if recorded is None else recorded}]
+    rows[PROVENANCE.name] = [{**_provenance_row(reading, subset, base, settings), "read_at": read_at}]
     return {table.name: _frame(table, cell, rows[table.name]) for table in CELL_TABLES}
 
 
@@ -367,19 +378,21 @@ def _provenance_row(
     reading: RunReading,
     subset: Subset,
     base: str,
-    execution: str | None,
-    messaging: bool | None,
-    git: bool | None,
+    settings: CellSettings,
 ) -> Row:
     facts = facts_of(reading)
     recorded = facts.recorded
-    messages = facts.messaging if facts.messaging is not None else messaging
+    messages = facts.messaging if facts.messaging is not None else settings.messaging
+    gold = None if reading.provenance is None else reading.provenance.record.gold
     return {
+        "planned": settings.planned,
+        "run_name": settings.run_name or base.rpartition("/")[2],
+        "gold": settings.gold if gold is None else gold,
         "expected_pairs": len(subset.pairs),
         "path": base,
         "mode": reading.mode,
         "messaging": None if reading.mode == "solo" else messages,
-        "git": facts.git if facts.git is not None else git,
+        "git": facts.git if facts.git is not None else settings.git,
         "origin": facts.origin,
         "model": facts.model,
         "agent": facts.agent,
@@ -392,7 +405,7 @@ def _provenance_row(
         "subset": subset.name,
         "subset_sha256": subset.sha256,
         "dataset_sha256": recorded.dataset_sha256,
-        "execution": recorded.execution or execution,
+        "execution": recorded.execution or settings.execution,
         "isolation": facts.isolation,
         "truncated": recorded.truncated,
         "started_at": facts.started_at,

@@ -14,7 +14,7 @@ from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, load_subset
 from cooperbench_assets.benchmark.prompts import SHARED_GIT
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.rows import cell_counts, cell_frames
+from cooperbench_assets.store.rows import CellSettings, cell_counts, cell_frames
 from cooperbench_assets.store.schema import CELL_TABLES
 from cooperbench_assets_tests.trees import Tree, agent, message, pairs, result, write_subset
 
@@ -258,7 +258,9 @@ def test_provenance_says_what_is_known_and_nothing_else(coop: Tree, tmp_path: Pa
     coop.pair(ONE)
     coop.result(TWO, model="another-model")
     read_at = datetime.fromisoformat("2026-08-01T00:00:00")
-    made = frames(coop, tmp_path, messaging=True, execution="none", read_at=read_at, planned=False)
+    made = frames(
+        coop, tmp_path, read_at=read_at, settings=CellSettings(planned=False, execution="none", messaging=True)
+    )
     found = row(made["provenance"])
     told = {
         "planned": False,
@@ -304,7 +306,9 @@ def test_recorded_provenance_wins(coop: Tree, tmp_path: Path) -> None:
         agent_config={"step_limit": 100},
         git=False,
     )
-    found = row(frames(coop, tmp_path, messaging=True, execution="docker", git=True)["provenance"])
+    found = row(
+        frames(coop, tmp_path, settings=CellSettings(execution="docker", messaging=True, git=True))["provenance"]
+    )
     told = (
         "origin",
         "harness_version",
