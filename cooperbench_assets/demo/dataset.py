@@ -1,6 +1,6 @@
-"""The demo's dataset, made at set-up from the package's sources, in the benchmark's own layout.
+"""The demo's dataset, made at set-up from what the package has of it, in the benchmark's own layout.
 
-What belongs here: which files lie where. What does not: what is in the libraries (``sources``, ``compose``).
+What belongs here: which files lie where. What does not: what is in the libraries (``tasks``).
 
 ::
 
@@ -33,33 +33,18 @@ from cooperbench_assets.errors import UserError
 from cooperbench_assets.files import sync_all
 
 from . import gitwork
-from .compose import VARIANTS, Part, Variant, base, collide, compose, releases
-from .difficulty import Traits, pair_traits
-from .sources import TaskSource, tasks
+from .tasks import LIBRARIES, VARIANTS, DemoTask, insert, tasks
 
 OWN = ".demo"
 """Folder below the dataset's root that only the demo reads."""
 
-SUBSETS = ("lite", "tiny")
-
 _HERE = Path(__file__).parent
-_BUILDERS = ("sources.py", "compose.py", "gitwork.py", "chance.py", "difficulty.py", "dataset.py", "runner.sh")
+_BUILDERS = ("tasks.py", "gitwork.py", "dataset.py", "runner.sh")
 _SHORTEST = 500
 """Upstream takes shorter text for the name of a file, and asks the file system for it."""
 
-_TINY = {
-    ("inkline_task", 3): [(1, 2), (1, 4)],
-    ("plainconf_task", 5): [(1, 4)],
-    ("slotbook_task", 8): [(1, 4), (4, 5)],
-    ("tablewright_task", 37): [(1, 5)],
-}
-
-_README = """# The demo's dataset
-
-Written by `cooperbench_assets.demo`, and rewritten when the package's sources change: changes here are lost.
-Four small Python libraries, eight tasks, 44 features, 100 pairs, all made up for this purpose. The agents that work
-on it are scripted: its figures say nothing about any model.
-"""
+_WORKS = list(itertools.product(("right", "wrong"), repeat=2))
+"""What two agents may make of a pair's features, beside leaving one out."""
 
 
 class DatasetError(UserError):
@@ -102,7 +87,7 @@ def built_from(root: Path) -> str | None:
 def sources_sha256() -> str:
     """Hash of everything that the dataset is made from."""
     digest = hashlib.sha256()
-    libraries = (file for file in sorted((_HERE / "libraries").rglob("*")) if file.is_file())
+    libraries = (file for file in sorted(LIBRARIES.rglob("*")) if file.is_file())
     for file in (*libraries, *(_HERE / name for name in _BUILDERS)):
         content = file.read_bytes()
         digest.update(f"{file.relative_to(_HERE).as_posix()} {len(content)}\n".encode() + content)
@@ -130,81 +115,56 @@ def _replace(root: Path, sources: str) -> None:
 
 def _write(root: Path, sources: str) -> None:
     """The whole dataset."""
-    traits = pair_traits()
-    trees = [(task, dict(_trees(task))) for task in tasks()]
-    patches = iter(gitwork.patches((base(task), list(one.values())) for task, one in trees))
+    trees = [(task, _trees(task)) for task in tasks()]
+    patches = iter(gitwork.patches((task.base(), list(one.values())) for task, one in trees))
     for task, one in trees:
         made = {key: next(patches) for key in one}
-        _write_task(root / task.repo / f"task{task.task_id}", task, made)
+        _write_task(root / task.repo / f"task{task.task_id}", task, made.pop("combined"))
         _write_json(root / OWN / "patches" / f"{task.repo}-{task.task_id}.json", _submissions(task, made))
-    _write_json(root / "subsets" / "lite.json", _subset("lite", {}, traits))
-    _write_json(root / "subsets" / "tiny.json", _subset("tiny", _TINY, traits))
-    _write_json(root / OWN / "pairs.json", {name: one.to_dict() for name, one in traits.items()})
-    (root / "README.md").write_text(_README, "utf-8")
+    shutil.copytree(LIBRARIES / "subsets", root / "subsets")
+    shutil.copy(LIBRARIES / "pairs.json", root / OWN)
+    shutil.copy(LIBRARIES / "README.md", root)
     _write_json(root / OWN / "built.json", {"sources_sha256": sources})
 
 
-_Key = tuple[str, ...]
+def _trees(task: DemoTask) -> dict[str, dict[str, str]]:
+    """Every tree of a task in which several features are put in, by a key."""
+    base = task.base()
+    trees = {"combined": insert(base, [feature.text(VARIANTS["right"]) for feature in task.features.values()])}
+    for (a, b), (work_a, work_b) in itertools.product(task.pairs, _WORKS):
+        parts = (task.features[a].text(VARIANTS[work_a]), task.features[b].text(VARIANTS[work_b]))
+        trees[f"{a}_{b} {work_a}-{work_b}"] = insert(base, parts)
+    return trees
 
 
-def _trees(task: TaskSource) -> Iterator[tuple[_Key, dict[str, str]]]:
-    """Every tree of a task that becomes a patch against its base, by a key."""
-    yield ("combined",), compose(task, [Part(feature) for feature in task.features.values()])
-    for number, feature in task.features.items():
-        yield ("tests", str(number)), base(task) | feature.tests
-        for variant in VARIANTS:
-            yield ("feature", str(number), variant), compose(task, [Part(feature, variant)])
-    works: tuple[Variant, ...] = ("right", "wrong")
-    for a, b in task.pairs:
-        for work_a, work_b in itertools.product(works, works):
-            parts = [Part(task.features[a], work_a), Part(task.features[b], work_b)]
-            yield ("pair", f"{a}_{b}", f"{work_a}-{work_b}"), compose(task, parts)
-
-
-def _write_task(folder: Path, task: TaskSource, made: dict[_Key, str]) -> None:
+def _write_task(folder: Path, task: DemoTask, combined: str) -> None:
     """A task's folder: features, combined patch, checkout and runner."""
-    gitwork.repository(folder / "repo", releases(task))
+    gitwork.repository(folder / "repo", task.releases())
     shutil.copyfile(_HERE / "runner.sh", folder / "runner.sh")
     (folder / "runner.sh").chmod(0o755)
-    (folder / "combined.patch").write_text(made["combined",], "utf-8")
+    (folder / "combined.patch").write_text(combined, "utf-8")
     for number, feature in task.features.items():
         place = folder / f"feature{number}"
         place.mkdir()
-        (place / "feature.md").write_text(feature.description, "utf-8")
-        (place / "feature.patch").write_text(made["feature", str(number), "right"], "utf-8")
-        (place / "tests.patch").write_text(made["tests", str(number)], "utf-8")
+        for name in ("feature.md", "feature.patch", "tests.patch"):
+            (place / name).write_text(feature.text(name), "utf-8")
 
 
-def _submissions(task: TaskSource, made: dict[_Key, str]) -> dict[str, Any]:
+def _submissions(task: DemoTask, of_pairs: dict[str, str]) -> dict[str, Any]:
     """What the scripted agents can submit for a task."""
-    content: dict[str, Any] = {"features": {}, "pairs": {}}
-    for key, patch in made.items():
-        if key[0] not in ("feature", "pair"):
-            continue
-        if len(patch) < _SHORTEST:
-            raise DatasetError(f"the patch {' '.join(key)} of {task.repo}/{task.task_id} is too short for the harness")
-        content[f"{key[0]}s"].setdefault(key[1], {})[key[2]] = patch
-    content["titles"] = {str(number): feature.title for number, feature in task.features.items()}
-    return content
-
-
-def _subset(name: str, chosen: dict[tuple[str, int], list[tuple[int, int]]], traits: dict[str, Traits]) -> Any:
-    """A subset file; `chosen` says which pairs of which tasks, all pairs of all tasks if it is empty."""
-    entries = []
-    for task in tasks():
-        pairs = chosen.get((task.repo, task.task_id), []) if chosen else task.pairs
-        conflicts = [pair for pair in pairs if collide(task, *(Part(task.features[one]) for one in pair))]
-        if pairs:
-            entries.append({"repo": task.repo, "task_id": task.task_id, "pairs": pairs, "conflicts": conflicts})
-    count = sum(len(entry["pairs"]) for entry in entries)  # type: ignore[misc, arg-type]
-    repos = len({entry["repo"] for entry in entries})
-    return {
-        "name": name,
-        "description": f"{count} pairs of the demo's made-up libraries; `conflicts` lists pairs whose gold patches "
-        "do not merge",
-        "stats": {"tasks": len(entries), "pairs": count, "repos": repos},
-        "tasks": entries,
+    features = {
+        str(number): {variant: feature.text(name) for variant, name in VARIANTS.items()}
+        for number, feature in task.features.items()
     }
+    pairs: dict[str, dict[str, str]] = {}
+    for key, patch in of_pairs.items():
+        pair, _, works = key.partition(" ")
+        pairs.setdefault(pair, {})[works] = patch
+    for name, patches in (features | pairs).items():
+        if any(len(patch) < _SHORTEST for patch in patches.values()):
+            raise DatasetError(f"a patch of {task.repo}/{task.task_id}, {name}, is too short for the harness")
+    titles = {str(number): feature.title for number, feature in task.features.items()}
+    return {"features": features, "pairs": pairs, "titles": titles}
 
 
 def _write_json(path: Path, content: Any) -> None:

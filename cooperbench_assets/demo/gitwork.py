@@ -1,7 +1,7 @@
 """Real git for the demo's dataset: histories and diffs whose bytes are the same on every build.
 
 What belongs here: talking to git, in few calls (one takes longer than everything Python does for a task).
-What does not: what is in the commits (``compose``) and where files lie (``dataset``).
+What does not: what is in the commits (``tasks``) and where files lie (``dataset``).
 """
 
 from __future__ import annotations

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cooperbench_assets.demo.sources import TaskSource, tasks
+from cooperbench_assets.demo.difficulty import Traits
+from cooperbench_assets.demo.tasks import LIBRARIES, DemoTask, tasks
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 TASKS = {f"{task.repo}/{task.task_id}": task for task in tasks()}
 PAIRS = [f"{name}/f{a}_f{b}" for name, task in TASKS.items() for a, b in task.pairs]
+TRAITS = {name: Traits(**one) for name, one in json.loads((LIBRARIES / "pairs.json").read_text()).items()}
 FEATURES = [(name, number) for name, task in TASKS.items() for number in task.features]
 
 _PATHS = re.compile(r"(?<![\w/.])(/usr/local/bin/runner\.sh|/workspace|/patches)(?![\w.-])")
@@ -150,7 +152,7 @@ def at_once(work: Callable[[T], R], things: Iterable[T]) -> list[R]:
         return list(pool.map(work, things))
 
 
-def per_task(bench: Bench, work: Callable[[str, TaskSource, Sandbox], Sequence[R]]) -> list[R]:
+def per_task(bench: Bench, work: Callable[[str, DemoTask, Sandbox], Sequence[R]]) -> list[R]:
     """`work` on every task, in one sandbox a task."""
 
     def one(name: str) -> Sequence[R]:

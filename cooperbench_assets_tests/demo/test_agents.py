@@ -12,15 +12,13 @@ import pytest
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.demo import DEMO_AGENT, DEMO_MODEL
 from cooperbench_assets.demo.assignment import DATASET_VARIABLE, SEED_VARIABLE, Assignment, AssignmentError
-from cooperbench_assets.demo.difficulty import pair_traits
 from cooperbench_assets.demo.endings import CoopEnding, coop_ending, solo_ending
 from cooperbench_assets.demo.injected_faults import ATTEMPT_VARIABLE, agent_fault
-from cooperbench_assets_tests.demo.bench import PAIRS, Bench, split
+from cooperbench_assets_tests.demo.bench import PAIRS, TRAITS, Bench, split
 
 # Upstream's messaging calls it; what it is told about that is not our matter.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
-TRAITS = pair_traits()
 CALM = {"injected_faults": {"rate": 0}, "pace_seconds": 0}
 
 Runner = Callable[..., "Tried"]

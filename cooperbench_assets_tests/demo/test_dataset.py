@@ -14,7 +14,7 @@ from cooperbench_assets.benchmark.pairs import load_subset
 from cooperbench_assets.demo import DatasetError, build_dataset
 from cooperbench_assets.demo.dataset import built_from, sources_sha256
 from cooperbench_assets.demo.gitwork import GitError
-from cooperbench_assets.demo.sources import tasks
+from cooperbench_assets.demo.tasks import tasks
 from cooperbench_assets_tests.demo.bench import PAIRS, TASKS, Bench, per_task
 
 

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from cooperbench_assets.demo.difficulty import Traits, pair_traits
+from cooperbench_assets.demo.difficulty import Traits
 from cooperbench_assets.demo.endings import CoopEnding, Setting, Status, coop_ending, solo_ending
 from cooperbench_assets.demo.usage import STEP_LIMIT, usage
+from cooperbench_assets_tests.demo.bench import TRAITS
 
-TRAITS = pair_traits()
 SUBMITTED: tuple[Status, Status] = ("Submitted", "Submitted")
 COLLIDING = Traits(0.5, 20, True, False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cooperbench_assets.demo.sources import TaskSource
+from cooperbench_assets.demo.tasks import DemoTask
 from cooperbench_assets_tests.demo.bench import FEATURES, PAIRS, Bench, Run, Sandbox, at_once, per_task, split
 
 NO_TESTS = "diff --git a/NOTES b/NOTES\nnew file mode 100644\n--- /dev/null\n+++ b/NOTES\n@@ -0,0 +1 @@\n+nothing new\n"
@@ -21,9 +21,9 @@ def passed(run: Run) -> int:
     return int(match[1]) if match else 0
 
 
-def of_feature(run: Run, task: TaskSource, number: int) -> bool:
+def of_feature(run: Run, task: DemoTask, number: int) -> bool:
     """Whether tests failed, and only the feature's own ones."""
-    own = tuple(task.features[number].tests)
+    own = tuple(re.findall(r"^\+\+\+ b/(tests/.+)$", task.features[number].text("tests.patch"), re.MULTILINE))
     return run.returncode == 1 and bool(run.failed) and all(name.startswith(own) for name in run.failed)
 
 
@@ -37,7 +37,7 @@ def test_every_base_passes_its_own_tests(bench: Bench) -> None:
 
 
 def test_every_features_tests_fail_on_the_base_and_pass_with_the_gold_patch(bench: Bench) -> None:
-    def judge(name: str, task: TaskSource, sandbox: Sandbox) -> list[str]:
+    def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         wrong = []
         for number in task.features:
             tests = bench.patch(name, number, "tests")
@@ -52,7 +52,7 @@ def test_every_features_tests_fail_on_the_base_and_pass_with_the_gold_patch(benc
 
 
 def test_a_wrong_patch_fails_its_own_tests_and_no_others(bench: Bench) -> None:
-    def judge(name: str, task: TaskSource, sandbox: Sandbox) -> list[str]:
+    def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         patches = bench.submissions(name)["features"]
         runs = {
             number: sandbox.test(bench.patch(name, number, "tests"), patches[str(number)]["wrong"])
@@ -68,7 +68,7 @@ def test_a_wrong_patch_fails_its_own_tests_and_no_others(bench: Bench) -> None:
 
 
 def test_the_patches_that_keep_out_of_the_way_are_as_right_and_as_wrong(bench: Bench) -> None:
-    def judge(name: str, task: TaskSource, sandbox: Sandbox) -> list[str]:
+    def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         wrong = []
         for number in task.features:
             tests, patches = bench.patch(name, number, "tests"), bench.submissions(name)["features"][str(number)]
@@ -82,7 +82,7 @@ def test_the_patches_that_keep_out_of_the_way_are_as_right_and_as_wrong(bench: B
 
 
 def test_the_combined_patch_of_a_task_passes_every_features_tests(bench: Bench) -> None:
-    def judge(name: str, task: TaskSource, sandbox: Sandbox) -> list[str]:
+    def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         combined = (bench.task_dir(name) / "combined.patch").read_text()
         runs = [sandbox.test(bench.patch(name, number, "tests"), combined) for number in task.features]
         return [run.output for run in runs if run.returncode != 0]

@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from cooperbench_assets.demo.difficulty import pair_traits
 from cooperbench_assets.demo.endings import Setting, coop_ending, solo_ending
-from cooperbench_assets_tests.demo.bench import PAIRS, Bench, at_once, split
+from cooperbench_assets_tests.demo.bench import PAIRS, TRAITS, Bench, at_once, split
 from cooperbench_assets_tests.demo.test_agents import Runner, run, with_manner
 
 __all__ = ["run"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
-TRAITS = pair_traits()
 CELLS = {
     "demo-solo": ("solo", 0, 55, 65),
     "demo-solo-seed1": ("solo", 1, 55, 65),
