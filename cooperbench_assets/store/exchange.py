@@ -335,9 +335,10 @@ def _check(connection: DuckDBPyConnection, done: Exchanged, declared: Mapping[st
     Raises:
         StoreError: if they are not as many as the units say.
     """
-    for table, rows in done.rows(declared).items():
-        there = connection.execute(f"SELECT count(*) FROM {identifier(table)}").fetchall()[0][0]  # noqa: S608 - quoted
-        if there != rows:
+    totals = done.rows(declared)
+    counts = [f"SELECT {literal(table)}, count(*) FROM {identifier(table)}" for table in totals]  # noqa: S608 - quoted
+    for table, there in connection.execute(" UNION ALL ".join(counts)).fetchall() if counts else ():
+        if there != (rows := totals[table]):
             raise StoreError(f"table {table} holds {there} rows, and its units {rows}")
     taken: defaultdict[str, list[str]] = defaultdict(list)
     for entry in done.taken.values():
