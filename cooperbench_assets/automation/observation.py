@@ -166,7 +166,7 @@ def _read(
     return replace(
         seen,
         state=state,
-        stops=tuple(_stops(record)),
+        stops=tuple(stops_of(record)),
         complete=launched and to_run.complete and not unread,
         families=_counted(to_run),
         tries=tries,
@@ -203,7 +203,7 @@ def _counted(to_run: PairsToRun) -> dict[str, int]:
     return {family: families.count(family) for family in sorted(set(families))}
 
 
-def _stops(record: Mapping[str, Any]) -> Iterator[Stop]:
+def stops_of(record: Mapping[str, Any]) -> Iterator[Stop]:
     """Why the last launch of each stage was stopped, where it was."""
     launches = record.get("launches")
     last = {one.get("stage"): one for one in launches if isinstance(one, dict)} if isinstance(launches, list) else {}

@@ -15,7 +15,7 @@ import pytest
 
 from cooperbench_assets.automation.alert_rules import alerts_of, cell_alerts
 from cooperbench_assets.automation.alerts import UI_VARIABLE, WEBHOOK_TRIES, Alert, Notifier, post, scrub, slack_message
-from cooperbench_assets.automation.observation import Observation, Stop
+from cooperbench_assets.automation.observation import Observation, Stop, stops_of
 from cooperbench_assets.automation.policy import CellState
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import ExperimentError
@@ -280,3 +280,18 @@ def test_the_experiment_is_complete_when_every_cell_is(tmp_path: Path) -> None:
     [alert] = alerts_of(experiment, done, all_complete=True)
     assert alert.text == "drill is complete: 6 of 6 pairs in each of its 2 cells"
     assert not list(alerts_of(experiment, done, all_complete=False))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ({"over_budget": True}, "budget"),
+        ({"over_budget": False}, "breaker"),
+        ({"stopped": "the cell's budget is reached"}, "budget"),  # Release 0.1 says it of the cell only.
+        ({}, "breaker"),
+    ],
+)
+def test_a_stopped_launch_says_itself_whether_a_budget_stopped_it(said: dict[str, Any], kind: str) -> None:
+    launch = {"stage": "agent", "started_at": "2026-01-01T00:00:00+00:00", "stopped": "5 in a row", **said}
+    record = {"launches": [launch], "truncated": True, "truncated_reason": "the cell's budget is reached"}
+    assert [(stop.kind, stop.reason) for stop in stops_of(record)] == [(kind, launch["stopped"])]
