@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from polars._typing import PolarsDataType
 
 SCHEMA_VERSION = 3
-"""Version of the store's layout; ``store.migrations`` brings an older file up to it."""
+"""Version of the partition tables and of the file, which is built anew of an earlier one; a later one is refused."""
 
 TIME = pl.Datetime("us")
 """A UTC time without a zone (a DuckDB ``TIMESTAMP``)."""
