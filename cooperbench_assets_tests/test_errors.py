@@ -9,7 +9,7 @@ from cooperbench_assets_tests.test_rooms import MODULES
 
 INTERNAL = {
     "benchmark.jsonfiles": {"BadFileError"},
-    "demo.agents": {"StruckError"},
+    "demo.agents": {"InjectedFaultError"},
     "execution.api": {"Terminated"},
     "execution.sandboxes.commands": {"DeadlineError"},
     "execution.sandboxes.docker.images": {"_PullError"},

@@ -56,7 +56,7 @@ def _no_cause(*_: object) -> None:
 
 def parse(logs: str) -> None:
     """Every file read, decoded, validated and held against its place; no search for causes."""
-    with mock.patch.object(evidence, "struck", _no_cause):
+    with mock.patch.object(evidence, "infra_failed", _no_cause):
         for run in runs(logs):
             read_run(run)
 

@@ -156,7 +156,7 @@ def test_the_checks_that_a_blocked_cell_keeps_from_being_evaluated_say_so_with_r
     blocked = {check.name for asset in ("eval_outputs", "pair_results") for check in CELL_CHECKS[asset]}
     assert red_checks(experiment, instance) == {(name, "solo/0") for name in {*blocked, "only_planned_pairs"}}
     for name in blocked:
-        assert shown(instance)[name][2].startswith("not evaluated: blocked by only_planned_pairs: 1 pair is extra")
+        assert shown(instance)[name][2].startswith("not evaluated: blocked by only_planned_pairs: 1 pair extra")
     before = query_failed(experiment)
     assert before <= {("solo", "only_planned_pairs")}, "what was not evaluated is no finding of the store"
 

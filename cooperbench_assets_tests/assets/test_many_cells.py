@@ -193,7 +193,7 @@ def test_a_blocked_and_an_unreadable_cell_stop_no_other_and_the_run_names_both_w
     assert found["coop-nocomm/0", "expected_rows"] is False, "it was not evaluated, and says so"
     said = error_of(instance, result.run_id).splitlines()
     assert said[0] == "2 of 4 cells are done; 2 are blocked or could not be read:"
-    assert said[1].startswith("made coop-nocomm seed 0: blocked by only_planned_pairs: 1 pair is extra")
+    assert said[1].startswith("made coop-nocomm seed 0: blocked by only_planned_pairs: 1 pair extra")
     assert said[1].endswith("how to fix: move them out of the run folder, or correct subset: or run_name: in defs.yaml")
     assert said[2].startswith("made solo seed 1: no run folder data/logs/solo-seed1; correct logs:")
     [failed] = [

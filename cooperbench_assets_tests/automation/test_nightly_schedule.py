@@ -168,7 +168,7 @@ def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path,
         instance,
         settings=settings,
         faults={"rate": 0.0, "always": [STRUCK]},
-        accepted=[{"pair": STRUCK, "reason": "always struck", "seed": seed} for seed in (0, 2)],
+        accepted=[{"pair": STRUCK, "reason": "it always fails", "seed": seed} for seed in (0, 2)],
     )
     accepting.now += timedelta(hours=1)  # the pause behind the strike is over
     with cell_lock(accepting.experiment.run_dir(smoked), "somebody's command"):

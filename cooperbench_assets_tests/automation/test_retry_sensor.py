@@ -112,7 +112,7 @@ def test_accepting_the_pair_turns_the_check_green_and_resetting_the_retry_counte
     [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.leave_alone()
-    accepting = drive(tmp_path, instance, faults=ALWAYS, accepted=[{"pair": STRUCK, "reason": "always struck"}])
+    accepting = drive(tmp_path, instance, faults=ALWAYS, accepted=[{"pair": STRUCK, "reason": "it always fails"}])
     result = accepting.materialize(["pair_results"], partition_key(cell.cell))
     assert {one.check_name for one in result.get_asset_check_evaluations() if not one.passed} == set()
     assert accepting.looks()[0].complete

@@ -62,7 +62,7 @@ def test_an_unreadable_record_of_a_try_counts_as_interrupted(solo: Tree) -> None
 
 
 def test_a_try_that_was_there_before_counts_for_no_limit(solo: Tree) -> None:
-    solo.attempt(ONE, "agent", 1, outcome="infra_error", retry_generation=0)
+    solo.attempt(ONE, "agent", 1, outcome="infra_error", campaign=0)
     assert not read_run(solo.run_dir).pairs[ONE].attempts[0].counted
 
 

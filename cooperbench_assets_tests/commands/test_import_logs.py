@@ -109,7 +109,7 @@ def test_files_that_cannot_be_read_are_named(place: Place) -> None:
     (run / "solo" / "click_task" / "7" / "f1_f2" / "result.json").write_text('{"repo": "cli')
     done = place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", *SOLO)
     assert done.exit_code == 0
-    assert "set aside: solo/click_task/7/f1_f2/result.json (cut)" in done.stderr
+    assert "excluded: solo/click_task/7/f1_f2/result.json (cut)" in done.stderr
 
 
 def test_an_older_tree_is_imported_and_said_to_be_one(place: Place) -> None:

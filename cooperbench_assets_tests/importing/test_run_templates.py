@@ -82,5 +82,5 @@ def test_one_folder_cannot_be_two_settings_nor_one_setting_stand_twice(tmp_path:
     (tmp_path / "run_1").mkdir()
     with pytest.raises(ImportLogsError, match="run_1 would be both solo and coop"):
         find_runs(tmp_path, [Template.parse("solo=run_{seed}"), Template.parse("coop=run_{seed}")], "flash")
-    with pytest.raises(ImportLogsError, match="solo stands there twice"):
+    with pytest.raises(ImportLogsError, match="solo is listed twice"):
         find_runs(tmp_path, [Template.parse("solo=run_{seed}"), Template.parse("solo=x_{seed}")], "flash")

@@ -34,9 +34,9 @@ time.sleep(600)
 WORKER = """
 import sys, time
 from pathlib import Path
-from cooperbench_assets.execution import waiters
+from cooperbench_assets.execution.runner import slot_queue
 from cooperbench_assets.execution.runner.slots import SlotPool
-waiters.FRESH_SECONDS = 600  # However slow this machine is.
+slot_queue.FRESH_SECONDS = 600  # However slow this machine is.
 state, log, turns = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 pool = SlotPool("agents", 1, state)
 while len(list(state.glob("ready-*"))) < 3:

@@ -68,7 +68,7 @@ def test_the_probe_finds_out_by_trying(tmp_path: Path) -> None:
     fake = tmp_path / "bwrap"
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
-    code = "from cooperbench_assets.execution.sandboxes import bubblewrap; print(bubblewrap.probe())"
+    code = "from cooperbench_assets.execution.sandboxes.process import bubblewrap; print(bubblewrap.probe())"
     for path, said in (
         (f"{tmp_path}:{os.environ['PATH']}", "does not work here: bwrap: No permissions to create new namespace"),
         (str(tmp_path / "nothing"), "(the program bwrap) is not installed"),

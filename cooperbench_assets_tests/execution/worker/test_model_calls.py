@@ -41,7 +41,7 @@ import asyncio, json, sys, threading
 from pathlib import Path
 from litellm import acompletion, completion
 import litellm
-from cooperbench_assets.execution import calls
+from cooperbench_assets.execution.worker import model_calls as calls
 
 url, model, prices = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 given = {"model": model, "messages": [{"role": "user", "content": "?"}], "api_base": url, "api_key": "sk-none",

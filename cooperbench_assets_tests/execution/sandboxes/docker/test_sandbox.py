@@ -171,7 +171,7 @@ def test_a_patch_of_half_a_megabyte_is_judged(backend: Make, toy: Toy, toy_datas
 # What infrastructure does to tests: never a fail
 
 
-@pytest.mark.parametrize("struck", [1, 2])
+@pytest.mark.parametrize("infra_failed", [1, 2])
 def test_a_container_killed_in_a_test_is_infrastructure(
     infra_failed: int, engine: Engine, pair: str, backend: Make, toy: Toy, toy_dataset: Path
 ) -> None:
