@@ -37,7 +37,7 @@ def page(runs: Sequence[SoakRun]) -> str:
     broken = {name: sum(len(getattr(run, name)) for run in runs) for name in ("lost", "leaked", "wrong")}
     said = ", ".join(f"{count} {name}" for name, count in broken.items())
     passes, verdicts = (sum(getattr(run, name) for run in runs) for name in ("passes", "verdicts"))
-    parts = [HEAD, f"**{faults} faults in {passes} passes: {said}; {verdicts:,} verdicts compared.**\n"]
+    parts = [HEAD, f"**{faults:,} faults in {passes} passes: {said}; {verdicts:,} verdicts compared.**\n"]
     for execution in sorted({run.execution for run in runs}):
         chosen = [run for run in runs if run.execution == execution]
         parts += [f"## Sandboxes: `{execution}`\n", _table(merged(chosen)), ""]
