@@ -192,13 +192,18 @@ class Launcher:
         images = ["task_images"] if self.experiment.spec.execution == "docker" else []
         return self._run(["subset_pairs", *images])
 
-    def run_gold(self) -> Ran:
+    def run_gold(self, *, reset_retries: bool = False) -> Ran:
         """Materialise gold_baseline; who listens hears of its two cells, gold-solo and gold-coop.
+
+        Args:
+            reset_retries: Count the tries of its evaluations anew.
 
         Raises:
             KeyboardInterrupt: after SIGINT or SIGTERM, when the run has ended.
         """
-        return self._in_thread(lambda: self._run(["gold_baseline"]))
+        op = op_name(self.experiment.name, "gold_baseline")
+        ops = {op: {"config": {"reset_retries": True}}} if reset_retries else {}
+        return self._in_thread(lambda: self._run(["gold_baseline"], ops=ops))
 
     def run_cell(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Ran:
         """Materialise run_logs, eval_outputs and pair_results of a cell.

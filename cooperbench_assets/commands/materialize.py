@@ -107,7 +107,7 @@ def materialize(
     rounds = 1 if no_retry or only or at_most else limits.agent_attempts + limits.eval_attempts
     with Launcher(project, experiment, spec) as launcher:
         if gold:
-            failures = run_gold(launcher, out)
+            failures = run_gold(launcher, out, reset_retries=reset_retries)
         elif read_again:
             failures = read_cells(out, lambda tell: [launcher.read_again(tell)])
         else:
@@ -256,12 +256,12 @@ def run_first(launcher: Launcher, out: Console) -> bool:
     return True
 
 
-def run_gold(launcher: Launcher, out: Console) -> int:
+def run_gold(launcher: Launcher, out: Console, *, reset_retries: bool) -> int:
     """Materialise the gold baseline; 1 if it could not be."""
     if not run_first(launcher, out):
         return 1
     with gold_progress(out, launcher):
-        ran = launcher.run_gold()
+        ran = launcher.run_gold(reset_retries=reset_retries)
     said = ran.metadata.get("gold_baseline") or {}
     figures = ", ".join(f"{said[name]} {name.replace('_', ' ')}" for name in GOLD_FIGURES if said.get(name))
     if ran.error:

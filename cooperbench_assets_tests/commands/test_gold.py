@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -63,6 +64,28 @@ def test_a_dry_run_shows_the_plan_and_a_run_its_progress_and_each_solution_that_
 
     again = place.run("materialize", "mine", "--gold", "--dry-run")
     assert again.stdout.splitlines()[0].startswith("gold-solo: 0 first and 0 second evaluations")
+
+
+def test_a_solution_whose_tries_are_used_up_is_judged_after_its_counters_were_reset(place: Place) -> None:
+    build_dataset(place.project.root / "data/demo/dataset")
+    add_experiment(place.project, "mine", demo_attributes(settings={"solo": {"mode": "solo", "seeds": [0]}}))
+    assert place.run("materialize", "mine", "--gold").exit_code == 0
+    verdict = next(file for file in files(place.project) if file.name == "eval.json" and "attempts" not in file.parts)
+    verdict.unlink()
+    mode, repo, task, pair = verdict.parent.parts[-4:]
+    tried = verdict.parents[4] / "attempts" / mode / repo / task / pair / "eval-1" / "attempt.json"
+    record = {**json.loads(tried.read_text()), "outcome": "infra_error", "family": "oom", "retryable": True}
+    for n in (1, 2):
+        folder = tried.parents[1] / f"eval-{n}"
+        folder.mkdir(exist_ok=True)
+        (folder / "attempt.json").write_text(json.dumps({**record, "n": n, "promoted": False}))
+
+    used_up = place.run("materialize", "mine", "--gold")
+    assert "all_judged: " in used_up.stdout
+    assert "materialize mine --gold" in used_up.stdout
+    judged = place.run("materialize", "mine", "--gold", "--reset-retries")
+    assert judged.exit_code == 0, judged.output
+    assert "all_judged" not in judged.stdout
 
 
 def test_ctrl_c_ends_a_gold_baseline_as_interrupted_and_its_run_as_cancelled(tmp_path: Path) -> None:
