@@ -80,8 +80,8 @@ def all_judged(view: GoldView) -> Finding:
         _described(open_),
         good=f"{view.rows.height} solutions have two verdicts each",
         bad=lambda n: f"{n} of {view.rows.height} solutions {plural(n, 'has', 'have')} no two clean verdicts",
-        remedy=f"fix what made them fail, then: cooperbench-assets materialize {view.experiment} --gold, which does what "
-        "is missing; with --reset-retries where the tries of a first verdict are used up",
+        remedy=f"fix what made them fail, then: cooperbench-assets materialize {view.experiment} --gold, which does "
+        "what is missing; with --reset-retries where the tries of a first verdict are used up",
     )
 
 
