@@ -26,7 +26,7 @@ SECOND_VERDICTS = Table(
         Column("round", pl.Int32, "Number of the verdict: 2 is the second one"),
         Column("first", pl.String, "The outcome of record: pass or fail"),
         Column("first_reason", pl.String, "Why it failed, where it did"),
-        Column("verdict", pl.String, "What this round says: pass or fail; NULL where infrastructure errors ended"),
+        Column("verdict", pl.String, "What this round says: pass or fail; NULL for an infrastructure error"),
         Column("reason", pl.String, "Why it failed, where it did"),
         Column("flaky", pl.Boolean, "Differs from the outcome of record on the same patch; NULL without a verdict"),
         Column("family", pl.String, "Family of the infrastructure failure; NULL where there is none"),

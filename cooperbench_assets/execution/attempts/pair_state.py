@@ -39,7 +39,7 @@ class PairState:
     """Why the pair failed, where it did."""
 
     stage: str | None = None
-    """agent or eval, where infrastructure errors ended."""
+    """agent or eval, of an infrastructure error."""
 
     family: str | None = None
     evidence: str | None = None

@@ -48,7 +48,7 @@ class Verdict(Attempt, kw_only=True, frozen=True):
     """One evaluation of one pair in a round; `n` counts its tries in the round, `retry_generation` is the round."""
 
     verdict: str | None = None
-    """pass or fail; None where infrastructure errors ended."""
+    """pass or fail; None for an infrastructure error."""
 
     reason: str | None = None
 

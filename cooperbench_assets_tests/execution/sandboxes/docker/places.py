@@ -110,7 +110,7 @@ class Place:
         return pl.read_parquet(file)
 
     def outcomes(self, setting: str = "solo") -> dict[str, str]:
-        """Every pair's outcome, with its stage and family where infrastructure errors ended."""
+        """Every pair's outcome, with its stage and family of an infrastructure error."""
         rows = self.table(setting).select("pair", "outcome", "stage", "family").rows()
         return {pair: " ".join(filter(None, (outcome, stage, family))) for pair, outcome, stage, family in rows}
 
