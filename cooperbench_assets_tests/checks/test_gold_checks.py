@@ -79,7 +79,7 @@ def test_a_solution_without_two_verdicts_is_named_until_it_has_them(tmp_path: Pa
     assert not said.passed
     assert said.description == "1 of 4 solutions has no two clean verdicts"
     assert said.metadata["sample"].value == f"- {second.name} solo: missing"
-    assert "materialise gold_baseline again" in str(said.metadata["remedy"].value)
+    assert "materialize made --gold, which does what is missing" in str(said.metadata["remedy"].value)
 
     solve(experiment.dataset, second)
     gold_runs(experiment)
