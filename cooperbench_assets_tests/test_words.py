@@ -137,7 +137,7 @@ MOVED = {
     "execution.tries": "execution.attempts.lifecycle",
     "execution.verdicts": "execution.runner.further_verdicts",
     "execution.waiters": "execution.runner.slot_queue",
-    "execution.walk": "execution.attempts.tree_scan",
+    "execution.walk": "benchmark.attempt_tree",
     "execution.watching": "execution.worker.agent_monitor",
     "execution.wire": "execution.worker.wire",
     "launch": "local_runs",

@@ -1,7 +1,7 @@
 """The recorded tries of a pair at a stage, as execution wrote them beside upstream's files.
 
-What belongs here: reading ``attempts/<mode>/<repo>/<task>/<pair>/<stage>-<n>/attempt.json``, and what a try that
-has no end counts as. What does not: writing them (``execution``).
+What belongs here: what ``attempt.json`` holds, and what a try that has no end counts as. What does not: finding the
+records (``attempt_tree``) and writing them (``execution``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from cooperbench_assets.benchmark.records import Int32, Int64
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from cooperbench_assets.benchmark.failures import Stage
     from cooperbench_assets.benchmark.pairs import Pair
@@ -122,6 +122,16 @@ def ended(attempt: Attempt, *, alive: bool) -> Attempt:
     return msgspec.structs.replace(attempt, outcome="interrupted")
 
 
-def last(attempts: Sequence[Attempt], stage: Stage) -> Attempt | None:
+def of_stage(attempts: Iterable[Attempt], stage: Stage) -> list[Attempt]:
+    """The tries at one stage, in order."""
+    return sorted((one for one in attempts if one.stage == stage), key=lambda one: one.n)
+
+
+def last(attempts: Iterable[Attempt], stage: Stage) -> Attempt | None:
     """The latest try at a stage."""
-    return max((attempt for attempt in attempts if attempt.stage == stage), key=lambda a: a.n, default=None)
+    return max((one for one in attempts if one.stage == stage), key=lambda one: one.n, default=None)
+
+
+def owner(attempts: Iterable[Attempt], stage: Stage) -> Attempt | None:
+    """The try whose files lie in the pair's folder; None if no recorded try put any there."""
+    return last((one for one in attempts if one.promoted), stage)

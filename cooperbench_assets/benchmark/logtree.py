@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace as replace_fields
-
 from cooperbench_assets.benchmark import attempts as tries
+from cooperbench_assets.benchmark.attempt_tree import LONGEST_NUMBER, walk_attempts
 from cooperbench_assets.benchmark.jsonfiles import Quarantined, printable
 from cooperbench_assets.benchmark.pairfolder import (
     MODES,
@@ -239,7 +238,7 @@ class _Walk:
             for task, is_dir in self._list(base):
                 if not is_dir:
                     continue
-                if not task.isdecimal() or len(task) > 18:
+                if not task.isdecimal() or len(task) > LONGEST_NUMBER:
                     self._stray(f"{base}/{task}", "a task's folder is a number")
                     continue
                 for folder, is_pair_dir in self._list(f"{base}/{task}"):
@@ -347,28 +346,14 @@ class _Walk:
             self.mode = modes[0]
         if self.mode not in modes:
             return
-        base = f"{tries.ATTEMPTS}/{self.mode}"
-        for repo in (name for name, is_dir in self._list(base) if is_dir):
-            for task in (name for name, is_dir in self._list(f"{base}/{repo}") if is_dir and name.isdecimal()):
-                for folder in (name for name, is_dir in self._list(f"{base}/{repo}/{task}") if is_dir):
-                    features = parse_folder(folder)
-                    if features is not None and len(task) <= 18:
-                        pair = Pair(printable(repo), int(task), features)
-                        self._read_tries(pair, f"{base}/{repo}/{task}/{folder}")
-
-    def _read_tries(self, pair: Pair, base: str) -> None:
-        for name, is_dir in self._list(base):
-            if not is_dir or (parsed := tries.parse_folder(name)) is None:
-                continue
-            if not any(file == tries.FILE for file, _ in self._list(f"{base}/{name}")):
-                continue
-            stage, n = parsed
-            record = self.exclusions.load(f"{base}/{name}/{tries.FILE}", pair, tries.ATTEMPT)
-            # The folder says which try it is: a copied record does not make two of one number.
-            attempt = tries.unreadable(stage, n) if record is None else replace_fields(record, stage=stage, n=n)
+        found = walk_attempts(self.run_dir, str(self.mode), self._list, self._load_attempt)
+        for pair, attempts in found.items():
             reading = self.pairs.get(pair)
             if reading is None:
                 reading = PairReading(pair, self.run_dir, f"{self.mode}/{pair.name}", self.mode)
                 self.pairs[pair] = reading
             reading.mode = reading.mode or self.mode
-            reading.attempts.append(tries.ended(attempt, alive=self.alive(attempt)))
+            reading.attempts = [tries.ended(attempt, alive=self.alive(attempt)) for attempt in attempts]
+
+    def _load_attempt(self, relative: str, pair: Pair) -> tries.Attempt | None:
+        return self.exclusions.load(relative, pair, tries.ATTEMPT)

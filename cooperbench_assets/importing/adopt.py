@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import filelock
 
+from cooperbench_assets.benchmark.attempts import ATTEMPTS
 from cooperbench_assets.benchmark.logtree import MODES
 from cooperbench_assets.benchmark.provenance import facts_of
 from cooperbench_assets.errors import UserError
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.spec import ExperimentSpec
 
 PROVENANCE: Final = "provenance.json"
-ATTEMPTS: Final = "attempts"
 _TEMPORARY: Final = ".adopting-"
 _LOCK: Final = ".adopting.lock"
 _PAIR: Final = re.compile(r"f\d+(_f\d+)*")

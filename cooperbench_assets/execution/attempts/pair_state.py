@@ -13,7 +13,6 @@ from cooperbench_assets.benchmark.attempts import ended
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import Outcome, judge
 from cooperbench_assets.benchmark.pairfolder import Exclusions, PairReading, read_pair
-from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets.execution.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -109,7 +108,8 @@ def read_states(job: CellJob, tries: Mapping[Pair, Sequence[Attempt]] | None = N
             f"{job.label}: {job.run_dir} is of the older layout, without a folder {job.mode}; "
             f"move its repositories' folders into {job.run_dir / job.mode}, or give the cell another run_name"
         )
-    tries = scan_attempts(job.run_dir, job.mode) if tries is None else tries
+    if tries is None:
+        tries = {pair: reading.attempts for pair, reading in run.pairs.items()}
     torn = _torn(run.quarantine)
     return {
         pair: make_state(pair, run.pairs.get(pair), tries.get(pair, ()), torn.get(pair, {}))

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE
+from cooperbench_assets.benchmark.attempt_tree import attempt_folders, plain_listing
+from cooperbench_assets.benchmark.attempts import ATTEMPTS, parse_folder
 from cooperbench_assets.execution.attempts import promotion, staging
 from cooperbench_assets.execution.attempts.lifecycle import left_behind, settle
 from cooperbench_assets.execution.attempts.records import folder_name, of_stage, scan_attempts
@@ -54,9 +55,9 @@ def recover(job: CellJob) -> Recovered:
         return swept
     if staged:
         swept.reaped = _reap(job, attempts)
+    _remove_never_recorded(job)
     estimate = _estimate(attempts)
     for pair, tries in attempts.items():
-        tries[:] = [one for one in tries if not _never_recorded(job, pair, one)]
         _finish_promotions(job, pair, tries, swept)
         for attempt in [one for one in tries if one.outcome == "running"]:
             before = tuple(one for one in tries if one is not attempt)
@@ -100,13 +101,12 @@ def _working_below(folder: Path) -> list[int]:
     return found
 
 
-def _never_recorded(job: CellJob, pair: Pair, attempt: Attempt) -> bool:
-    """Remove the folder of a try that died before its record was written: nothing of it was launched."""
-    folder = job.attempts_dir(pair) / folder_name(attempt.stage, attempt.n)
-    if attempt.ended_at is not None or (folder / FILE).exists() or list(folder.glob("[!.]*")):
-        return False
-    shutil.rmtree(folder)
-    return True
+def _remove_never_recorded(job: CellJob) -> None:
+    """Remove the folders of tries that died before their record was written: nothing of them was launched."""
+    listed = plain_listing(job.run_dir)
+    for _, relative in list(attempt_folders(listed, job.mode)):
+        if parse_folder(relative.rpartition("/")[2]) is not None and not listed(relative):
+            shutil.rmtree(job.run_dir / relative)
 
 
 def _finish_promotions(job: CellJob, pair: Pair, tries: list[Attempt], swept: Recovered) -> None:

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cooperbench_assets.benchmark.attempts import ATTEMPTS
+from cooperbench_assets.benchmark.attempt_tree import pair_folders, plain_listing, scan_attempts
+from cooperbench_assets.benchmark.attempts import ATTEMPTS, of_stage
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
-from cooperbench_assets.execution.attempts.records import of_stage, scan_attempts
-from cooperbench_assets.execution.attempts.tree_scan import pair_folders
 from cooperbench_assets.execution.cell_lock import LOCK_FILE, holder
 
 if TYPE_CHECKING:
@@ -184,9 +183,9 @@ def duration(attempt: Attempt) -> float | None:
 def scan_results(run_dir: Path, mode: str) -> list[tuple[Pair, Usage]]:
     """Cost and time of every result of a mode; what cannot be read is left to the log tree's reader."""
     found = []
-    for pair, folder in pair_folders(run_dir / mode):
+    for pair, relative in pair_folders(plain_listing(run_dir), mode):
         try:
-            usage = decode(read_bytes(f"{folder}/result.json"), _USAGE)
+            usage = decode(read_bytes(f"{run_dir}/{relative}/result.json"), _USAGE)
         except BadFileError:
             continue
         found.append((pair, usage))

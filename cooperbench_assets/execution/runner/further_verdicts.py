@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cooperbench_assets.benchmark.attempts import ATTEMPTS, FILE
+from cooperbench_assets.benchmark.attempt_tree import attempt_folders, plain_listing
+from cooperbench_assets.benchmark.attempts import FILE
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
 from cooperbench_assets.execution.attempts import staging
 from cooperbench_assets.execution.attempts.completion import judged, refusal, without_files
 from cooperbench_assets.execution.attempts.lifecycle import Settled, Try, read_evaluation, register
 from cooperbench_assets.execution.attempts.promotion import VERDICT
 from cooperbench_assets.execution.attempts.records import Attempt, now, write_attempt
-from cooperbench_assets.execution.attempts.tree_scan import folders, pair_folders
 from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.planning.steps import Plan, Step
 from cooperbench_assets.execution.secret_values import clean
@@ -64,15 +64,14 @@ _VERDICT: Final = msgspec.json.Decoder(Verdict)
 def read_verdicts(run_dir: Path, mode: str) -> dict[Pair, dict[int, Verdict]]:
     """Every recorded further verdict of a run, by pair and round. What cannot be read counts as not there."""
     found: dict[Pair, dict[int, Verdict]] = {}
-    for pair, folder in pair_folders(run_dir / ATTEMPTS / mode):
-        for one in folders(folder):
-            if (match := _FOLDER.fullmatch(one.name)) is None:
-                continue
-            try:
-                verdict = decode(read_bytes(f"{one}/{FILE}"), _VERDICT)
-            except BadFileError:
-                continue
-            found.setdefault(pair, {})[int(match[1])] = verdict
+    for pair, relative in attempt_folders(plain_listing(run_dir), mode):
+        if (match := _FOLDER.fullmatch(relative.rpartition("/")[2])) is None:
+            continue
+        try:
+            verdict = decode(read_bytes(f"{run_dir}/{relative}/{FILE}"), _VERDICT)
+        except BadFileError:
+            continue
+        found.setdefault(pair, {})[int(match[1])] = verdict
     return found
 
 

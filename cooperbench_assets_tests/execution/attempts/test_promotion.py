@@ -17,7 +17,7 @@ from cooperbench_assets.execution.attempts.promotion import (
     promote_agents,
     promote_verdict,
 )
-from cooperbench_assets.execution.attempts.records import read_attempt, write_attempt
+from cooperbench_assets.execution.attempts.records import scan_attempts, write_attempt
 from cooperbench_assets.faultpoints import VARIABLE
 from cooperbench_assets_tests.execution.making import attempt
 
@@ -79,8 +79,10 @@ def assert_promoted(root: Path) -> None:
     }
     assert contents(tries / "eval-1") == {"eval.json": "old verdict"}
     assert contents(tries / "agent-2") == {}
-    record = read_attempt(tries / "agent-2")
-    assert record is not None
+    [(record,)] = [
+        [one for one in found if (one.stage, one.n) == ("agent", 2)]
+        for found in scan_attempts(made.run_dir, "solo").values()
+    ]
     assert (record.outcome, record.promoted) == ("completed", True)
 
 
@@ -161,9 +163,8 @@ def test_a_file_of_an_agent_that_is_named_like_one_of_ours_hides_nothing(tmp_pat
     (made.pair_dir / "child.log").write_text("the agent's own")
     promote_agents(made)
     first = made.run_dir / "attempts/solo/a_task/1/f1_f2/agent-1"
-    record = read_attempt(first)
-    assert record is not None
-    assert record.n == 1
+    [found] = scan_attempts(made.run_dir, "solo").values()
+    assert [one.n for one in found if one.stage == "agent"] == [1, 2]
     assert contents(first)["child.log"] == "said at the first try"
     assert contents(first)["attempt.json.kept"] == "the agent's own"
     assert contents(first)["child.log.kept"] == "the agent's own"

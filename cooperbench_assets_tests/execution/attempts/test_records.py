@@ -13,7 +13,6 @@ from cooperbench_assets.execution.attempts.records import (
     EVIDENCE_LENGTH,
     next_number,
     owner,
-    read_attempt,
     scan_attempts,
     shorten,
     tries_used,
@@ -35,23 +34,20 @@ def test_a_record_is_read_as_it_was_written_by_us_and_by_the_reader_of_the_tree(
     assert read == [first, second]
 
 
-def test_a_folder_without_a_readable_record_counts_as_an_interrupted_try(tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_record_counts_as_an_interrupted_try_if_it_holds_anything(tmp_path: Path) -> None:
     made = job(tmp_path, (ONE,))
-    for name, content in (("agent-1", '{"n": 1, "camp'), ("agent-2", None)):
+    for name, file in (("agent-1", "attempt.json"), ("agent-2", "child.log"), ("agent-3", ".attempt.json.unfinished")):
         folder = made.attempts_dir(ONE) / name
         folder.mkdir(parents=True)
-        if content:
-            (folder / "attempt.json").write_text(content)
+        (folder / file).write_text('{"n": 1, "camp')
     tries = scan_attempts(made.run_dir, "solo")[ONE]
     assert [(one.n, one.outcome, one.counted) for one in tries] == [
         (1, "interrupted", True),
         (2, "interrupted", True),
     ]
     assert next_number(tries, "agent") == 3
-    of_the_tree = read_run(made.run_dir, "solo").pairs[ONE].attempts
-    assert [(one.n, one.outcome, one.counted, one.retry_generation) for one in of_the_tree] == [
-        (1, "interrupted", True, 1)
-    ]
+    assert read_run(made.run_dir, "solo").pairs[ONE].attempts == tries
+    assert read_states(made)[ONE].attempts == tuple(tries)
 
 
 @pytest.mark.parametrize("outcome", ["running", "completed", "infra_error", "interrupted"])
@@ -72,8 +68,10 @@ def test_the_folder_says_which_try_it_is_where_its_record_was_copied(tmp_path: P
 
 
 def test_a_folder_that_is_no_try_is_nobodys(tmp_path: Path) -> None:
-    (tmp_path / "notes").mkdir()
-    assert read_attempt(tmp_path / "notes") is None
+    made = job(tmp_path, (ONE,))
+    for name in ("notes", "verdict-2", "agent-0", "agent-x"):
+        write_attempt(made.attempts_dir(ONE) / name, attempt(1))
+    assert scan_attempts(made.run_dir, "solo") == {}
 
 
 def test_eval_tries_belong_to_one_patch_and_tries_to_one_retry_generation() -> None:
