@@ -23,6 +23,7 @@ import os
 import re
 import traceback
 from collections import Counter
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, quote_plus, unquote
 
@@ -109,6 +110,18 @@ SHAPES: Final = {
 }  # fmt: skip
 """Kind → shape of a secret."""
 
+PERSONAL: Final = {
+    "email": _shape(
+        "@",
+        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])",
+    ),
+    "home": _shape(
+        "/home/|/users/|\\users\\",
+        r"(?P<name>(?<![\w.-])/(?:home|Users)/|\b[A-Za-z]:\\{1,4}Users\\{1,4})(?!\[redacted:)[\w.-]{1,64}",
+    ),
+}  # fmt: skip
+"""Kind → shape of what names a person: taken out of what is shown to others, and of nothing that is computed with."""
+
 
 class Redactor:
     """Takes secrets out of texts, and counts them."""
@@ -120,14 +133,26 @@ class Redactor:
             known: Name → value; what replaces a value says its name. One of fewer than `SHORTEST_VALUE` characters
                 is left alone.
         """
+        self._shapes = SHAPES
         names = {form: _mark(name) for name, value in sorted((known or {}).items()) for form in _forms(value)}
-        marks = [*names.values(), *(_mark(kind) for kind in SHAPES)]
+        marks = [*names.values(), *(_mark(kind) for kind in (*SHAPES, *PERSONAL))]
         # What is part of a mark is a word and no secret; taking it out of marks would never end.
         self._known = {form: mark for form, mark in names.items() if not any(form in mark for mark in marks)}
         self._known_bytes = [form.encode("utf-8", "surrogateescape") for form in self._known]
         # A value with a bracket may come about where a mark meets the text beside it.
         self._again = any("[" in form or "]" in form for form in self._known)
         self.found: Counter[str] = Counter()
+
+    def personal(self) -> Redactor:
+        """One that also takes e-mail addresses, and users' names in home paths, out of texts."""
+        other = copy(self)
+        other._shapes, other.found = SHAPES | PERSONAL, Counter()
+        return other
+
+    @property
+    def known_marks(self) -> Mapping[str, str]:
+        """What is looked for as it is → what takes its place."""
+        return self._known
 
     def knows(self, data: bytes | mmap) -> bool:
         """Whether a known value is in these bytes of any encoding that writes ASCII as it is."""
@@ -143,7 +168,7 @@ class Redactor:
         """`text` without known values and without what has the shape of a secret; doing it again changes nothing."""
         text = self._without_values(text)
         folded = text.encode("utf-8", "surrogatepass").lower()
-        for kind, shape in SHAPES.items():
+        for kind, shape in self._shapes.items():
             if any(anchor in folded for anchor in shape.anchors):
                 text, times = shape.pattern.subn(lambda match, kind=kind: _replacement(match, kind), text)  # type: ignore[misc]
                 if times:

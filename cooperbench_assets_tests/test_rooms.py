@@ -104,7 +104,7 @@ def test_no_module_of_execution_imports_from_a_room_above_its_own() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("room", ["benchmark", "store", "analysis", "report", "execution"])
+@pytest.mark.parametrize("room", ["benchmark", "store", "analysis", "transcripts", "report", "execution"])
 def test_rooms_below_the_assets_import_neither_dagster_nor_what_stands_above_them(room: str) -> None:
     above = {"assets", "checks", "automation", "commands", "experiment", "definitions", "cli", "local_runs"}
     for module in MODULES:

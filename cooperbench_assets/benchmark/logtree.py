@@ -95,7 +95,12 @@ class RunReading:
 
 
 def read_run(
-    run_dir: Path, mode: str | None = None, *, alive: Callable[[tries.Attempt], bool] = tries.process_alive
+    run_dir: Path,
+    mode: str | None = None,
+    *,
+    alive: Callable[[tries.Attempt], bool] = tries.process_alive,
+    only: Pair | None = None,
+    find_steps: bool = True,
 ) -> RunReading:
     """Read one run folder. A bad file is excluded by itself, and the rest is read.
 
@@ -103,11 +108,13 @@ def read_run(
         run_dir: The folder; one that is not there gives an empty reading with `exists` False.
         mode: solo, coop or team; None to take it from the tree.
         alive: Whether the process of a try that has no end yet is still there.
+        only: Read this pair alone, with its attempts.
+        find_steps: Whether to look for the steps of messages, for which whole trajectories are read.
 
     Raises:
         LogTreeError: if the folder cannot be listed, or holds several modes and `mode` does not say which.
     """
-    return _Walk(run_dir, mode, alive).reading()
+    return _Walk(run_dir, mode, alive, only, find_steps).reading()
 
 
 def _entries(path: str) -> list[tuple[str, bool, bool]]:
@@ -133,11 +140,20 @@ def _plain_first(places: list[str], name: str) -> list[str]:
 class _Walk:
     """One reading of one run folder."""
 
-    def __init__(self, run_dir: Path, mode: str | None, alive: Callable[[tries.Attempt], bool]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        mode: str | None,
+        alive: Callable[[tries.Attempt], bool],
+        only: Pair | None,
+        find_steps: bool,
+    ) -> None:
         self.exclusions = Exclusions(run_dir)
         self.run_dir = run_dir
         self.mode = mode
         self.alive = alive
+        self.only = only
+        self.find_steps = find_steps
         self.pairs: dict[Pair, PairReading] = {}
         self._outside: set[str] = set()
         """Links to folders out of the run folder, as far as they were met."""
@@ -246,8 +262,10 @@ class _Walk:
                         found.setdefault(pair, []).append(f"{base}/{task}/{folder}")
         mode = None if bases and bases[0].count("/") == 0 and self.mode is None else self.mode
         for pair, places in found.items():
+            if self.only not in (None, pair):
+                continue
             place, *others = _plain_first(places, pair.name)
-            self.pairs[pair] = read_pair(self.exclusions, pair, place, mode)
+            self.pairs[pair] = read_pair(self.exclusions, pair, place, mode, find_steps=self.find_steps)
             for other in others:
                 self.exclusions.exclude(
                     other,
@@ -348,6 +366,8 @@ class _Walk:
             return
         found = walk_attempts(self.run_dir, str(self.mode), self._list, self._load_attempt)
         for pair, attempts in found.items():
+            if self.only not in (None, pair):
+                continue
             reading = self.pairs.get(pair)
             if reading is None:
                 reading = PairReading(pair, self.run_dir, f"{self.mode}/{pair.name}", self.mode)

@@ -180,7 +180,9 @@ class Exclusions:
         return None if raw is None else self.decode(raw, relative, pair, decoder)
 
 
-def read_pair(exclusions: Exclusions, pair: Pair, relative: str, mode: str | None) -> PairReading:
+def read_pair(
+    exclusions: Exclusions, pair: Pair, relative: str, mode: str | None, *, find_steps: bool = True
+) -> PairReading:
     """Read one pair's folder.
 
     Args:
@@ -188,6 +190,7 @@ def read_pair(exclusions: Exclusions, pair: Pair, relative: str, mode: str | Non
         pair: The pair that the folder's place names.
         relative: The folder, relative to the run folder.
         mode: solo, coop or team; None in an older tree, where the result says it.
+        find_steps: Whether to look for the steps of messages in the trajectories.
     """
     reading = PairReading(pair, exclusions.run_dir, relative, mode)
     folder = f"{exclusions.root}/{relative}"
@@ -206,7 +209,10 @@ def read_pair(exclusions: Exclusions, pair: Pair, relative: str, mode: str | Non
         _read_evaluation(exclusions, reading)
     if "conversation.json" in names and reading.mode != "solo":
         reading.messages = exclusions.load(f"{relative}/conversation.json", pair, CONVERSATION)
-        reading.message_steps = message_steps(folder, names, reading.agents, reading.messages or [])
+        messages = reading.messages or []
+        reading.message_steps = (
+            message_steps(folder, names, reading.agents, messages) if find_steps else [None] * len(messages)
+        )
     _read_patches(exclusions, reading, names)
     return reading
 

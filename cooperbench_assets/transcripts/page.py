@@ -1,0 +1,340 @@
+"""One pair in full: what its page shows.
+
+What belongs here: `pair_page`, `chunk` and `raw_part`, the three things that a page asks for, put together of what the
+other modules read. What does not: reading transcripts (``index``) and drawing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cooperbench_assets.benchmark.attempts import ATTEMPTS, place_of
+from cooperbench_assets.benchmark.jsonfiles import open_regular, printable
+from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
+from cooperbench_assets.benchmark.outcomes import judge
+from cooperbench_assets.store.rows import TOKENS
+from cooperbench_assets.transcripts.conversation import messages_of
+from cooperbench_assets.transcripts.evaluation import graded
+from cooperbench_assets.transcripts.index import chunk_of, index_of, transcript_file
+from cooperbench_assets.transcripts.listing import epoch, frame_of, row_of
+from cooperbench_assets.transcripts.model import (
+    CHUNK_BYTES,
+    Agent,
+    Chunk,
+    Evidence,
+    LeftOut,
+    Message,
+    PairPage,
+    Patch,
+    RawFile,
+    RawPart,
+    Try,
+)
+from cooperbench_assets.transcripts.notes import notes_of
+from cooperbench_assets.transcripts.patches import marked
+from cooperbench_assets.transcripts.readers.events import moment
+from cooperbench_assets.transcripts.sources import Source, SourceCell, SourceError, find
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cooperbench_assets.benchmark.evidence import AgentEnd
+    from cooperbench_assets.benchmark.logtree import PairReading, RunReading
+    from cooperbench_assets.benchmark.outcomes import Outcome
+    from cooperbench_assets.benchmark.pairs import Pair
+    from cooperbench_assets.benchmark.records import AgentRecord
+    from cooperbench_assets.redaction import Redactor
+    from cooperbench_assets.transcripts.index import Index
+
+_LARGEST_PATCH = 1 << 20
+_MOST_FILES = 500
+
+
+def pair_page(source: Source, path: str) -> PairPage:
+    """Everything of a pair but the texts of its steps.
+
+    Args:
+        source: Where it is looked for.
+        path: As in `PairRow.path`.
+
+    Raises:
+        SourceError: if there is no such pair, or its run cannot be read.
+    """
+    cell, pair = find(source, path)
+    run = _read(cell, pair)
+    return _Page(source, cell, pair, run).made()
+
+
+def chunk(source: Source, path: str, agent: str, number: int) -> Chunk:
+    """The texts of a range of an agent's steps.
+
+    Raises:
+        SourceError: if there is no such pair, agent or chunk.
+    """
+    cell, pair = find(source, path)
+    reading = _read(cell, pair).pairs.get(pair)
+    for name, feature, framework in _agents(reading) if reading is not None else ():
+        assert reading is not None
+        if name == agent and (file := transcript_file(reading.folder, _names(reading.folder), name, feature)):
+            index = index_of(reading.folder / file, framework, source.redactor, source.cache)
+            try:
+                return chunk_of(reading.folder / file, index, agent, number, source.redactor)
+            except IndexError as error:
+                raise SourceError(f"{path}: {error}") from error
+    raise SourceError(f"{path} has no transcript of {agent[:40]!r}")
+
+
+def raw_part(source: Source, path: str, name: str, start: int = 0) -> RawPart:
+    """A stretch of a raw file, redacted: whole lines, about `CHUNK_BYTES` of them.
+
+    Args:
+        source: Where the pair is looked for.
+        path: As in `PairRow.path`.
+        name: As in `PairPage.files`.
+        start: The byte to begin at: 0, or the `end` of another part.
+
+    Raises:
+        SourceError: if the pair has no such file, or it cannot be read.
+    """
+    cell, pair = find(source, path)
+    if name not in {file.name for file in _files(cell, pair, _read(cell, pair).pairs.get(pair))}:
+        raise SourceError(f"{path} has no file {name[:200]!r}")
+    try:
+        descriptor, size = open_regular(str(cell.run_dir / name))
+        try:
+            raw = os.pread(descriptor, CHUNK_BYTES, max(0, start))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read: {error.strerror or error}") from error
+    if start + len(raw) < size and b"\n" in raw:
+        raw = raw[: raw.rindex(b"\n") + 1]
+    text = source.redactor.text(raw.decode("utf-8", "replace"))
+    return RawPart(name=name, start=start, end=start + len(raw), bytes=size, text=text)
+
+
+def _read(cell: SourceCell, pair: Pair) -> RunReading:
+    try:
+        return read_run(cell.run_dir, cell.mode, only=pair, find_steps=False)
+    except LogTreeError as error:
+        raise SourceError(str(error)) from error
+
+
+def _agents(reading: PairReading) -> list[tuple[str, int | None, str | None]]:
+    """Name, feature and framework of each agent: by the result, else those that such a pair has."""
+    framework = None if reading.result is None else reading.result.agent_framework
+    if reading.agents:
+        return [(agent.name, agent.feature, framework) for agent in reading.agents]
+    if reading.mode == "solo":
+        return [("solo", None, framework)]
+    return [(f"agent{n}", feature, framework) for n, feature in enumerate(reading.pair.features, 1)]
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 - names are all that is needed
+    except OSError:
+        return frozenset()
+
+
+def _files(cell: SourceCell, pair: Pair, reading: PairReading | None) -> list[RawFile]:
+    """The regular files of a pair's folder and of its tries; links are left out."""
+    found: list[RawFile] = []
+    bases = [f"{ATTEMPTS}/{cell.mode or (reading.mode if reading else None)}/{pair.name}"]
+    for base in [*([reading.relative] if reading is not None else []), *bases]:
+        for folder, folders, names in os.walk(cell.run_dir / base):
+            folders.sort()
+            for name in sorted(names):
+                file = Path(folder, name)
+                if file.is_file() and not file.is_symlink():
+                    relative = file.relative_to(cell.run_dir).as_posix()
+                    found.append(RawFile(name=printable(relative), bytes=file.stat().st_size))
+    return found[:_MOST_FILES]
+
+
+def _known(record: AgentRecord | None, name: str) -> int | None:
+    """A count of tokens; None where the adapter reports none (every count is 0 although the model was called)."""
+    if record is None or (record.steps and not any(getattr(record, token) for token in TOKENS)):
+        return None
+    count: int | None = getattr(record, name)
+    return count
+
+
+class _Page:
+    """The making of one page."""
+
+    def __init__(self, source: Source, cell: SourceCell, pair: Pair, run: RunReading) -> None:
+        self.source, self.cell, self.pair, self.run = source, cell, pair, run
+        self.redactor: Redactor = source.redactor
+        self.reading = run.pairs.get(pair)
+        self.outcome = judge(self.reading)
+        self.left_out: list[LeftOut] = []
+        self.not_kept: list[str] = []
+        self.indexes: dict[str, Index] = {}
+
+    def made(self) -> PairPage:
+        """The page."""
+        cell, reading = self.cell, self.reading
+        planned = SourceCell(
+            cell.run_dir, cell.setting, cell.seed, cell.mode, cell.experiment, (self.pair,), cell.accepted
+        )
+        row = row_of(self.source, cell, frame_of(self.source, planned, self.run).row(0, named=True))
+        problems = [self.redactor.text(bad.message) for bad in self.run.quarantine if bad.pair == self.pair]
+        files = _files(cell, self.pair, reading)
+        notes = notes_of(self.source, row.path)
+        if reading is None:
+            return PairPage(row=row, files=files, problems=problems, notes=notes, not_kept=["Nothing of this pair."])
+        agents = self._agents(reading)
+        judged = graded(reading, self.redactor)
+        self.left_out += judged.left_out
+        return PairPage(
+            row=row,
+            both_passed=None if reading.evaluation is None else reading.evaluation.both_passed,
+            both_passed_strict=self.outcome.both_passed_strict,
+            reason_strict=self.outcome.reason_strict,
+            evidence=self._evidence(agents),
+            agents=agents,
+            messages=self._messages(reading),
+            patches=self._patches(reading),
+            merge=judged.merge,
+            tests=judged.tests,
+            tries=self._tries(reading),
+            evaluated_at=None if reading.evaluation is None else epoch(reading.evaluation.evaluated_at),
+            eval_error=self._clean(reading.eval_error or (reading.evaluation.error if reading.evaluation else None)),
+            files=files,
+            not_kept=self.not_kept,
+            left_out=self.left_out,
+            problems=problems,
+            notes=notes,
+        )
+
+    def _clean(self, text: str | None) -> str | None:
+        return None if text is None else self.redactor.text(text)
+
+    def _agents(self, reading: PairReading) -> list[Agent]:
+        ends = {end.name: end for end in reading.agents}
+        return [
+            self._agent(reading, name, feature, framework, ends.get(name))
+            for name, feature, framework in _agents(reading)
+        ]
+
+    def _agent(
+        self, reading: PairReading, name: str, feature: int | None, framework: str | None, end: AgentEnd | None
+    ) -> Agent:
+        file = transcript_file(reading.folder, _names(reading.folder), name, feature)
+        index = None
+        if file is None:
+            self.not_kept.append(f"No transcript of {name} was kept: its steps are not recorded.")
+        else:
+            index = self._index(reading, file, name, framework)
+        record = None if end is None else end.record
+        status = None if record is None else record.status
+        return Agent(
+            name=name,
+            feature=feature,
+            status=self._clean(status),
+            failed=end is not None and end.failure is not None,
+            family=None if end is None or end.failure is None else end.failure.family,
+            evidence=None if end is None else self._clean(end.evidence),
+            evidence_source=None if end is None else end.source,
+            cost_usd=None if record is None else record.cost,
+            calls=None if record is None else record.steps,
+            input_tokens=_known(record, "input_tokens"),
+            output_tokens=_known(record, "output_tokens"),
+            cache_read_tokens=_known(record, "cache_read_tokens"),
+            cache_write_tokens=_known(record, "cache_write_tokens"),
+            patch_lines=None if record is None else record.patch_lines,
+            format=None if index is None else index.format,
+            transcript=file,
+            transcript_bytes=None if index is None else index.size,
+            timed=index is not None and any(step.at is not None for step in index.steps),
+            steps=[] if index is None else index.steps,
+            chunks=0 if index is None else index.chunks,
+        )
+
+    def _index(self, reading: PairReading, file: str, name: str, framework: str | None) -> Index | None:
+        try:
+            index = index_of(reading.folder / file, framework, self.redactor, self.source.cache)
+        except OSError as error:
+            self.left_out.append(LeftOut(file=file, reason=f"it cannot be read: {error.strerror or error}"))
+            return None
+        self.indexes[name] = index
+        self.left_out += index.left_out
+        if index.format == "openhands":
+            self.not_kept.append(f"Of {name} upstream keeps previews: thoughts and outputs are cut, and have no times.")
+        if not any(step.kind == "step" for step in index.steps):
+            self.not_kept.append(f"The transcript of {name} holds no call of the model.")
+        return index
+
+    def _evidence(self, agents: Sequence[Agent]) -> Evidence | None:
+        outcome: Outcome = self.outcome
+        if outcome.evidence is None:
+            return None
+        own = [agent for agent in agents if agent.evidence and agent.evidence_source == outcome.evidence_source]
+        agent = own[0] if own and outcome.stage != "eval" else None
+        # Streams and trajectories say at their ends what ended them.
+        told = agent is not None and agent.transcript == outcome.evidence_source and bool(agent.steps)
+        return Evidence(
+            text=self.redactor.text(outcome.evidence),
+            source=outcome.evidence_source,
+            agent=None if agent is None else agent.name,
+            index=agent.steps[-1].index if agent is not None and told else None,
+        )
+
+    def _messages(self, reading: PairReading) -> list[Message] | None:
+        if reading.messages is None:
+            if reading.mode != "solo":
+                self.not_kept.append("No conversation.json was kept: messages are not recorded.")
+            return None
+        return messages_of(reading.messages, self.indexes, self.redactor)
+
+    def _patches(self, reading: PairReading) -> list[Patch]:
+        solo = reading.mode == "solo"
+        files = {name: "solo.patch" if solo else f"agent{feature}.patch" for name, feature, _ in _agents(reading)}
+        texts = {name: self._patch(reading.folder / file) for name, file in files.items()}
+        counted = {end.name: end.record.patch_lines for end in reading.agents}
+        patches = []
+        for name, file in files.items():
+            text, others = texts[name], [other for one, other in texts.items() if one != name]
+            if text is None:
+                self.not_kept.append(f"The patch of {name} was not kept.")
+            hunks = [] if text is None else marked(text, (others[0] if others else None) or "")
+            lines = len(text.splitlines()) if text is not None else counted.get(name)
+            patches.append(Patch(agent=name, file=file, text=text, lines=lines, hunks=hunks))
+        return patches
+
+    def _patch(self, file: Path) -> str | None:
+        """A patch's text; None where the file is missing or cannot be read."""
+        try:
+            descriptor, size = open_regular(str(file))
+        except OSError:
+            return None
+        try:
+            raw = os.pread(descriptor, _LARGEST_PATCH, 0)
+        finally:
+            os.close(descriptor)
+        if size > len(raw):
+            reason = "the patch is longer than 1 MB: its end is in the raw file"
+            self.left_out.append(LeftOut(file=file.name, reason=reason, bytes=size - len(raw)))
+        return self.redactor.text(raw.decode("utf-8", "replace"))
+
+    def _tries(self, reading: PairReading) -> list[Try]:
+        return [
+            Try(
+                stage=one.stage,
+                n=one.n,
+                outcome=one.outcome,
+                family=one.family,
+                evidence=self._clean(one.evidence),
+                retryable=one.retryable,
+                started_at=moment(one.started_at),
+                ended_at=moment(one.ended_at),
+                cost_usd=one.cost_usd,
+                cost_estimated=one.cost_estimated,
+                isolation=one.isolation,
+                path=place_of(reading.pair, reading.mode, one),
+            )
+            for one in sorted(reading.attempts, key=lambda one: (one.stage, one.n))
+        ]
