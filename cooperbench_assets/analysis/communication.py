@@ -19,6 +19,7 @@ from cooperbench_assets.analysis.frames import (
     cells_of,
     columns,
     conform,
+    is_clean,
     pairs_of,
     result_table,
     settings_of,
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
 _SHARES = (*LABELS, *MENTIONS)
 _PAIR = (*CELL, "pair")
-_OF_PAIR = (*CELL, "place", "agents", "steps", "messages", "first_seconds", "first_share")
+_OF_PAIR = (*CELL, "place", "agents", "steps", "messages", "first_seconds", "first_share", "is_clean")
 
 COMMUNICATION = result_table(
     "communication",
-    "Messages between agents, per cell and per setting over its planned seeds. Labels are by stated rules.",
+    "Messages between agents, per cell and setting; means and shares over clean pairs. Labels are by stated rules.",
     EXPERIMENT,
     columns(
         ("setting", pl.String, "Setting; never a solo one"),
@@ -46,8 +47,11 @@ COMMUNICATION = result_table(
         ("pairs_with_messages", pl.Int64, "Pairs in which any message was sent"),
         ("agents", pl.Int64, "Agents of those results"),
         ("messages", pl.Int64, "Messages"),
-        ("messages_per_pair", pl.Float64, "messages / pairs"),
-        ("messages_per_agent", pl.Float64, "messages / agents"),
+        ("clean", pl.Int64, "Those pairs that have a clean verdict: every figure after this one is over them"),
+        ("left_out", pl.Int64, "The other pairs: dead agents and what was not judged"),
+        ("left_out_messages_per_pair", pl.Float64, "Messages of these over their number"),
+        ("messages_per_pair", pl.Float64, "Messages of clean pairs / clean"),
+        ("messages_per_agent", pl.Float64, "Messages of clean pairs / their agents"),
         ("characters_median", pl.Float64, "Median length of a message"),
         ("steps", pl.Int64, "Steps of the pairs whose steps are known"),
         ("share_of_steps", pl.Float64, "Messages per step over those pairs, a message taken as one step"),
@@ -77,9 +81,10 @@ def communication(frames: Frames) -> dict[str, pl.DataFrame]:
     labels = labels_of(frames)
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
     pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"]).select(*_OF_PAIR)
-    labels = _with_lengths(labels, frames)
-    rows = _summary(cells_and_settings(pairs, cells), cells_and_settings(labels, cells))
-    steps = _steps(cells_and_settings(_writers(frames), cells))
+    clean = pairs_of(frames).filter(is_clean()).select(_PAIR)
+    labels, writers = (rows.join(clean, on=_PAIR, how="semi") for rows in (labels, _writers(frames)))
+    rows = _summary(cells_and_settings(pairs, cells), cells_and_settings(_with_lengths(labels, frames), cells))
+    steps = _steps(cells_and_settings(writers, cells))
     rows = rows.join(steps, on=CELL, how="left", nulls_equal=True).with_columns(
         pl.col("writers", "writers_known", "message_steps").fill_null(0)
     )
@@ -139,23 +144,29 @@ def talk_of_pairs(frames: Frames, labels: pl.DataFrame) -> pl.DataFrame:
     seconds = (pl.col("first") - pl.col("started_at")).dt.total_milliseconds() / 1000
     inside = (seconds >= 0) & (pl.col("first") <= pl.col("ended_at"))
     length = (pl.col("ended_at") - pl.col("started_at")).dt.total_milliseconds() / 1000
-    return rows.with_columns(first_seconds=pl.when(inside).then(seconds)).with_columns(
+    return rows.with_columns(first_seconds=pl.when(inside).then(seconds), is_clean=is_clean()).with_columns(
         first_share=pl.when(length > 0).then(pl.col("first_seconds") / length)
     )
 
 
 def _summary(pairs: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    known = pl.col("steps").is_not_null()
+    clean = pl.col("is_clean")
+    known, sent = clean & pl.col("steps").is_not_null(), pl.col("messages")
     totals = pairs.group_by(*CELL, "place").agg(
         pairs=pl.len().cast(pl.Int64),
         pairs_with_messages=(pl.col("messages") > 0).sum().cast(pl.Int64),
         agents=pl.col("agents").sum().cast(pl.Int64),
-        messages=pl.col("messages").sum(),
-        steps=pl.col("steps").sum(),
-        messages_known=pl.col("messages").filter(known).sum(),
-        first_message_minutes=pl.col("first_seconds").median() / 60,
-        first_message_share=pl.col("first_share").median(),
-        first_message_known=pl.col("first_seconds").count().cast(pl.Int64),
+        messages=sent.sum(),
+        clean=tally(clean),
+        left_out=tally(~clean),
+        left_out_messages_per_pair=sent.filter(~clean).mean(),
+        messages_per_pair=sent.filter(clean).mean(),
+        messages_per_agent=sent.filter(clean).sum() / pl.col("agents").filter(clean).sum(),
+        steps=pl.col("steps").filter(clean).sum(),
+        share_of_steps=sent.filter(known).sum() / pl.col("steps").filter(known).sum(),
+        first_message_minutes=pl.col("first_seconds").filter(clean).median() / 60,
+        first_message_share=pl.col("first_share").filter(clean).median(),
+        first_message_known=pl.col("first_seconds").filter(clean).count().cast(pl.Int64),
     )
     first = pl.col("plan").filter("first_turn")
     kinds = labels.group_by(CELL).agg(
@@ -168,9 +179,4 @@ def _summary(pairs: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     )
     rows = totals.join(kinds, on=CELL, how="left", nulls_equal=True)
     rows = rows.with_columns(pl.col("questions", "questions_unanswered").fill_null(0))
-    return rows.with_columns(
-        messages_per_pair=pl.col("messages") / pl.col("pairs"),
-        messages_per_agent=pl.col("messages") / pl.col("agents"),
-        share_of_steps=pl.col("messages_known") / pl.col("steps"),
-        share_unanswered=pl.col("questions_unanswered") / pl.col("questions"),
-    )
+    return rows.with_columns(share_unanswered=pl.col("questions_unanswered") / pl.col("questions"))

@@ -16,6 +16,7 @@ from cooperbench_assets.analysis.frames import (
     cells_of,
     columns,
     conform,
+    is_clean,
     level_order,
     pairs_of,
     result_table,
@@ -26,7 +27,7 @@ from cooperbench_assets.analysis.frames import (
 from cooperbench_assets.store import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cooperbench_assets.analysis.frames import Frames
 
@@ -47,6 +48,8 @@ _COUNTED = (
 )
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
+_LEFT_OUT = {"left_out": "Pairs with a result and without a clean verdict: in no mean but the two that name them"}
+
 RESULTS_MANIFEST = result_table(
     "results_manifest",
     "What was run, per cell, setting and experiment: pairs, agents, how they ended, patches, cost, steps, messages.",
@@ -65,10 +68,14 @@ RESULTS_MANIFEST = result_table(
         ("pairs_all_patches", pl.Int64, "Pairs in which no agent's patch is empty"),
         ("cost_usd", pl.Float64, "Known cost in all, USD; NULL where none is known"),
         ("cost_unknown", pl.Int64, "Pairs whose cost is not known"),
-        ("cost_per_pair_usd", pl.Float64, "Mean over the pairs whose cost is known"),
+        ("cost_per_pair_usd", pl.Float64, "Mean over the clean pairs whose cost is known"),
         ("steps", pl.Int64, "Known steps in all; NULL where none is known"),
         ("steps_unknown", pl.Int64, "Pairs whose steps are not known"),
-        ("steps_per_pair", pl.Float64, "Mean over the pairs whose steps are known"),
+        ("steps_per_pair", pl.Float64, "Mean over the clean pairs whose steps are known"),
+        ("minutes_per_pair", pl.Float64, "Mean of agents' time over the clean pairs whose time is known"),
+        *((name, pl.Int64, text) for name, text in _LEFT_OUT.items()),
+        ("left_out_usd_per_pair", pl.Float64, "Mean over those of these pairs whose cost is known"),
+        ("left_out_steps_per_pair", pl.Float64, "Mean over those of these pairs whose steps are known"),
         ("wall_minutes", pl.Float64, "From the first start to the last end of agents, summed over cells"),
         ("longest_pair_minutes", pl.Float64, "Agents' time of the longest pair"),
         ("messages", pl.Int64, "Messages sent; NULL where no pair has agents that could send any"),
@@ -87,8 +94,9 @@ COST_REPORT = result_table(
         ("spent_unknown", pl.Int64, "Tries, and results without recorded tries, whose cost is not known"),
         ("cost_usd", pl.Float64, "Known cost of the results of record"),
         ("cost_unknown", pl.Int64, "Results whose cost is not known"),
-        ("cost_mean_usd", pl.Float64, "Mean over the results whose cost is known"),
+        ("cost_mean_usd", pl.Float64, "Mean over the results with a clean verdict whose cost is known"),
         ("cost_median_usd", pl.Float64, "Median over them"),
+        ("cost_mean_left_out_usd", pl.Float64, "Mean over the other results whose cost is known"),
         *((name, pl.Int64, f"Known {name.replace('_', ' ')} of the results of record") for name in _TOKENS),
         ("tokens_unknown", pl.Int64, "Results whose tokens are not known, or not those of every agent"),
         ("hours", pl.Float64, "Agents' time of the results of record, summed"),
@@ -149,7 +157,21 @@ def _manifest_sums() -> list[pl.Expr]:
         wall.alias("wall_minutes"),
         (pl.col("duration_seconds").max() / 60).alias("longest_pair_minutes"),
         _known("messages_sent").alias("messages"),
+        tally(done & ~is_clean()).alias("left_out"),
+        *(total.alias(f"_{name}_{part}") for name, part, total in _mean_parts(done)),
     ]
+
+
+def _mean_parts(done: pl.Expr) -> Iterator[tuple[str, str, pl.Expr]]:
+    """Sum and number of what is known of each mean, over the clean pairs and over the others with a result."""
+    for name, chosen in {"clean": done & is_clean(), "left_out": done & ~is_clean()}.items():
+        for column in ("cost_usd", "steps", "duration_seconds"):
+            yield f"{column}_{name}", "sum", pl.col(column).filter(chosen).sum()
+            yield f"{column}_{name}", "n", pl.col(column).filter(chosen).count()
+
+
+def _mean(name: str, scale: float = 1.0) -> pl.Expr:
+    return pl.when(pl.col(f"_{name}_n") > 0).then(pl.col(f"_{name}_sum") / pl.col(f"_{name}_n") / scale)
 
 
 def _sum_of(values: pl.Expr) -> pl.Expr:
@@ -163,8 +185,11 @@ def _part_of(values: pl.Expr, chosen: pl.Expr) -> pl.Expr:
 
 def _manifest_rates() -> list[pl.Expr]:
     return [
-        (pl.col("cost_usd") / (pl.col("pairs") - pl.col("cost_unknown"))).alias("cost_per_pair_usd"),
-        (pl.col("steps") / (pl.col("pairs") - pl.col("steps_unknown"))).alias("steps_per_pair"),
+        _mean("cost_usd_clean").alias("cost_per_pair_usd"),
+        _mean("steps_clean").alias("steps_per_pair"),
+        _mean("duration_seconds_clean", 60).alias("minutes_per_pair"),
+        _mean("cost_usd_left_out").alias("left_out_usd_per_pair"),
+        _mean("steps_left_out").alias("left_out_steps_per_pair"),
     ]
 
 
@@ -195,7 +220,9 @@ def _levels(
         if pairs is not None:
             on = [name for name in by if name != "place"]
             spread = pairs.group_by(on).agg(
-                cost_mean_usd=pl.col("cost_usd").mean(), cost_median_usd=pl.col("cost_usd").median()
+                cost_mean_usd=pl.col("cost_usd").filter(is_clean()).mean(),
+                cost_median_usd=pl.col("cost_usd").filter(is_clean()).median(),
+                cost_mean_left_out_usd=pl.col("cost_usd").filter(~is_clean()).mean(),
             )
             part = part.join(spread, on=on, how="left")
         parts.append(part.with_columns(*rates, level=pl.lit(level)))

@@ -166,6 +166,11 @@ def has_verdict() -> pl.Expr:
     return pl.col("has_eval").fill_null(False) & ~pl.col("stale").fill_null(False)
 
 
+def is_clean() -> pl.Expr:
+    """Whether a pair has a clean verdict; strict and upstream's agree in that."""
+    return pl.col("outcome").is_in(["pass", "fail"])
+
+
 def recorded_pass(verdict: str) -> pl.Expr:
     """What eval.json says, by `verdict`: also of an infra_error, whose verdict is not used."""
     if verdict == "upstream":

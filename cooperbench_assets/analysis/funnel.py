@@ -110,7 +110,7 @@ def _staged(pairs: pl.DataFrame, verdict: str) -> pl.DataFrame:
         pl.col("agents_failed").fill_null(0) == 0,
         (pl.col("patches") >= pl.col("agents")).fill_null(True),  # not known: nothing says that it stopped here
         outcome.is_in(["pass", "fail"]),
-        solo | (applied & (reason.fill_null("") != "not_applied")),
+        solo | (applied & ~reason.fill_null("").is_in(["not_applied", "empty_patch"])),
         solo | pl.col("kind").is_in(kinds),
         passed,
     ]
@@ -119,7 +119,10 @@ def _staged(pairs: pl.DataFrame, verdict: str) -> pl.DataFrame:
         came.append(came[-1] & flag)
     last = pl.sum_horizontal((stage | passed).cast(pl.Int32) for stage in came) - 1
     infra = pl.concat_str(pl.lit("infra_"), pl.col("stage").fill_null("agent"))
-    loss = pl.when(outcome == "fail").then(reason.fill_null("other")).when(outcome == "infra_error").then(infra)
+    # Whatever its tests said, a pair whose agent wrote nothing was lost there: funnel and losses tell one story.
+    unwritten = (last == list(STAGES).index("submitted")) & (reason == "tests")
+    why = pl.when(unwritten).then(pl.lit("empty_patch")).otherwise(reason.fill_null("other"))
+    loss = pl.when(outcome == "fail").then(why).when(outcome == "infra_error").then(infra)
     return pairs.with_columns(kind=merge_kind()).select(
         *CELL,
         "place",

@@ -26,10 +26,7 @@ RULES = {
         r"['’]re)? (?:going to|planning)|plan(?:s|ning)? (?:to|is)|(?:my|feature|the) plan\b|plan:|(?:i )?intend|"
         r"implementing|working on|starting)\b"
     ),
-    "question": (
-        r"(?i)\?(?:\s|$|[\"'’)\]*_`])|"
-        r"\b(?:let me know (?:if|what|which|whether|how|where|when)|please confirm)\b"
-    ),
+    "question": r"\?(?:\s|$|[\"'’)\]*_`])",
     "update": (
         r"(?i)\b(done|finished|completed?|implemented|added|changed|updated|modified|edited|committed|pushed|fixed|"
         r"written|inserted|removed|i(?: have|['’]ve)|tests? pass(?:ed|es|ing)?|all (?:tests? )?pass(?:ed|ing)?)\b"
@@ -60,7 +57,7 @@ MESSAGE_LABELS = Table(
             ("position", pl.Int32, "Place in the conversation, from 0"),
             ("sender", pl.String, "Agent that sent the message"),
             ("plan", pl.Boolean, "Says what its sender is going to do"),
-            ("question", pl.Boolean, "Asks something"),
+            ("question", pl.Boolean, "Has a question mark at the end of a word"),
             ("answer", pl.Boolean, "First message of its sender after a question of another agent"),
             ("update", pl.Boolean, "Says what its sender has done"),
             ("acknowledgement", pl.Boolean, "Begins by taking note of a message"),

@@ -163,7 +163,18 @@ def _no_verdict(counts: pl.DataFrame) -> pl.DataFrame:
 
 def _windows(frames: Frames, used: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
     gaps = window_gaps(frames, used, contrasts).filter(pl.col("gap").is_not_null())
-    return _row(gaps, "warning", "time_windows", pl.format("{} and {}", "setting_a", "setting_b"), pl.col("gap"))
+    named = pl.format("{} and {}", "setting_a", "setting_b")
+    several = gaps.group_by("experiment").agg(
+        n=pl.len(), named=named.sort().str.join("; "), gap=pl.col("gap").first(), one=named.first()
+    )
+    text = pl.format(
+        "{} of settings did not run in overlapping times, so that the model or the service may have changed between "
+        "them: {}; how far apart, see the column caution of paired_comparisons",
+        counted("n", "pair"), "named",
+    )  # fmt: skip
+    alone = pl.col("n") == 1
+    subject = pl.when(alone).then("one").otherwise(pl.lit("experiment"))
+    return _row(several, "warning", "time_windows", subject, pl.when(alone).then("gap").otherwise(text))
 
 
 def _unknown(used: pl.DataFrame) -> pl.DataFrame:

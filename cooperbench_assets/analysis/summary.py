@@ -34,7 +34,7 @@ from cooperbench_assets.analysis.intervals import CR2, WILSON, clustered_mean, w
 if TYPE_CHECKING:
     from cooperbench_assets.analysis.frames import Frames
 
-REASONS = ("tests", "conflict", "not_applied", "agent_error", "agent_timeout", "test_timeout")
+REASONS = ("tests", "conflict", "not_applied", "empty_patch", "agent_error", "agent_timeout", "test_timeout")
 """Reasons of a fail; any other text counts as ``fail_other``."""
 
 _LEVELS: dict[str, tuple[str, ...]] = {
@@ -50,6 +50,7 @@ _RATES = {
 
 _COUNTS = columns(
     ("cells", pl.Int64, "Cells counted; an unplanned cell only has a row of its own"),
+    ("seeds", pl.Int64, "Those of the cells that have a clean verdict"),
     ("tasks", pl.Int64, "Tasks of the pairs"),
     ("planned", pl.Int64, "Planned pairs: every row adds up to this"),
     ("passes", pl.Int64, "Outcome pass"),
@@ -186,11 +187,12 @@ def _level(counts: pl.DataFrame, level: str) -> pl.DataFrame:
         counts = counts.filter("asked")
     if level == "experiment":
         counts = counts.filter(~pl.col("gold"))
-    sums = [column.name for column in _COUNTS if column.name not in ("cells", "tasks")]
+    sums = [column.name for column in _COUNTS if column.name not in ("cells", "seeds", "tasks")]
     rows = counts.group_by(by).agg(
         pl.lit(level).alias("level"),
         pl.col("place").first() if level != "experiment" else pl.lit(None, pl.Int64).alias("place"),
         pl.struct("setting", "seed").n_unique().cast(pl.Int64).alias("cells"),
+        pl.struct("setting", "seed").filter(pl.col("clean") > 0).n_unique().cast(pl.Int64).alias("seeds"),
         pl.col("task").n_unique().cast(pl.Int64).alias("tasks"),
         *(pl.col(name).sum() for name in sums),
     )

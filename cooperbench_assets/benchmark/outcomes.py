@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.logtree import Evaluation, PairReading
 
 Verdict = Literal["pass", "fail", "infra_error", "unevaluated", "missing"]
-Reason = Literal["tests", "conflict", "not_applied", "agent_error", "agent_timeout", "test_timeout"]
+Reason = Literal["tests", "conflict", "not_applied", "empty_patch", "agent_error", "agent_timeout", "test_timeout"]
 
 _SLACK = timedelta(seconds=2)
 """How far the clocks of a try's record and of its files may be apart."""
@@ -244,9 +244,9 @@ def _spoilt_merge(reading: PairReading, evaluation: Evaluation) -> Reason | None
         return "not_applied"
     known = [word for word in applied if word is not None]
     if any(word != "applied" for word in known):
-        return "not_applied"
+        return "empty_patch" if "skipped" in known else "not_applied"
     if not known and any(patch is not None and patch.empty for patch in reading.patches):
-        return "not_applied"
+        return "empty_patch"
     return None
 
 

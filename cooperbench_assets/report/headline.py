@@ -25,6 +25,11 @@ class HeadlineRow:
     experiment: str
     setting: str
     seeds: int
+    """Those with a clean verdict."""
+
+    cells: int
+    """Seeds that are planned."""
+
     planned: int
     judged: int
     infra_error: int
@@ -55,6 +60,7 @@ def _headline_row(rows: Mapping[str, Mapping[str, Any]]) -> HeadlineRow:
     return HeadlineRow(
         strict["experiment"],
         strict["setting"],
+        strict["seeds"],
         strict["cells"],
         strict["planned"],
         strict["clean"],

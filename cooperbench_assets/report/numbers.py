@@ -74,7 +74,7 @@ def _of_setting(row: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]
     who = (row["experiment"], row["setting"])
     if row["verdict"] == "strict":
         for name, column in (
-            ("Seeds", "cells"),
+            ("Seeds", "seeds"),
             ("Planned", "planned"),
             ("Clean", "clean"),
             ("InfraErrors", "infra_error"),

@@ -157,8 +157,9 @@ COMMUNICATION = Section(
         Drawing(
             "communication",
             communication.communication,
-            "Messages that agents sent each other, per pair with a readable result, and per step of the agents over "
-            "the pairs whose steps are known. Which steps they were sent in is known only where trajectories are kept "
+            "Messages that agents sent each other, per pair with a clean verdict, and per step of the agents over "
+            "those of them whose steps are known; pairs of dead agents and what was not judged are counted beside "
+            "them. Which steps they were sent in is known only where trajectories are kept "
             "that hold one turn for every step.",
         ),
         Drawing(

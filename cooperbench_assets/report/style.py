@@ -70,6 +70,7 @@ FATES: Final = {
     "tests": OutcomeStyle("tests fail", "T", VERMILION, "#FFFFFF"),
     "conflict": OutcomeStyle("conflict", "C", ORANGE),
     "not_applied": OutcomeStyle("patch not applied", "N", YELLOW),
+    "empty_patch": OutcomeStyle("a patch is empty", "Y", "#D9CF7A"),
     "agent_error": OutcomeStyle("agent error", "A", PURPLE),
     "agent_timeout": OutcomeStyle("agent timeout", "D", "#A3557F", "#FFFFFF"),
     "test_timeout": OutcomeStyle("test timeout", "O", "#8C3D00", "#FFFFFF"),

@@ -109,7 +109,7 @@ PAIRS = Table(
             (
                 "reason",
                 pl.String,
-                "Why a pair failed: tests, conflict, not_applied, agent_error, agent_timeout, test_timeout",
+                "Why it failed: tests, conflict, not_applied, empty_patch, agent_error, agent_timeout, test_timeout",
             ),
             (
                 "outcome_strict",

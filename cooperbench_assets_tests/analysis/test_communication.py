@@ -38,7 +38,7 @@ def _messages(*rows: dict[str, Any]) -> pl.DataFrame:
         ("agent1: I'll add the parser in src/app/core.py", {"plan", "mentions_file"}),
         ("implementing the cache, will touch only lines 10-20 of it", {"plan", "mentions_line"}),
         ("Are you touching the same function?", {"question"}),
-        ("Let me know if that clashes with yours.", {"question"}),
+        ("Let me know if that clashes with yours.", set()),
         ("ack, thanks", {"acknowledgement"}),
         ("agent2: ok, sounds good", {"acknowledgement"}),
         ("done: added the option, all tests pass", {"update"}),
@@ -104,6 +104,24 @@ def test_what_messages_come_to_in_a_setting() -> None:
         "first_turn_plan": 2 / 3, "questions": 2, "questions_unanswered": 1, "share_unanswered": 0.5, "labels": "rules",
     }  # fmt: skip
     assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
+def test_dead_agents_are_in_no_mean_of_messages_and_stand_beside_it() -> None:
+    """A pair of dead agents that wrote much, and one that is not judged and wrote nothing."""
+    talk = [*_talk((1, "I'll edit a.py"), (2, "ack")), *_talk(*[(1, "Hello?")] * 10, task=2)]
+    pairs = [
+        pair_row(setting="coop-comm", task=1, steps=20),
+        pair_row(setting="coop-comm", task=2, steps=10, outcome="infra_error"),
+        pair_row(setting="coop-comm", task=3, steps=40, outcome="unevaluated"),
+    ]
+    table = communication({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)})["communication"]
+    for row in table.iter_rows(named=True):
+        expected = {
+            "pairs": 3, "messages": 12, "clean": 1, "left_out": 2, "left_out_messages_per_pair": 5.0,
+            "messages_per_pair": 2.0, "messages_per_agent": 1.0, "steps": 20, "share_of_steps": 0.1,
+            "share_question": 0.0, "questions": 0, "writers": 2,
+        }  # fmt: skip
+        assert {name: row[name] for name in expected} == pytest.approx(expected)
 
 
 def _agent(who: int, steps: int | None, task: int = 1) -> dict[str, Any]:

@@ -50,6 +50,27 @@ def test_the_manifest_counts_agents_by_their_end() -> None:
     assert _row(manifest, "experiment")["cost_usd"] == 2.0
 
 
+def test_dead_agents_are_in_no_mean_of_cost_steps_or_time_and_stand_beside_it() -> None:
+    pairs = [
+        pair_row(task=1, cost_usd=2.0, steps=30),
+        pair_row(task=2, cost_usd=4.0, steps=50, outcome="fail", duration_seconds=1200.0),
+        pair_row(task=3, cost_usd=0.01, steps=1, outcome="infra_error", duration_seconds=3.0),
+        pair_row(task=4, cost_usd=0.03, steps=3, outcome="unevaluated"),
+    ]
+    frames = {"pairs": pairs_frame(*pairs)}
+    for level in ("cell", "setting", "experiment"):
+        row = _row(results_manifest(frames)["results_manifest"], level)
+        expected = {
+            "cost_per_pair_usd": 3.0, "steps_per_pair": 40.0, "minutes_per_pair": 15.0, "left_out": 2,
+            "left_out_usd_per_pair": 0.02, "left_out_steps_per_pair": 2.0, "cost_usd": 6.04, "pairs": 4,
+        }  # fmt: skip
+        assert {name: row[name] for name in expected} == pytest.approx(expected)
+        row = _row(cost_report(frames)["cost_report"], level)
+        assert (row["cost_mean_usd"], row["cost_median_usd"], row["cost_mean_left_out_usd"]) == pytest.approx(
+            (3.0, 3.0, 0.02)
+        )
+
+
 def test_unknown_costs_are_null_and_counted_and_never_nothing() -> None:
     frames = {"pairs": pairs_frame(pair_row(task=1), pair_row(task=2, outcome="fail"))}
     for row in (
@@ -80,7 +101,7 @@ def test_every_try_is_paid_once_and_those_that_came_to_nothing_stand_apart() -> 
     expected = {
         "pairs": 4, "spent_usd": 0.5 + 2 + 3 + 5 + 0.25, "spent_estimated_usd": 0.25, "spent_unknown": 1,
         "cost_usd": 10.0, "lost_usd": 0.5 + 3 + 0.25, "lost": 4, "lost_unknown": 1, "unjudged_usd": 5.0, "unjudged": 1,
-        "passes_strict": 1, "usd_per_pass_strict": None, "cost_mean_usd": 10 / 3, "cost_median_usd": 3.0,
+        "passes_strict": 1, "usd_per_pass_strict": None, "cost_mean_usd": 2.0, "cost_mean_left_out_usd": 4.0,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 

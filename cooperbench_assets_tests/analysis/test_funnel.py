@@ -62,7 +62,7 @@ def test_every_loss_is_counted_once_at_the_stage_that_was_not_reached() -> None:
         ("result", "missing", 1),
         ("submitted", "agent_error", 1),
         ("submitted", "infra_agent", 1),
-        ("patches", "tests", 1),
+        ("patches", "empty_patch", 1),
         ("judged", "infra_eval", 1),
         ("judged", "unevaluated", 1),
         ("applied", "not_applied", 1),

@@ -105,6 +105,18 @@ def test_settings_that_ran_at_other_times_are_a_warning() -> None:
     assert (level, subject) == ("warning", "solo and coop-comm")
 
 
+def test_many_settings_that_ran_at_other_times_are_one_line() -> None:
+    names = ("solo", "coop-comm", "coop-nocomm", "team")
+    rows = [row for name in names for row in outcomes(name, dict.fromkeys(KEYS, "P"))]
+    for row in rows:
+        days = timedelta(days=names.index(row["setting"]))
+        row |= {"started_at": START + days, "ended_at": START + days + timedelta(hours=1)}
+    ((_, subject, text),) = _of({"pairs": pairs_frame(*rows)}, "time_windows")
+    assert subject == "experiment"
+    assert text.startswith("6 pairs of settings did not run in overlapping times")
+    assert "coop-comm and coop-nocomm; " in text
+
+
 def test_a_sound_store_has_nothing_to_say() -> None:
     rows = [*outcomes("solo", dict.fromkeys(KEYS, "PF")), *outcomes("coop-comm", dict.fromkeys(KEYS, "PF"))]
     rows = [row | {"cost_usd": 1.0} for row in rows]

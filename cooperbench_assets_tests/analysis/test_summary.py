@@ -61,7 +61,7 @@ def test_over_seeds_the_interval_is_clustered_by_task() -> None:
     expected = stats.ttest_1samp([text.count("P") / 3 for text in letters], 0).confidence_interval()
     assert (row["clean_low"], row["clean_high"]) == pytest.approx((expected.low, expected.high))
     assert row["interval_method"].startswith("cluster-robust by task (CR2")
-    assert (row["cells"], row["planned"], row["passes"]) == (3, 21, 10)
+    assert (row["cells"], row["seeds"], row["planned"], row["passes"]) == (3, 3, 21, 10)
     assert (row["seed_low"], row["seed_high"]) == pytest.approx((2 / 7, 4 / 7))
 
 
@@ -140,6 +140,11 @@ def test_a_cell_of_nothing_has_a_row_and_a_sentence() -> None:
     row = _row({"pairs": pairs_frame(*outcomes("solo", dict.fromkeys(SIX_TASKS, "-")))}, "cell")
     assert (row["rate_clean"], row["clean_low"], row["rate_planned"], row["bound_high"]) == (None, None, 0.0, 1.0)
     assert (row["headline"], row["why_not"]) == (False, "no clean verdict")
+
+
+def test_a_cell_of_dead_agents_is_no_seed() -> None:
+    row = _row({"pairs": pairs_frame(*outcomes("solo", dict.fromkeys(SIX_TASKS, "PIP")))}, "setting")
+    assert (row["cells"], row["seeds"], row["planned"]) == (3, 2, 36)
 
 
 def test_no_store_at_all_is_an_empty_table() -> None:

@@ -119,7 +119,7 @@ def test_a_rescue_without_the_other_patch_fails_strictly(coop: Tree) -> None:
 def test_a_pass_in_which_one_agent_did_nothing_fails_strictly(coop: Tree) -> None:
     coop.pair(ONE)
     coop.evaluation(ONE, applied=("applied", "skipped"))
-    assert both(outcome(coop)) == ("pass", None, "fail", "not_applied")
+    assert both(outcome(coop)) == ("pass", None, "fail", "empty_patch")
 
 
 def test_two_agents_that_did_nothing_fail_their_tests_and_are_hollow(coop: Tree) -> None:
@@ -148,7 +148,7 @@ def test_without_a_word_on_the_patches_a_clean_merge_is_believed_unless_a_patch_
     coop.evaluation(ONE, applied=None)
     assert outcome(coop).outcome_strict == "pass"
     coop.patches(ONE, "diff --git a/x b/x\n", "")
-    assert both(outcome(coop)) == ("pass", None, "fail", "not_applied")
+    assert both(outcome(coop)) == ("pass", None, "fail", "empty_patch")
 
 
 def test_a_coop_pass_that_does_not_say_how_it_was_merged_is_not_strictly_known(coop: Tree) -> None:

@@ -62,7 +62,7 @@ def communication(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart
     ]
     title = look.title(
         "How much agents write to each other (Figure 5c)",
-        "Over the planned seeds; a message is taken as one step.",
+        "Over clean pairs of the planned seeds; a message is taken as one step. Left out: dead agents, not judged.",
         *_known_steps(rows),
         *not_drawn(refused),
     )
@@ -81,7 +81,10 @@ def _known_steps(rows: list[Row]) -> list[str]:
 
 
 def _of_pairs(row: Row) -> str:
-    return f"{row['messages_per_pair']:.1f}  (n = {count(row['pairs'], 'pair')})"
+    if row["messages_per_pair"] is None:
+        return "no clean pair"
+    beside = f", {row['left_out']} left out" if row["left_out"] else ""
+    return f"{row['messages_per_pair']:.1f}  (n = {count(row['clean'], 'clean pair')}{beside})"
 
 
 def _of_steps(row: Row) -> str:
