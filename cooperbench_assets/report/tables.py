@@ -67,7 +67,8 @@ VIEWS: Final[Mapping[str, tuple[str, ...]]] = {
     "results_manifest": (
         "level", "setting", "seed", "pairs", "planned", "agents", "submitted", "limits", "errors", "patches",
         "pairs_all_patches", "cost_usd", "cost_per_pair_usd", "steps", "steps_per_pair", "minutes_per_pair",
-        "left_out",        "left_out_usd_per_pair", "left_out_steps_per_pair", "wall_minutes", "longest_pair_minutes", "messages",
+        "left_out", "left_out_usd_per_pair", "left_out_steps_per_pair", "wall_minutes", "longest_pair_minutes",
+        "messages",
     ),
 }  # fmt: skip
 """Columns that are shown of wide tables, in order. Of every other table all columns are shown; CSV always has all."""
