@@ -50,25 +50,22 @@ VIEWS: Final[Mapping[str, tuple[str, ...]]] = {
         "passes", "n", "rate", "low", "high", "interval_note", "refused", "headline", "why_not",
     ),
     "communication": (
-        "setting", "seed", "pairs", "pairs_with_messages", "agents", "messages", "clean", "left_out",
-        "left_out_messages_per_pair", "messages_per_pair",
-        "messages_per_agent", "share_of_steps", "first_message_minutes", "first_message_share", "writers",
+        "setting", "seed", "pairs", "messages", "clean", "left_out", "left_out_messages_per_pair", "messages_per_pair",
+        "share_of_steps", "first_message_minutes", "first_message_share", "writers",
         "writers_known", "share_message_steps", "first_message_step", "first_message_step_share", "share_plan",
         "share_question", "share_answer", "share_update", "share_acknowledgement", "first_turn_plan",
         "questions_unanswered", "share_mentions_file", "share_mentions_line", "labels", "headline", "why_not",
     ),
     "cost_report": (
         "level", "setting", "seed", "pairs", "spent_usd", "spent_unknown", "cost_usd", "cost_unknown", "cost_mean_usd",
-        "cost_median_usd", "cost_mean_left_out_usd", "input_tokens", "output_tokens", "hours",
-        "passes_strict", "passes_upstream", "usd_per_pass_strict", "usd_per_pass_upstream", "hours_per_pass_strict",
-        "lost_usd", "lost", "unjudged_usd",
+        "cost_median_usd", "cost_mean_left_out_usd", "hours", "passes_strict", "passes_upstream",
+        "usd_per_pass_strict", "usd_per_pass_upstream", "hours_per_pass_strict", "lost_usd", "lost", "unjudged_usd",
         "unjudged",
     ),
     "results_manifest": (
-        "level", "setting", "seed", "pairs", "planned", "agents", "submitted", "limits", "errors", "patches",
-        "pairs_all_patches", "cost_usd", "cost_per_pair_usd", "steps", "steps_per_pair", "minutes_per_pair",
-        "left_out", "left_out_usd_per_pair", "left_out_steps_per_pair", "wall_minutes", "longest_pair_minutes",
-        "messages",
+        "level", "setting", "seed", "pairs", "planned", "agents", "errors", "patches", "cost_usd",
+        "cost_per_pair_usd", "steps", "steps_per_pair", "minutes_per_pair", "left_out", "left_out_usd_per_pair",
+        "left_out_steps_per_pair", "wall_minutes", "messages",
     ),
 }  # fmt: skip
 """Columns that are shown of wide tables, in order. Of every other table all columns are shown; CSV always has all."""
