@@ -71,14 +71,14 @@ def _totals(sums: Floats, counts: Floats) -> tuple[tuple[Floats, Floats], tuple[
         ratio = np.where(spread > 1e-12, np.abs(totals) / np.sqrt(np.maximum(spread, 1e-300)), np.inf)
     ratio = np.where(np.abs(totals) < 1e-12, 0.0, np.minimum(ratio, 1e9))
     totals = np.abs(totals)
-    return (totals[:, 0], totals), (ratio[:, 0], ratio)
+    return (np.asarray(totals[:, 0], dtype=np.float64), totals), (np.asarray(ratio[:, 0], dtype=np.float64), ratio)
 
 
 def _signs(tasks: int) -> Floats:
     """The identity first. All patterns with the first task as it is, or, of many, as many drawn ones."""
     if 2 ** (tasks - 1) <= PATTERNS:
         bits = (np.arange(2 ** (tasks - 1))[None, :] >> np.arange(tasks)[:, None]) & 1
-        return 1.0 - 2.0 * bits
+        return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
     signs = 1.0 - 2.0 * np.random.default_rng(7).integers(0, 2, (tasks, PATTERNS))
     signs[:, 0] = 1
     return np.asarray(signs, dtype=np.float64)
