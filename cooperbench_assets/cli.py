@@ -65,6 +65,10 @@ COMMANDS: Final = {
     "report": Lazy(
         "cooperbench_assets.commands.report:report", "Make figures and one self-contained page of the results."
     ),
+    "view": Lazy(
+        "cooperbench_assets.commands.view:view",
+        "Show experiments, pairs and transcripts in the browser, or write them as files.",
+    ),
     "query": Lazy("cooperbench_assets.commands.query:query", "Ask the results store something, in SQL."),
     "export": Lazy("cooperbench_assets.commands.export:export", "Write an experiment as one file for co-authors."),
     "import-bundle": Lazy(

@@ -14,14 +14,23 @@ from dotenv import dotenv_values
 
 from cooperbench_assets import project as projects
 from cooperbench_assets.experiments import Experiments, read_experiments
-from cooperbench_assets.project import Project
+from cooperbench_assets.project import Project, ProjectError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from cooperbench_assets.spec import ExperimentSpec
 
-__all__ = ["Experiments", "NotLoadedError", "Project", "check_known", "choose", "find_project", "read_experiments"]
+__all__ = [
+    "Experiments",
+    "NotLoadedError",
+    "Project",
+    "ProjectError",
+    "check_known",
+    "choose",
+    "find_project",
+    "read_experiments",
+]
 
 
 class NotLoadedError(click.ClickException):
