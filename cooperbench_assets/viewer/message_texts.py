@@ -5,6 +5,7 @@ What belongs here: that. What does not: a pair's messages as its page shows them
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
@@ -37,11 +38,9 @@ def messages_by_path(source: Source, rows: Sequence[PairRow]) -> dict[str, str]:
 def _texts(source: Source, cell: SourceCell) -> Iterable[tuple[str, str]]:
     """Pair and text of each message of a cell."""
     if source.tables is not None and cell.experiment is not None:
-        try:
+        with contextlib.suppress(UnitError):
             unit = read_unit(source.tables, cell_unit(Cell(cell.experiment, cell.setting, cell.seed)))
-        except UnitError:
-            return ()
-        return [(pair, text) for pair, text in unit["messages"].select("pair", "message").iter_rows() if text]
+            return [(pair, text) for pair, text in unit["messages"].select("pair", "message").iter_rows() if text]
     return _of_logs(cell)
 
 
