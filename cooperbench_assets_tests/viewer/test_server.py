@@ -118,7 +118,11 @@ def test_a_note_is_kept_only_if_a_page_of_the_viewer_sends_it(address: str, expe
     talk, *_ = experiment.subset().pairs
     path = f"/notes/made/coop-comm/0/{talk.name}"
     body = json.dumps({"agent": "agent1", "index": 2, "text": "it says too much", "labels": ["verbose"]}).encode()
-    refused = ({}, {"origin": "http://evil.example"}, {"origin": address, "content_type": "text/plain"})
+    refused: tuple[dict[str, str], ...] = (
+        {},
+        {"origin": "http://evil.example"},
+        {"origin": address, "content_type": "text/plain"},
+    )
     for headers in refused:
         assert ask(address, path, "POST", body, **headers)[0] == 403
     assert ask(address, path, "POST", body, origin=address, content_type="application/json")[0] == 200
