@@ -100,7 +100,7 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
     assert any(a[0] < b[1] and b[0] < a[1] for left, right in pairs_of_cells for a in left for b in right)
 
 
-def test_a_struck_cell_is_run_again_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_with_faults_is_run_again_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     faults = {"rate": 0.4, "eval_rate": 0.0}
     project = make_project(tmp_path / "project", {NAME: drill(faults=faults)})

@@ -113,6 +113,10 @@ def test_rooms_below_the_assets_import_neither_dagster_nor_what_stands_above_the
             assert not heads & {"dagster", *above}, module
 
 
+def test_checks_find_without_dagster_and_assets_make_events_of_what_they_found() -> None:
+    assert [name for name in MODULES if name.startswith("checks") and "dagster" in imports(name)] == []
+
+
 @pytest.mark.parametrize(
     "module", [name for name in MODULES if name.startswith("execution.worker.") or name == "execution.worker"]
 )

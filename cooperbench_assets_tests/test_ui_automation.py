@@ -111,7 +111,7 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
         assert set(outcomes(experiment, 1).values()) <= {"pass", "fail"}
         until(lambda: all_over(address))
         assert set(run_statuses(address)) == {"SUCCESS"}
-        # A night comes every minute here: one between a strike and its retry leaves the cell to the sensor.
+        # A night comes every minute here: one between a fault and its retry leaves the cell to the sensor.
         assert backfill_titles(address) == ["Nightly: 1 cell (1 never run)"], "nothing is left to run in later nights"
 
 

@@ -41,6 +41,9 @@ GONE = {
 }
 """Names that are gone, and what is said instead."""
 
+STEMS = re.compile(r"(?:^|_)(struck|strikes?|owed|teller|offenders?|campaign)(?:_|$)", re.IGNORECASE)
+"""Words that are gone from names, also as a part of one, and also from tests and measurements."""
+
 PHRASES = (
     "infrastructure struck",
     "what mends",
@@ -173,6 +176,18 @@ def names(file: Path) -> set[str]:
 def test_no_module_uses_a_name_that_is_gone(file: Path) -> None:
     gone = set(GONE) - ({"bound"} if file.relative_to(PACKAGE).parts[0] in STATISTICAL else set())
     assert {name: GONE[name] for name in names(file) & gone} == {}
+
+
+def test_no_name_holds_a_word_that_is_gone_and_neither_does_a_test() -> None:
+    places = [*sources(), *(CHECKOUT / "cooperbench_assets_tests").rglob("*.py"), *(CHECKOUT / "perf").rglob("*.py")]
+    wrong = {
+        (str(file.relative_to(CHECKOUT)), name)
+        for file in places
+        for names in re.findall(r"(?:def|class) (\w+)|^ *(\w+) *(?::[^=\n]*)?= ", file.read_text(), re.MULTILINE)
+        for name in names
+        if STEMS.search(name)
+    }
+    assert wrong == set()
 
 
 def test_no_comment_message_or_page_uses_a_phrase_that_is_gone() -> None:

@@ -102,7 +102,7 @@ def _machine() -> tuple[int, int]:
 def _why(said: str) -> str:
     again = sum("is tried again" in line for line in said.splitlines())
     return (
-        f"Cells are run side by side, and {again} of them again for what was struck. Beside the tries, the CPUs import "
-        "Dagster and, in each thread, the harness; write Dagster's events; and draw the report at the end, when no "
-        "try is left to fill the slots."
+        f"Cells are run side by side, and {again} of them again after infrastructure errors. Beside the tries, the "
+        "CPUs import Dagster and, in each thread, the harness; write Dagster's events; and draw the report at the end, "
+        "when no try is left to fill the slots."
     )

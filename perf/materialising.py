@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
+from cooperbench_assets.assets.check_events import check_specs
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key, partitions_of
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
-from cooperbench_assets.checks.reporting import check_specs
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import QUIET

@@ -126,7 +126,7 @@ def measure(place: Path, quick: bool) -> Section:
     why = (
         f"The loop takes {times['rglob + json.load']:.0f} ms. System calls alone are {times['bare system calls']:.0f} "
         f"ms of ours; decoding, checking and listing add {decoding:.0f}, and looking through failed tests' output for "
-        f"what struck them {times['ours: read and classify'] - times['ours: parse and check']:.0f}: "
+        f"what ended them {times['ours: read and classify'] - times['ours: parse and check']:.0f}: "
         "an output without a summary of its tests is searched for sixteen signs. Most of these files is output, which "
         "json.load copies about as fast as memory allows, so the loop is not slow here."
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 import dagster as dg
 
+from cooperbench_assets.assets.check_events import check_specs
 from cooperbench_assets.assets.describe import column_schema
 from cooperbench_assets.assets.execution import LaunchConfig, run_stage
 from cooperbench_assets.assets.keys import asset_key, group_name, op_name
 from cooperbench_assets.assets.reading import CELL_CHECKS, read_selected
-from cooperbench_assets.checks.reporting import check_specs
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import CellSpec
 from cooperbench_assets.store.schema import PAIRS

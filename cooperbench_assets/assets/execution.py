@@ -170,8 +170,8 @@ def run_stage(
     """
     work = run_agents if STAGES[key.path[-1]] == "agent" else run_evaluations
     job = job_of(experiment, cell, experiment.subset())
-    with _Teller(context, experiment, cell, key) as teller:
-        report = work(job, config.options(), teller.hear, what=f"run {context.run.run_id}")
+    with _ProgressEvents(context, experiment, cell, key) as events:
+        report = work(job, config.options(), events.hear, what=f"run {context.run.run_id}")
     for note in report.notes:
         context.log.warning(note)
     if report.stopped:
@@ -179,7 +179,7 @@ def run_stage(
     return _report_metadata(report)
 
 
-class _Teller:
+class _ProgressEvents:
     """Says progress to the log, as observations that the UI plots, and to whoever listens in this process.
 
     Dagster's storage is written to from a thread of its own: one that is locked, slow or away holds up no launch. What
@@ -189,7 +189,7 @@ class _Teller:
     def __init__(
         self, context: dg.AssetExecutionContext, experiment: ExperimentContext, cell: CellSpec, key: dg.AssetKey
     ) -> None:
-        self._context, self._bound, self._cell, self._key = context, experiment, cell, key
+        self._context, self._experiment, self._cell, self._key = context, experiment, cell, key
         self._heard: Progress | None = None
         self._news = News()
         self._told_at = time.monotonic()
@@ -208,8 +208,8 @@ class _Teller:
     def hear(self, progress: Progress) -> None:
         """Take note of where the launch stands; what the listener raises goes through."""
         self._heard = progress
-        if self._bound.listener is not None:
-            self._bound.listener(self._cell.cell, progress)
+        if self._experiment.listener is not None:
+            self._experiment.listener(self._cell.cell, progress)
 
     def _work(self) -> None:
         failed = False

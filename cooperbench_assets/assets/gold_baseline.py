@@ -14,6 +14,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from cooperbench_assets.assets.check_events import check_results, check_specs
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.execution import container_limits, job_of
 from cooperbench_assets.assets.experiment_assets import asset_spec, look, write_table
@@ -21,7 +22,6 @@ from cooperbench_assets.assets.keys import asset_key, op_name
 from cooperbench_assets.assets.redacted_steps import keeping_secrets
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.checks.gold_baseline import GOLD_BASELINE_CHECKS, GoldView
-from cooperbench_assets.checks.reporting import check_results, check_specs
 from cooperbench_assets.execution.api import plan_stage, run_evaluations, run_second_verdict
 from cooperbench_assets.execution.gold import MODES, GoldRow, gold_job, read_gold, seed, to_judge
 from cooperbench_assets.execution.job import CellJob

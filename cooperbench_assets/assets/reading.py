@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import dagster as dg
 import polars as pl
 
+from cooperbench_assets.assets.check_events import check_evaluation, check_results
 from cooperbench_assets.assets.describe import CELL_METADATA, table_value
 from cooperbench_assets.assets.execution import STAGES, LaunchConfig, plan_of
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, cell_of, group_name, partition_key
@@ -29,7 +30,7 @@ from cooperbench_assets.benchmark.logtree import LogTreeError
 from cooperbench_assets.checks.eval_outputs import EVAL_OUTPUTS_CHECKS
 from cooperbench_assets.checks.finding import Finding
 from cooperbench_assets.checks.pair_results import PAIR_RESULTS_CHECKS
-from cooperbench_assets.checks.reporting import check_evaluation, check_results, check_rows
+from cooperbench_assets.checks.reporting import check_rows
 from cooperbench_assets.checks.run_logs import RUN_LOGS_CHECKS
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.processes import namespace

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cooperbench_assets.assets.check_events import check_results, check_specs
 from cooperbench_assets.assets.describe import published_metadata
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
 from cooperbench_assets.assets.publishing import publish_tables
 from cooperbench_assets.checks.finding import Check, Finding
-from cooperbench_assets.checks.reporting import check_results, check_rows, check_specs
+from cooperbench_assets.checks.reporting import check_rows
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS, StoreView
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.store.cells import Cell

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from cooperbench_assets.assets.check_events import check_results, check_specs
 from cooperbench_assets.assets.describe import table_value
 from cooperbench_assets.assets.experiment_assets import asset_spec, look, write_table
 from cooperbench_assets.assets.keys import asset_key, op_name
 from cooperbench_assets.assets.redacted_steps import keeping_secrets
-from cooperbench_assets.checks.reporting import check_results, check_specs
 from cooperbench_assets.checks.task_images import TASK_IMAGES_CHECKS, ImagesView
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.infra_errors import InfrastructureError
@@ -88,7 +88,7 @@ def make_ready(
     lock = read_lock(experiment.image_lock)
     tasks = experiment.subset().tasks
     chosen = Preparation(
-        verified=experiment.image_lock.with_name("verified.json"), progress=_teller(context, len(tasks))
+        verified=experiment.image_lock.with_name("verified.json"), progress=_progress_log(context, len(tasks))
     )
     try:
         records = prepare_images(tasks, chosen)
@@ -113,7 +113,7 @@ def trouble(records: "Sequence[ImageRecord]") -> str:
     return f"{len(bad)} of {len(records)} task images are not ready: {first}{others}"
 
 
-def _teller(context: dg.AssetExecutionContext, total: int) -> Any:
+def _progress_log(context: dg.AssetExecutionContext, total: int) -> Any:
     """Says to the log what becomes of each image; called from several threads."""
     lock = threading.Lock()
     ended = 0

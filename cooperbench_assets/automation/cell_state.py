@@ -228,6 +228,7 @@ def fingerprint(
         "settings": spec.model_dump(mode="json", exclude=set(_NOT_ASKED_SETTINGS)),
         "subset": subset_sha256,
         "tries": dict(to_run.tries),
+        # The first release's name: another one would give each cell a new fingerprint, and launch it once more.
         "owed": [to_run.agents, to_run.evaluations],
         "changed": None if newest_change is None else newest_change.isoformat(),
     }

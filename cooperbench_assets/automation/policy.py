@@ -155,10 +155,10 @@ def decide(state: CellState) -> Decision:
         return Nothing(state.problem)
     if state.cancelled_run is not None:
         return Nothing(f"a person cancelled its last run ({state.cancelled_run[:8]}); materialise it to go on")
-    return _about_owed(state)
+    return _about_pairs(state)
 
 
-def _about_owed(state: CellState) -> Decision:
+def _about_pairs(state: CellState) -> Decision:
     agents = state.agents if state.money is None else ()
     if not (agents or state.evaluations or state.unread):
         return Nothing(_why_nothing(state))

@@ -153,6 +153,7 @@ def agent_fault(
     if attempt > _agent_faults(pair, setting, seed, policy) and pair not in policy.always:
         return None
     about = (pair, setting, seed, attempt)
+    # Here and below, words of the first release go into the hashes: others would make another demo.
     fault = choice(_AGENT_FAULTS, "strike", *about)
     hit = 2 if setting != "solo" and chance("struck agent", *about) < 0.5 else 1
     return InjectedFault(fault.family, fault.telling, fault.text, fault.status, hit)

@@ -25,8 +25,9 @@ from cooperbench_assets.execution.job import NEEDS_ENGINE
 from cooperbench_assets.execution.planning.budget import Budget
 from cooperbench_assets.execution.planning.usage import LateHistory
 from cooperbench_assets.execution.runner.further_verdicts import plan_round
+from cooperbench_assets.execution.runner.harness_servers import OF_THIS_PROCESS, HarnessServers
 from cooperbench_assets.execution.runner.slots import SlotsError
-from cooperbench_assets.execution.runner.stage_run import Launch, base_report, plan_owed
+from cooperbench_assets.execution.runner.stage_run import Launch, base_report, plan_to_run
 
 if TYPE_CHECKING:
     from cooperbench_assets.execution.job import CellJob
@@ -46,6 +47,7 @@ def run_agents(
     progress: Callable[[Progress], None] | None = None,
     *,
     what: str | None = None,
+    servers: HarnessServers = OF_THIS_PROCESS,
 ) -> StageReport:
     """Run the agents of whatever pairs of a cell are still to run.
 
@@ -54,6 +56,7 @@ def run_agents(
         options: What this launch asks differently.
         progress: Called a few times a second at most while pairs run, and at the end.
         what: What this launch calls itself, for who finds the cell busy: a Dagster run, say.
+        servers: Where its harness server is kept for the next launch.
 
     Raises:
         LaunchError: if a person must fix something first: the cell is busy (`CellBusy`), the launch is refused
@@ -61,7 +64,7 @@ def run_agents(
             a key or Redis is missing. Pairs that infrastructure failed raise nothing: they are in the report.
         BaseException: whatever interrupted it; children are ended, and recorded as interrupted, first.
     """
-    return _run("agent", job, options, progress, what)
+    return _run("agent", job, options, progress, what, servers)
 
 
 def run_evaluations(
@@ -70,9 +73,10 @@ def run_evaluations(
     progress: Callable[[Progress], None] | None = None,
     *,
     what: str | None = None,
+    servers: HarnessServers = OF_THIS_PROCESS,
 ) -> StageReport:
     """Evaluate whatever results of a cell have no verdict; arguments and errors as for `run_agents`."""
-    return _run("eval", job, options, progress, what)
+    return _run("eval", job, options, progress, what, servers)
 
 
 def run_second_verdict(
@@ -81,6 +85,7 @@ def run_second_verdict(
     progress: Callable[[Progress], None] | None = None,
     *,
     what: str | None = None,
+    servers: HarnessServers = OF_THIS_PROCESS,
 ) -> StageReport:
     """Evaluate a whole, finished cell afresh, beside its first verdicts, which stay the outcomes of record.
 
@@ -90,7 +95,7 @@ def run_second_verdict(
     Raises:
         RefusedLaunch: if pairs are chosen, or the cell is not finished.
     """
-    return _run("eval", job, options, progress, what, fresh=True)
+    return _run("eval", job, options, progress, what, servers, fresh=True)
 
 
 def plan_stage(stage: Stage, job: CellJob, options: LaunchOptions) -> Plan:
@@ -100,7 +105,7 @@ def plan_stage(stage: Stage, job: CellJob, options: LaunchOptions) -> Plan:
         LaunchError: as `run_agents` does for what can be seen without running anything.
     """
     check(job)
-    return plan_owed(stage, job, read_states(job), options, LateHistory(job))
+    return plan_to_run(stage, job, read_states(job), options, LateHistory(job))
 
 
 def check(job: CellJob) -> None:
@@ -127,6 +132,7 @@ def _run(
     options: LaunchOptions,
     progress: Callable[[Progress], None] | None,
     what: str | None,
+    servers: HarnessServers,
     *,
     fresh: bool = False,
 ) -> StageReport:
@@ -138,7 +144,7 @@ def _run(
     name = what or Path(sys.argv[0]).name
     with _clear_errors(job), _terminable(), cell_lock(job.run_dir, name):
         swept = recover(job)
-        return Launch(stage, job, options, progress, name, swept, began, fresh).run()
+        return Launch(stage, job, options, progress, name, swept, began, servers, fresh).run()
 
 
 def _report_of_plan(job: CellJob, plan: Plan, began: float) -> StageReport:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.store.cells import Cell
 
 CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
-STRUCK = "inkline_task/3/f1_f2"
+ALWAYS_FAILS = "inkline_task/3/f1_f2"
 """A pair of the subset tiny."""
 
 NO_FAULTS = {"rate": 0.0}
@@ -39,7 +39,7 @@ NO_FAULTS = {"rate": 0.0}
 def demo_attributes(
     settings: Mapping[str, Any] | None = None, faults: Mapping[str, Any] | None = None, **changes: Any
 ) -> dict[str, Any]:
-    """A defs.yaml of scripted agents on the six pairs of tiny, one solo cell, nothing struck."""
+    """A defs.yaml of scripted agents on the six pairs of tiny, one solo cell, no faults."""
     return {
         "model_name": "scripted/demo",
         "agent": DEMO_AGENT,

@@ -16,7 +16,7 @@ from cooperbench_assets.automation.alerts import Alert, Notifier
 from cooperbench_assets.automation.policy import LONGEST_PAUSE, CellState, Launch, Wait, decide
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, CELL_ASSETS, Driver, bind_demo
 from cooperbench_assets_tests.automation.test_alerts import VARIABLE, Hook, Lines, serving
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.spec import CellSpec
 
 TWO_CELLS = {"solo": {"mode": "solo", "seeds": [0, 1]}}
-ALWAYS = {"rate": 0.0, "always": [STRUCK]}
+ALWAYS = {"rate": 0.0, "always": [ALWAYS_FAILS]}
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).replace(tzinfo=None)
 
 
@@ -41,7 +41,7 @@ def driver(tmp_path: Path, instance: dg.DagsterInstance) -> Driver:
     """Two cells that somebody launched, each with a pair that failed; its pause is over."""
     driver = Driver(bind_demo(tmp_path, settings=TWO_CELLS, faults=ALWAYS), instance)
     for cell in driver.experiment.cells:
-        driver.launch(cell.cell, pairs=[STRUCK])
+        driver.launch(cell.cell, pairs=[ALWAYS_FAILS])
     driver.now += timedelta(hours=1)
     return driver
 

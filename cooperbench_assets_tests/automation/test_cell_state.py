@@ -43,7 +43,7 @@ def to_run(
     return assess(job(root, pairs), {one.pair: one for one in states}, retry_generations or {}, whole=whole, now=NOW)
 
 
-def test_failed_and_missing_pairs_are_owed_and_settled_ones_are_not(tmp_path: Path) -> None:
+def test_failed_and_missing_pairs_are_still_to_run_and_settled_ones_are_not(tmp_path: Path) -> None:
     found = to_run(
         tmp_path,
         infra_failed(0, attempt(1)),

@@ -113,7 +113,7 @@ def test_limits_hold_nothing_is_bought_twice_and_it_always_ends(
     ),
     wipes=st.lists(st.booleans(), max_size=10),
 )
-def test_pairs_struck_less_often_than_the_limit_all_get_their_verdict(
+def test_pairs_that_fail_less_often_than_the_limit_all_get_their_verdict(
     toy_job: CellJob, ends: list[tuple[list[str], list[str]]], wipes: list[bool]
 ) -> None:
     world = World(toy_job, dict(zip(PAIRS, ends, strict=True)))

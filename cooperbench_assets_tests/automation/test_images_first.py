@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
-from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, CELL_ASSETS, Driver, bind_demo
 from cooperbench_assets_tests.engines import engine
 from cooperbench_assets_tests.execution.sandboxes.docker.images import build_task_images
 
@@ -26,12 +26,12 @@ def test_images_are_made_ready_first_and_then_the_cell_is_retried(
     tmp_path: Path, instance: dg.DagsterInstance, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
-    always = {"rate": 0.0, "always": [STRUCK]}
+    always = {"rate": 0.0, "always": [ALWAYS_FAILS]}
     driver = Driver(bind_demo(tmp_path, faults=always, execution="docker"), instance)
     driver.experiment.subset()
     build_task_images(engine, driver.experiment.dataset)
     assert driver.materialize(["subset_pairs", "task_images"]).success
-    assert driver.launch(driver.experiment.cells[0].cell, pairs=[STRUCK]).success
+    assert driver.launch(driver.experiment.cells[0].cell, pairs=[ALWAYS_FAILS]).success
     driver.now += timedelta(hours=1)
     assert asked(driver.tick()) == [list(CELL_ASSETS)]
 

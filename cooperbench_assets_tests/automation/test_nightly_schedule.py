@@ -22,7 +22,7 @@ from cooperbench_assets.automation.nightly_schedule import NIGHTLY_TAG
 from cooperbench_assets.automation.retry_sensor import backfilled
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.spec import ExperimentError
-from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, CELL_ASSETS, Driver, bind_demo
 from cooperbench_assets_tests.experiments import bind, fill
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ def test_the_retry_sensor_leaves_cells_alone_that_a_backfill_will_launch(
 
 
 @pytest.mark.slow
-def test_a_night_between_a_strike_and_its_retry_waits_for_the_pause_and_leaves_the_cell_to_a_sensor_that_is_on(
+def test_a_night_between_a_fault_and_its_retry_waits_for_the_pause_and_leaves_the_cell_to_a_sensor_that_is_on(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0]}}
-    driver = drive(tmp_path, instance, settings=settings, faults={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, settings=settings, faults={"rate": 0.0, "always": [ALWAYS_FAILS]})
     [cell] = driver.experiment.cells
     assert driver.launch(cell.cell).success
     assert driver.nightly().startswith("nothing to launch: drill solo seed 0: pause before the next try, until 2")
@@ -156,21 +156,25 @@ def test_a_cell_that_a_person_cancelled_is_not_bought_by_night(tmp_path: Path, i
 
 
 @pytest.mark.slow
-def test_only_what_is_owed_is_filled_and_nothing_when_nothing_is(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_only_what_is_still_to_run_is_filled_and_nothing_when_nothing_is(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     settings = {"solo": {"mode": "solo", "seeds": [0, 1, 2]}}
-    driver = drive(tmp_path, instance, settings=settings, faults={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, settings=settings, faults={"rate": 0.0, "always": [ALWAYS_FAILS]})
     done, smoked, unread = driver.experiment.cells
-    driver.launch(done.cell, pairs=[pair.name for pair in driver.experiment.subset().pairs if pair.name != STRUCK])
+    driver.launch(
+        done.cell, pairs=[pair.name for pair in driver.experiment.subset().pairs if pair.name != ALWAYS_FAILS]
+    )
     driver.launch(smoked.cell, at_most=1)
     driver.materialize(CELL_ASSETS[:2], partition_key(unread.cell))
     accepting = drive(
         tmp_path,
         instance,
         settings=settings,
-        faults={"rate": 0.0, "always": [STRUCK]},
-        accepted=[{"pair": STRUCK, "reason": "it always fails", "seed": seed} for seed in (0, 2)],
+        faults={"rate": 0.0, "always": [ALWAYS_FAILS]},
+        accepted=[{"pair": ALWAYS_FAILS, "reason": "it always fails", "seed": seed} for seed in (0, 2)],
     )
-    accepting.now += timedelta(hours=1)  # the pause behind the strike is over
+    accepting.now += timedelta(hours=1)  # the pause after the fault is over
     with cell_lock(accepting.experiment.run_dir(smoked), "somebody's command"):
         said = accepting.nightly()
     assert "Nightly: 1 cell (1 newer than their tables)" in said

@@ -40,40 +40,40 @@ def ago(minutes: float) -> datetime:
     return NOON - timedelta(minutes=minutes)
 
 
-OWED = {"agents": ("a/1/f1_f2",), "rounds": 1, "newest_end": ago(6)}
+TO_RUN = {"agents": ("a/1/f1_f2",), "rounds": 1, "newest_end": ago(6)}
 
 TABLE: list[tuple[str, dict[str, Any], type[Decision], str]] = [
     ("everything has its verdict", {}, Nothing, "nothing is left to run"),
-    ("agents failed a while ago", OWED, Launch, "agents of 1 pairs"),
-    ("agents failed just now", {**OWED, "newest_end": ago(1)}, Wait, "until 2026-11-20 12:04:00"),
-    ("the second try failed six minutes ago", {**OWED, "rounds": 2}, Wait, "until 2026-11-20 12:04:00"),
-    ("a provider was down for ten rounds", {**OWED, "rounds": 10}, Wait, "until 2026-11-20 17:54:00"),
+    ("agents failed a while ago", TO_RUN, Launch, "agents of 1 pairs"),
+    ("agents failed just now", {**TO_RUN, "newest_end": ago(1)}, Wait, "until 2026-11-20 12:04:00"),
+    ("the second try failed six minutes ago", {**TO_RUN, "rounds": 2}, Wait, "until 2026-11-20 12:04:00"),
+    ("a provider was down for ten rounds", {**TO_RUN, "rounds": 10}, Wait, "until 2026-11-20 17:54:00"),
     ("pairs are missing and none failed", {"agents": ("a/1/f1_f2",)}, Launch, "agents of 1 pairs"),
     ("evaluation alone", {"evaluations": ("a/1/f1_f2",)}, Launch, "evaluation of 1 pairs"),
     ("only the tables are old", {"unread": True}, Launch, "reading"),
     ("only the tables are old, and a try failed just now", {"unread": True, "newest_end": NOON}, Launch, "reading"),
-    ("logs from elsewhere", {**OWED, "executes": False}, Nothing, "made elsewhere"),
-    ("nobody launched it", {**OWED, "launched": False}, Nothing, "nobody has launched"),
-    ("a run is queued", {**OWED, "active_run": "0123456789"}, Wait, "run 01234567 of it is not over"),
-    ("its lock is held", {**OWED, "holder": "make demo"}, Wait, "held by make demo"),
-    ("a person cancelled it", {**OWED, "cancelled_run": "0123456789"}, Nothing, "a person cancelled"),
-    ("it cannot be read", {**OWED, "problem": "no dataset"}, Nothing, "no dataset"),
-    ("the budget is spent", {**OWED, "money": "the budget is reached"}, Nothing, "the budget is reached"),
+    ("logs from elsewhere", {**TO_RUN, "executes": False}, Nothing, "made elsewhere"),
+    ("nobody launched it", {**TO_RUN, "launched": False}, Nothing, "nobody has launched"),
+    ("a run is queued", {**TO_RUN, "active_run": "0123456789"}, Wait, "run 01234567 of it is not over"),
+    ("its lock is held", {**TO_RUN, "holder": "make demo"}, Wait, "held by make demo"),
+    ("a person cancelled it", {**TO_RUN, "cancelled_run": "0123456789"}, Nothing, "a person cancelled"),
+    ("it cannot be read", {**TO_RUN, "problem": "no dataset"}, Nothing, "no dataset"),
+    ("the budget is spent", {**TO_RUN, "money": "the budget is reached"}, Nothing, "the budget is reached"),
     (
-        "the budget is spent and evaluations are owed",
-        {**OWED, "money": "the budget is reached", "evaluations": ("b/1/f1_f2",)},
+        "the budget is spent and evaluations are still to run",
+        {**TO_RUN, "money": "the budget is reached", "evaluations": ("b/1/f1_f2",)},
         Launch,
         "evaluation of 1 pairs",
     ),
     ("tries are used up", {"exhausted": {"a/1/f1_f2": "agent"}}, Nothing, "1 pairs used up their tries"),
     ("a key is refused", {"waiting": {"a/1/f1_f2": "auth"}}, Nothing, "1 pairs wait for a person"),
     ("a smoke run is done", {"whole": False, "unwanted": 95}, Nothing, "95 pairs were never asked for"),
-    ("a usage limit holds", {**OWED, "not_before": ago(-90)}, Wait, "until 2026-11-20 13:30:00"),
-    ("a usage limit was lifted", {**OWED, "not_before": ago(1)}, Launch, "agents of 1 pairs"),
-    ("its last run changed nothing", {**OWED, "done_already": True}, Nothing, "changed nothing"),
-    ("its run failed a minute ago", {**OWED, "fruitless": 1, "newest_failure": ago(1)}, Wait, "until"),
-    ("its run failed an hour ago", {**OWED, "fruitless": 1, "newest_failure": ago(60)}, Launch, "agents"),
-    ("three runs failed", {**OWED, "fruitless": 3, "newest_failure": ago(9999)}, Nothing, "3 runs of it"),
+    ("a usage limit holds", {**TO_RUN, "not_before": ago(-90)}, Wait, "until 2026-11-20 13:30:00"),
+    ("a usage limit was lifted", {**TO_RUN, "not_before": ago(1)}, Launch, "agents of 1 pairs"),
+    ("its last run changed nothing", {**TO_RUN, "done_already": True}, Nothing, "changed nothing"),
+    ("its run failed a minute ago", {**TO_RUN, "fruitless": 1, "newest_failure": ago(1)}, Wait, "until"),
+    ("its run failed an hour ago", {**TO_RUN, "fruitless": 1, "newest_failure": ago(60)}, Launch, "agents"),
+    ("three runs failed", {**TO_RUN, "fruitless": 3, "newest_failure": ago(9999)}, Nothing, "3 runs of it"),
 ]
 
 
@@ -90,7 +90,7 @@ def launch(**changes: Any) -> Launch:
     return decision
 
 
-def test_only_what_is_owed_is_asked_for() -> None:
+def test_only_what_is_still_to_run_is_asked_for() -> None:
     assert launch(agents=("a/1/f1_f2",)).assets == ("run_logs", "eval_outputs", "pair_results")
     assert launch(evaluations=("a/1/f1_f2",)).assets == ("eval_outputs", "pair_results")
     assert launch(unread=True).assets == ("pair_results",)
@@ -105,11 +105,11 @@ def test_a_cell_of_which_a_few_pairs_were_wanted_gets_those_and_no_others() -> N
 
 
 def test_the_same_state_has_the_same_run_key_and_another_has_another() -> None:
-    first = launch(**OWED)
-    assert launch(**OWED, now=NOON + timedelta(days=1)).run_key == first.run_key
-    assert launch(**{**OWED, "fingerprint": "g"}).run_key != first.run_key
-    assert launch(**OWED, asked=1, fruitless=1, newest_failure=ago(99)).run_key != first.run_key
-    assert launch(**OWED, asked=1).run_key != first.run_key, "a cancelled run has used its key too"
+    first = launch(**TO_RUN)
+    assert launch(**TO_RUN, now=NOON + timedelta(days=1)).run_key == first.run_key
+    assert launch(**{**TO_RUN, "fingerprint": "g"}).run_key != first.run_key
+    assert launch(**TO_RUN, asked=1, fruitless=1, newest_failure=ago(99)).run_key != first.run_key
+    assert launch(**TO_RUN, asked=1).run_key != first.run_key, "a cancelled run has used its key too"
     assert first.run_key == "drill:solo:0:f:0"
 
 
@@ -119,7 +119,7 @@ def test_pauses_never_shrink_and_end_at_six_hours(backoff: timedelta, rounds: in
     assert pause(backoff, 1) == min(backoff, LONGEST_PAUSE)
 
 
-def test_a_provider_that_is_down_makes_pauses_grow_though_other_pairs_are_struck_each_time() -> None:
+def test_a_provider_that_is_down_makes_pauses_grow_though_other_pairs_fail_each_time() -> None:
     assert [rounds_of(tries, streak, 5) for tries, streak in ((0, 0), (0, 4), (1, 4), (0, 5), (0, 6), (1, 20))] == [
         0,
         0,
@@ -163,12 +163,12 @@ def test_a_launch_is_asked_for_only_where_nothing_speaks_against_it(any_state: C
     ("changes", "wait"),
     [
         ({}, None),
-        (OWED, timedelta()),
+        (TO_RUN, timedelta()),
         ({"evaluations": ("a/1/f1_f2",), "money": "the budget is reached"}, timedelta()),
-        ({**OWED, "money": "the budget is reached"}, None),
-        ({**OWED, "problem": "no dataset"}, None),
-        ({**OWED, "not_before": NOON + timedelta(seconds=20)}, timedelta(seconds=20)),
-        ({**OWED, "not_before": NOON + LONGEST_WAIT + timedelta(seconds=1)}, None),
+        ({**TO_RUN, "money": "the budget is reached"}, None),
+        ({**TO_RUN, "problem": "no dataset"}, None),
+        ({**TO_RUN, "not_before": NOON + timedelta(seconds=20)}, timedelta(seconds=20)),
+        ({**TO_RUN, "not_before": NOON + LONGEST_WAIT + timedelta(seconds=1)}, None),
         ({"waiting": {"a/1/f1_f2": "auth"}}, None),
     ],
 )

@@ -14,7 +14,7 @@ from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, RANGE_TAGS, 
 from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.local_runs import QUIET
-from cooperbench_assets_tests.automation.driving import STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, Driver, bind_demo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def spoil_a_verdict(driver: Driver, seed: int = 0) -> None:
 def test_one_run_reads_every_launched_cell_and_judges_it_anew_and_runs_no_pair(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, faults={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, faults={"rate": 0.0, "always": [ALWAYS_FAILS]})
     launched, never = driver.experiment.cells
     assert driver.launch(launched.cell).success
     folder = driver.experiment.run_dir(launched)

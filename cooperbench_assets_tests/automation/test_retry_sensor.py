@@ -17,7 +17,7 @@ from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets.execution.cell_lock import cell_lock
-from cooperbench_assets_tests.automation.driving import CELL_ASSETS, STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, CELL_ASSETS, Driver, bind_demo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-ALWAYS = {"rate": 0.0, "always": [STRUCK]}
+ALWAYS = {"rate": 0.0, "always": [ALWAYS_FAILS]}
 
 
 def drive(root: Path, instance: dg.DagsterInstance, **changes: Any) -> Driver:
@@ -58,15 +58,13 @@ def test_a_cell_that_nobody_launched_is_not_bought(tmp_path: Path, instance: dg.
     assert not driver.experiment.logs.exists()
 
 
-def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_pair_that_always_fails_is_tried_three_times_and_shown(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance, faults=ALWAYS)
     [cell] = driver.experiment.cells
     assert driver.launch(cell.cell).success
     assert "pause before the next try" in reason(driver.tick())
     assert driver.leave_alone() == 2
-    assert tries(driver.experiment)[STRUCK] == 3
+    assert tries(driver.experiment)[ALWAYS_FAILS] == 3
     assert outcomes(driver.experiment).count("infra_error") == 1
     [request, _] = driver.launched
     assert request.partition_key == "solo/0"
@@ -78,9 +76,9 @@ def test_a_pair_that_is_struck_always_is_tried_three_times_and_shown(
     assert (check.passed, check.partition) == (False, "solo/0")
     said = {name: value.value for name, value in check.metadata.items() if name != "pairs"}
     assert said["affected"] == 1
-    assert STRUCK in str(said["sample"])
+    assert ALWAYS_FAILS in str(said["sample"])
     assert "materialize drill --setting solo --seed 0 --reset-retries" in str(said["remedy"])
-    assert f"- {{pair: {STRUCK}, setting: solo, seed: 0, reason: " in str(said["remedy"])
+    assert f"- {{pair: {ALWAYS_FAILS}, setting: solo, seed: 0, reason: " in str(said["remedy"])
     [row] = check.metadata["pairs"].records  # type: ignore[attr-defined]
     assert "tries exhausted (3 of 3)" in row.data["why"]
     assert row.data["evidence"]
@@ -95,7 +93,7 @@ def test_a_refused_key_in_a_launch_of_one_pair_leaves_no_pair_behind_that_nobody
     run_dir = driver.experiment.run_dir(cell)
     record = {"n": 1, "campaign": 1, "stage": "agent", "outcome": "infra_error", "family": "auth", "retryable": False}
     times = {"started_at": "2026-01-01T00:00:00.000+00:00", "ended_at": "2026-01-01T00:00:01.000+00:00"}
-    folder = run_dir / "attempts" / "solo" / STRUCK / "agent-1"
+    folder = run_dir / "attempts" / "solo" / ALWAYS_FAILS / "agent-1"
     folder.mkdir(parents=True)
     (folder / "attempt.json").write_text(json.dumps({**record, **times}))
     for asked_whole, left in ((False, 1), (True, 6)):
@@ -112,15 +110,15 @@ def test_accepting_the_pair_turns_the_check_green_and_resetting_the_retry_counte
     [cell] = driver.experiment.cells
     driver.launch(cell.cell)
     driver.leave_alone()
-    accepting = drive(tmp_path, instance, faults=ALWAYS, accepted=[{"pair": STRUCK, "reason": "it always fails"}])
+    accepting = drive(tmp_path, instance, faults=ALWAYS, accepted=[{"pair": ALWAYS_FAILS, "reason": "it always fails"}])
     result = accepting.materialize(["pair_results"], partition_key(cell.cell))
     assert {one.check_name for one in result.get_asset_check_evaluations() if not one.passed} == set()
     assert accepting.looks()[0].complete
 
     assert driver.launch(cell.cell, reset_retries=True).success
-    assert tries(driver.experiment)[STRUCK] == 4
+    assert tries(driver.experiment)[ALWAYS_FAILS] == 4
     assert driver.leave_alone() == 2
-    assert tries(driver.experiment)[STRUCK] == 6
+    assert tries(driver.experiment)[ALWAYS_FAILS] == 6
 
 
 def test_wiping_dagsters_storage_neither_forgets_nor_doubles_tries(tmp_path: Path) -> None:
@@ -134,7 +132,7 @@ def test_wiping_dagsters_storage_neither_forgets_nor_doubles_tries(tmp_path: Pat
         driver = drive(tmp_path, after, faults=ALWAYS)
         driver.now += timedelta(hours=1)
         assert driver.leave_alone() == 1
-        assert tries(driver.experiment)[STRUCK] == 3
+        assert tries(driver.experiment)[ALWAYS_FAILS] == 3
         assert driver.leave_alone() == 0
 
 
@@ -186,7 +184,9 @@ def test_a_smoke_run_is_brought_to_its_end_and_the_other_pairs_are_not_bought(
     assert "4 pairs were never asked for" in reason(driver.tick())
 
 
-def test_evaluation_alone_is_asked_for_where_it_alone_is_owed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_evaluation_alone_is_asked_for_where_it_alone_is_still_to_run(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     driver = drive(tmp_path, instance, faults={"rate": 0.0, "eval_rate": 1.0, "most": 1})
     driver.launch(driver.experiment.cells[0].cell)
     assert driver.leave_alone() == 1
@@ -213,7 +213,7 @@ def test_a_run_that_cannot_work_is_asked_for_three_times_and_then_told(
     driver.launch(driver.experiment.cells[0].cell)
     broken = drive(tmp_path, instance, faults=ALWAYS, external_agents=["no_such_module_anywhere"])
     assert broken.leave_alone() == 3
-    assert tries(driver.experiment)[STRUCK] == 1
+    assert tries(driver.experiment)[ALWAYS_FAILS] == 1
     assert len({request.run_key for request in broken.launched}) == 3
     assert len({request.tags[FINGERPRINT_TAG] for request in broken.launched}) == 1
     assert "3 runs of it as it stands failed" in reason(broken.tick())
@@ -240,7 +240,7 @@ def asked(result: dg.SensorResult) -> list[str]:
     return [request.partition_key or "" for request in result.run_requests or ()]
 
 
-def test_an_outage_that_strikes_three_cells_alike_ends_with_all_three_finished(
+def test_an_outage_of_three_cells_alike_ends_with_all_three_finished(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     limits = {"concurrency": 4, "pair_timeout_minutes": 1, "test_timeout_seconds": 30, "breaker": 20}

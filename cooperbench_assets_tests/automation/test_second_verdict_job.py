@@ -66,7 +66,7 @@ def test_an_unfinished_cell_is_refused(tmp_path: Path, instance: dg.DagsterInsta
     assert "4 pairs have no verdict yet" in str([event for event in result.all_events if event.is_step_failure])
 
 
-def test_the_flake_rate_counts_pairs_once_and_leaves_out_what_was_struck() -> None:
+def test_the_flake_rate_counts_pairs_once_and_leaves_out_infrastructure_errors() -> None:
     def row(pair: str, number: int, flaky: bool | None) -> dict[str, object]:
         key = {"experiment": "e", "setting": "s", "seed": 0}
         return {**key, "pair": pair, "round": number, "first": "pass", "flaky": flaky, "tries": 1}

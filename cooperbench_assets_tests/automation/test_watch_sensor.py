@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from cooperbench_assets.execution.planning.budget import read_ledger
-from cooperbench_assets_tests.automation.driving import STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, Driver, bind_demo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,9 +82,9 @@ def _cost(driver: Driver, seed: int) -> float:
 def test_exhausted_tries_are_told_of_by_whichever_sensor_looks_first(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, faults={"rate": 0.0, "always": [STRUCK]})
+    driver = drive(tmp_path, instance, faults={"rate": 0.0, "always": [ALWAYS_FAILS]})
     driver.launch(driver.experiment.cells[0].cell)
     driver.leave_alone()
     assert list(told(driver)) == ["exhausted"]
-    assert STRUCK in told(driver)["exhausted"]
+    assert ALWAYS_FAILS in told(driver)["exhausted"]
     assert driver.watch() == "0 new alerts, 0 dead runs reported"

@@ -11,7 +11,7 @@ import pytest
 from cooperbench_assets.demo.endings import setting_of
 from cooperbench_assets.demo.injected_faults import FaultPolicy, agent_fault, eval_fault
 from cooperbench_assets.store.read import query
-from cooperbench_assets_tests.automation.driving import STRUCK, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, Driver, bind_demo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,10 +84,10 @@ def verdicts(experiment: ExperimentContext) -> list[tuple[int, int]]:
     return frame.select(pl.col("verdicts").cast(pl.Int64), pl.col("infra_error").cast(pl.Int64)).rows()
 
 
-def test_two_small_cells_come_to_their_end_and_a_pair_that_is_struck_always_is_shown(
+def test_two_small_cells_come_to_their_end_and_a_pair_that_always_fails_is_shown(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    faults = {**FAULTS, "rate": 0.4, "always": [STRUCK]}
+    faults = {**FAULTS, "rate": 0.4, "always": [ALWAYS_FAILS]}
     experiment = bind_demo(tmp_path, settings=TWO_CELLS, faults=faults)
     driver = leave_alone(experiment, instance)
     assert verdicts(experiment) == [(5, 1), (5, 1)]
@@ -100,12 +100,12 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_is_struck_always_is_s
     sql = "SELECT passed, sample FROM check_results WHERE asset = 'pair_results' AND check_name = 'retries_exhausted'"
     for passed, sample in query(experiment.project.database, sql).rows():
         assert not passed
-        assert STRUCK in str(sample)
+        assert ALWAYS_FAILS in str(sample)
     assert {request.partition_key for request in driver.launched} == {"solo/0", "coop-comm/0"}
 
 
 @pytest.mark.timeout(1800)
-def test_five_hundred_pairs_struck_at_both_stages_reach_a_hundred_of_a_hundred_in_every_cell(
+def test_five_hundred_pairs_with_faults_at_both_stages_reach_a_hundred_of_a_hundred_in_every_cell(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     experiment = bind_demo(

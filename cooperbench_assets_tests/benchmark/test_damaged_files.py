@@ -124,7 +124,7 @@ def test_bad_bytes_in_an_output_that_nobody_needs_are_no_damage(solo: Tree) -> N
     assert read_run(solo.run_dir).quarantine == []
 
 
-def test_bad_bytes_in_the_output_of_a_struck_test_are_replaced(solo: Tree) -> None:
+def test_bad_bytes_in_the_output_of_a_test_that_infrastructure_ended_are_replaced(solo: Tree) -> None:
     solo.result(ONE)
     path = solo.evaluation(ONE, passed=(False, True), outputs=("caf# runner.sh: line 9: 12 Killed  x", None))
     path.write_bytes(path.read_bytes().replace(b"caf#", b"caf\xff\\n"))

@@ -197,7 +197,7 @@ def test_only_what_a_person_must_mend_is_not_retried() -> None:
 
 
 RETRYING = "WARNING: Retrying (Retry(total=4, connect=None)) after connection broken by 'NewConnectionError()': /x/\n"
-STRUCK = [
+INFRA_FAILED = [
     ("test_timeout", "Command timed out after 600 seconds", None),
     ("test_timeout", "Timeout after 1800s", None),
     ("test_timeout", "collected 5 items\n", -1),
@@ -225,8 +225,10 @@ STRUCK = [
 ]
 
 
-@pytest.mark.parametrize(("family", "output", "exit_code"), STRUCK)
-def test_a_struck_test_run_is_told_from_a_failed_one(family: str, output: str, exit_code: int | None) -> None:
+@pytest.mark.parametrize(("family", "output", "exit_code"), INFRA_FAILED)
+def test_a_test_run_that_infrastructure_ended_is_told_from_a_failed_one(
+    family: str, output: str, exit_code: int | None
+) -> None:
     failure = classify_output(output, exit_code)
     assert failure is not None
     assert failure.family == family
@@ -265,7 +267,7 @@ def test_the_middle_of_a_very_long_output_without_a_summary_is_still_judged_by_i
 
 
 _PIECES = st.sampled_from(
-    [output for _, output, _ in STRUCK]
+    [output for _, output, _ in INFRA_FAILED]
     + ["3 passed in 1s", "2 failed", "--- FAIL: TestX", "\n", "é\t\\n", "Repository cleaned.\n", "E  assert 1 == 2\n"]
 )
 

@@ -95,7 +95,7 @@ def test_a_union_merge_that_fails_is_a_conflict_whose_tests_were_seen(coop: Tree
     assert not found.fallback_unseen
 
 
-def test_a_union_merge_whose_tests_were_struck_is_infrastructure_and_strictly_a_conflict(coop: Tree) -> None:
+def test_a_union_merge_whose_tests_infrastructure_ended_is_infrastructure_and_strictly_a_conflict(coop: Tree) -> None:
     coop.pair(ONE)
     coop.evaluation(ONE, passed=(False, True), outputs=(TIMEOUT, None), merge=("conflicts", "union"), applied=None)
     assert both(outcome(coop)) == ("infra_error", None, "fail", "conflict")

@@ -19,7 +19,7 @@ from cooperbench_assets_tests.benchmark.looking import (
 from cooperbench_assets_tests.trees import Tree
 
 
-def struck_by_a_timeout(solo: Tree) -> str:
+def ended_by_a_timeout(solo: Tree) -> str:
     solo.result(ONE)
     solo.patches(ONE, "diff x\n")
     solo.evaluation(ONE, passed=(False, True), outputs=(TIMEOUT, None))
@@ -32,12 +32,12 @@ def record(solo: Tree, n: int, sha: str | None, **more: Any) -> None:
 
 
 def test_the_first_timeout_of_a_patch_is_infrastructure(solo: Tree) -> None:
-    record(solo, 1, struck_by_a_timeout(solo))
+    record(solo, 1, ended_by_a_timeout(solo))
     assert outcome(solo).outcome == "infra_error"
 
 
 def test_the_same_patch_timing_out_again_is_a_fail(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     record(solo, 1, sha)
     record(solo, 2, sha)
     found = outcome(solo)
@@ -47,7 +47,7 @@ def test_the_same_patch_timing_out_again_is_a_fail(solo: Tree) -> None:
 
 
 def test_the_try_that_is_being_judged_need_not_be_recorded_as_timed_out(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     record(solo, 1, sha)
     record(solo, 2, sha, outcome="completed", family=None)
     assert outcome(solo).reason == "test_timeout"
@@ -64,7 +64,7 @@ def test_the_try_that_is_being_judged_need_not_be_recorded_as_timed_out(solo: Tr
 def test_a_later_try_that_wrote_no_verdict_makes_no_repeat_of_the_first_timeout(
     solo: Tree, later: dict[str, Any]
 ) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     record(solo, 1, sha)
     record(solo, 2, sha, **later)
     found = outcome(solo)
@@ -72,14 +72,14 @@ def test_a_later_try_that_wrote_no_verdict_makes_no_repeat_of_the_first_timeout(
 
 
 def test_a_timeout_of_another_patch_is_no_repeat(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     record(solo, 1, solo_sha("diff of an earlier try\n"))
     record(solo, 2, sha)
     assert outcome(solo).outcome == "infra_error"
 
 
 def test_a_repeat_that_is_told_by_an_error_is_a_fail_too(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     solo.evaluation(ONE, passed=(False, False), error="[infra:test_timeout] tests of feature 1 ran over 600 s")
     record(solo, 1, sha)
     record(solo, 2, sha)
@@ -90,7 +90,7 @@ ABORTED = "[infra:tests_aborted] the kernel killed 1 of the container's processe
 
 
 def test_the_first_kill_of_a_patchs_tests_is_infrastructure(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     solo.evaluation(ONE, passed=(False, False), error=ABORTED)
     record(solo, 1, sha, family="tests_aborted")
     found = outcome(solo)
@@ -99,7 +99,7 @@ def test_the_first_kill_of_a_patchs_tests_is_infrastructure(solo: Tree) -> None:
 
 @pytest.mark.parametrize("before", ["tests_aborted", "test_timeout"])
 def test_the_same_patchs_tests_killed_again_are_a_fail_with_what_killed_them(solo: Tree, before: str) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     solo.evaluation(ONE, passed=(False, False), error=ABORTED)
     record(solo, 1, sha, family=before)
     record(solo, 2, sha, family="tests_aborted")
@@ -109,7 +109,7 @@ def test_the_same_patchs_tests_killed_again_are_a_fail_with_what_killed_them(sol
 
 
 def test_an_evaluation_that_hangs_outside_its_tests_is_never_a_fail(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     solo.evaluation(ONE, passed=(False, False), error="[infra:eval_timeout] while the sandbox was made")
     for n in (1, 2, 3):
         record(solo, n, sha, family="eval_timeout")
@@ -117,7 +117,7 @@ def test_an_evaluation_that_hangs_outside_its_tests_is_never_a_fail(solo: Tree) 
 
 
 def test_a_kill_that_the_machine_may_be_at_fault_for_stays_infrastructure_when_it_repeats(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+    sha = ended_by_a_timeout(solo)
     solo.evaluation(ONE, passed=(False, True), outputs=("runner.sh: line 9: 12 Killed  pytest\n", None))
     record(solo, 1, sha, family="oom")
     record(solo, 2, sha, family="oom")
@@ -161,8 +161,8 @@ def test_a_stale_verdict_with_a_broken_later_try_is_infrastructure(solo: Tree) -
     assert (found.outcome, found.stage, found.family, found.stale) == ("infra_error", "eval", "engine", True)
 
 
-def test_a_struck_verdict_is_good_where_its_try_is_recorded_whatever_the_results_clock(solo: Tree) -> None:
-    sha = struck_by_a_timeout(solo)
+def test_a_verdict_of_infrastructure_is_good_where_its_try_is_recorded_whatever_the_results_clock(solo: Tree) -> None:
+    sha = ended_by_a_timeout(solo)
     solo.result(ONE, ended_at="2026-07-16T12:00:00")  # local time, ahead of UTC
     at = {"started_at": "2026-07-16T10:55:00+00:00", "ended_at": "2026-07-16T11:00:01+00:00"}
     record(solo, 1, sha)

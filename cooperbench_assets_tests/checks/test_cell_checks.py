@@ -215,7 +215,7 @@ def test_a_row_of_a_pair_that_nobody_planned_is_named(experiment: ExperimentCont
     assert CHECKS["distinct_pairs"].find(whole).passed
 
 
-def test_offenders_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
+def test_affected_pairs_are_counted_and_a_sample_is_named(tmp_path: Path) -> None:
     experiment = bind(tmp_path, count=25)
     experiment.run_dir(experiment.cells[0]).mkdir(parents=True)
     found = CHECKS["expected_results"].find(experiment.view(experiment.cells[0]))

@@ -70,7 +70,7 @@ def test_adopted_results_are_evaluated_here_and_the_originals_stay_as_they_were(
     }
     first = make_project(tmp_path / "first", {"theirs": attributes})
     call(first, "materialize", "theirs")
-    assert {row["outcome"] for row in outcomes(first)} <= {"pass", "fail"}, "choose pairs that no script strikes"
+    assert {row["outcome"] for row in outcomes(first)} <= {"pass", "fail"}, "choose pairs that no fault is scripted for"
     run = first.data / "logs" / "theirs-solo"
     for name in ("eval.json", "eval_summary.json", "provenance.json"):
         for file in run.rglob(name):

@@ -14,7 +14,7 @@ from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.runner.progress import Progress, SlotWait
 from cooperbench_assets.execution.runner.slots import SlotUser
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets_tests.automation.driving import STRUCK, demo_attributes
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, demo_attributes
 from cooperbench_assets_tests.projects import add_experiment
 
 if TYPE_CHECKING:
@@ -69,29 +69,29 @@ def test_what_a_retry_can_help_is_run_again_until_it_has_its_verdict(place: Plac
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", [["--no-retry"], ["--only", STRUCK]])
+@pytest.mark.parametrize("option", [["--no-retry"], ["--only", ALWAYS_FAILS]])
 def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, option: list[str]) -> None:
-    faults = {"rate": 0.0, "always": [STRUCK]}
+    faults = {"rate": 0.0, "always": [ALWAYS_FAILS]}
     add_experiment(place.project, "mine", demo_attributes(faults=faults))
     done = place.run("materialize", "mine", *option)
     assert done.exit_code == 1, done.output
     assert len(tried(place)) == len(set(tried(place))) == (1 if "--only" in option else 6)
     assert "1 pair without a verdict because of infrastructure errors:" in done.stdout
-    assert f"solo seed 0 {STRUCK}: " in done.stdout
+    assert f"solo seed 0 {ALWAYS_FAILS}: " in done.stdout
     assert "a retry can help: cooperbench-assets materialize mine; or switch on the sensor mine_retry" in done.stdout
 
 
 @pytest.mark.slow
 def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place: Place) -> None:
-    add_experiment(place.project, "mine", demo_attributes(faults={"rate": 0.0, "always": [STRUCK]}))
+    add_experiment(place.project, "mine", demo_attributes(faults={"rate": 0.0, "always": [ALWAYS_FAILS]}))
     done = place.run("materialize", "mine")
     assert done.exit_code == 1, done.output
-    assert tried(place).count(STRUCK) == 3
+    assert tried(place).count(ALWAYS_FAILS) == 3
     assert "retries are used up (1)" in done.stdout
     assert "reset the retry counters with cooperbench-assets materialize mine --reset-retries" in done.stdout
     again = place.run("materialize", "mine", "--reset-retries")
     assert again.exit_code == 1
-    assert tried(place).count(STRUCK) == 6, "the counters are reset once, not in each round"
+    assert tried(place).count(ALWAYS_FAILS) == 6, "the counters are reset once, not in each round"
 
 
 @pytest.mark.slow

@@ -198,7 +198,7 @@ def test_a_wait_for_an_agent_that_never_comes_is_bounded(run: Runner, monkeypatc
     assert all(agent["status"] in ("Submitted", "LimitsExceeded") for agent in tried.agents)
 
 
-STRUCK: dict[str, tuple[str, str]] = {
+FAULTS: dict[str, tuple[str, str]] = {
     telling: (pair, name)
     for name, setting in (("demo-solo", "solo"), ("demo-coop-comm", "coop-comm"), ("demo-coop-nocomm", "coop-nocomm"))
     for pair in PAIRS
@@ -213,7 +213,7 @@ STRUCK: dict[str, tuple[str, str]] = {
 def test_infrastructure_fails_in_the_first_try_and_not_the_second(
     run: Runner, monkeypatch: pytest.MonkeyPatch, telling: str
 ) -> None:
-    pair, name = STRUCK[telling]
+    pair, name = FAULTS[telling]
     (died,) = (agent for agent in run(pair, name, {"pace_seconds": 0}).agents if agent["status"] == "Error")
     assert (died["error"] is None) == (telling == "silent")
     assert died["patch_lines"] == 0
@@ -222,7 +222,7 @@ def test_infrastructure_fails_in_the_first_try_and_not_the_second(
 
 
 def test_a_silent_fault_is_told_by_the_stream_alone(run: Runner) -> None:
-    tried = run(*STRUCK["silent"], {"pace_seconds": 0})
+    tried = run(*FAULTS["silent"], {"pace_seconds": 0})
     (stream,) = tried.folder.glob("*_stream.jsonl")
     last = json.loads(stream.read_text().splitlines()[-1])
     assert (last["is_error"], last["api_error_status"]) == (True, 529)
@@ -230,8 +230,8 @@ def test_a_silent_fault_is_told_by_the_stream_alone(run: Runner) -> None:
 
 
 def test_nobody_waits_long_for_an_agent_that_failed(run: Runner) -> None:
-    struck = (pair for pair in PAIRS if agent_fault(pair, "coop-comm", 0, 1))
-    tried = run(next(struck), "demo-coop-comm", {"pace_seconds": 0})
+    failing = (pair for pair in PAIRS if agent_fault(pair, "coop-comm", 0, 1))
+    tried = run(next(failing), "demo-coop-comm", {"pace_seconds": 0})
     assert tried.json("result.json")["duration_seconds"] < 2
     assert sum(agent["status"] == "Error" for agent in tried.agents) == 1
 

@@ -2,7 +2,7 @@
 
 The harness imports this module by name, as it does modules that register agents. It puts doubles where upstream's
 ``ModalBackend`` calls Modal's SDK, and where its ``GCPBatchBackend`` makes a sandbox of a batch job. Each call is
-recorded in the file that ``REMOTE_RECORD`` names; the first evaluation of the pair in ``REMOTE_STRUCK`` finds nobody.
+recorded in the file that ``REMOTE_RECORD`` names; the first evaluation of the pair in ``REMOTE_NOBODY`` finds nobody.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def record(what: str, **said: Any) -> None:
 def place(image: str, timeout: int, workdir: str) -> ProcessSandbox:
     """A sandbox of the task whose image is named, found in the dataset."""
     first = os.environ["COOPERBENCH_ASSETS_ATTEMPT"] == "1"
-    if first and os.environ["COOPERBENCH_ASSETS_PAIR"] == os.environ.get("REMOTE_STRUCK"):
+    if first and os.environ["COOPERBENCH_ASSETS_PAIR"] == os.environ.get("REMOTE_NOBODY"):
         raise ConnectionError("Service Unavailable: no sandbox is to be had")
     for runner in Path(os.environ["REMOTE_DATASET"]).glob("*/task*/runner.sh"):
         task = Task(runner.parent.parent.name, int(runner.parent.name.removeprefix("task")))

@@ -85,7 +85,7 @@ def test_upstreams_own_eval_takes_everything_as_done_and_its_totals_are_right(co
     assert (evaluated["passed"], evaluated["failed"], evaluated["errors"], evaluated["total_runs"]) == (5, 1, 0, 6)
 
 
-def test_what_infrastructure_struck_is_tried_again_and_its_first_try_kept(core_toy: Toy, tmp_path: Path) -> None:
+def test_what_infrastructure_failed_is_tried_again_and_its_first_try_kept(core_toy: Toy, tmp_path: Path) -> None:
     job = cell(core_toy, tmp_path, tries={FIRST: [DOWN], SECOND: ["nothing"]})
     agents, evaluations = run_both(job)
     assert (agents.done, dict(agents.failed)) == (5, {"provider": 1})

@@ -59,7 +59,7 @@ for work in (run_agents, run_agents, run_evaluations):
 
 
 def make(toy: Toy, folder: Path) -> CellJob:
-    """The cell that is killed; its first pair is struck once."""
+    """The cell that is killed; its first pair fails once."""
     return cell(toy, folder, tries=TRIES, limits=LASTING)
 
 
@@ -266,7 +266,7 @@ def test_a_try_whose_child_had_finished_unseen_is_not_bought_again(core_toy: Toy
     job = make(core_toy, tmp_path)
     finish(job)
     twice = [pair for pair in PAIRS if len([one for one in attempts(job, pair) if one[0].startswith("agent")]) > 1]
-    # At most what ran at the moment of the kill, and the pair that is struck; not what was being promoted.
+    # At most what ran at the moment of the kill, and the pair that fails; not what was being promoted.
     assert len(twice) <= 3
     assert run_evaluations(job, ALL).launched == 0
 

@@ -70,7 +70,7 @@ def remote_experiment(tmp_path: Path, execution: str, settings: Any, infra_faile
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "REMOTE_DATASET": str(dataset),
             "REMOTE_RECORD": str(tmp_path / "record"),
-            "REMOTE_STRUCK": infra_failed,
+            "REMOTE_NOBODY": infra_failed,
         },
     )
 
@@ -135,7 +135,7 @@ def test_upstreams_own_agent_asks_modal_for_its_sandbox_and_a_refusal_is_infrast
             "PYTHONPATH": str(ROOT),
             "REMOTE_DATASET": str(core_toy.dataset),
             "REMOTE_RECORD": str(tmp_path / "record"),
-            "REMOTE_STRUCK": first.name,
+            "REMOTE_NOBODY": first.name,
         },
         preflight=PreflightSettings(ask_model=False),
     )

@@ -20,7 +20,7 @@ import msgspec
 
 from cooperbench_assets.benchmark.failures import classify
 from cooperbench_assets.execution.job import ASKS_FROM_HERE
-from cooperbench_assets.execution.worker.model_calls import FILE, TOKENS
+from cooperbench_assets.execution.worker.model_calls import FILE, TOKENS, AgentCalls
 
 if TYPE_CHECKING:
     from cooperbench_assets.execution.attempts.staging import Staged
@@ -37,33 +37,6 @@ SEEN_IN_STREAMS: Final = frozenset({"claude_code", "codex"})
 """Agents whose replies are seen in their streams."""
 
 
-class AgentCalls(msgspec.Struct, frozen=True):
-    """What a child counted of one agent; see `calls.AgentCalls`."""
-
-    asked: int = 0
-    replies: int = 0
-    unpriced: int = 0
-    cost_usd: float = 0.0
-    tokens: dict[str, int] = {}
-    last_reply: float | None = None
-    waiting: float | None = None
-    longest_wait: float = 0.0
-    problem: str | None = None
-    status: str | None = None
-    error: str | None = None
-    result_cost: float | None = None
-
-    def spent(self, agent: str) -> float | None:
-        """What it cost so far, USD; None where not known.
-
-        Args:
-            agent: Name of the agent's framework.
-        """
-        counted = None if self.unpriced or not (self.asked or agent in ASKS_FROM_HERE) else self.cost_usd
-        # Upstream's own sum leaves out what the summaries of a long conversation cost.
-        return max(self.result_cost, counted or 0.0) if self.result_cost else counted
-
-
 class Counted(msgspec.Struct, frozen=True):
     """What a child counted of its agents."""
 
@@ -76,7 +49,7 @@ class Counted(msgspec.Struct, frozen=True):
 
     def spent(self, agent: str) -> float | None:
         """What all agents cost, USD; None where that of one is not known."""
-        costs = [one.spent(agent) for one in self.agents.values()]
+        costs = [cost_of(one, agent) for one in self.agents.values()]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if costs and len(known) == len(costs) else None
 
@@ -85,9 +58,21 @@ class Counted(msgspec.Struct, frozen=True):
         calls = self.agents.get(name)
         if calls is None:
             return {}
-        cost = calls.spent(agent)
+        cost = cost_of(calls, agent)
         costs = {} if cost is None else {"cost": cost}
         return costs | {token: calls.tokens[token] for token in TOKENS if token in calls.tokens}
+
+
+def cost_of(calls: AgentCalls, agent: str) -> float | None:
+    """What one agent cost so far, USD; None where not known.
+
+    Args:
+        calls: What its child counted of it.
+        agent: Name of the agent's framework.
+    """
+    counted = None if calls.unpriced or not (calls.asked or agent in ASKS_FROM_HERE) else calls.cost_usd
+    # Upstream's own sum leaves out what the summaries of a long conversation cost.
+    return max(calls.result_cost, counted or 0.0) if calls.result_cost else counted
 
 
 def read_counted(place: Staged) -> Counted:

@@ -1,4 +1,4 @@
-"""One harness server for each thread, shared by the stages and cells that it runs one after another.
+"""A process's harness servers: one for each thread, shared by the stages and cells that it runs one after another.
 
 What belongs here: making, keeping and closing it. What does not: what it does (``harness_client``, ``worker.server``).
 Importing the harness takes seconds, a child of it milliseconds.
@@ -33,32 +33,58 @@ MODEL_CALLS: Final = {
 """Retries and time limit of model calls, unless the experiment's environment or agent config says otherwise."""
 
 _Key = tuple["Path | None", tuple[tuple[str, str], ...]]
-_kept: dict[int, tuple[_Key, HarnessServer]] = {}
-"""By thread: a server is for one loop at a time."""
 
 
-def harness_server(job: CellJob) -> HarnessServer:
-    """A server for a cell's harness and variables, importing or ready. It has no secrets: single children are told.
+class HarnessServers:
+    """Harness servers that outlive a launch. A server is for one loop at a time, so each thread has its own."""
 
-    Raises:
-        LaunchError: if the interpreter is not there.
-    """
-    environment = _environment(job)
-    key = (job.harness_python, tuple(sorted(environment.items())))
-    thread = threading.get_ident()
-    _close_left_behind()
-    kept, server = _kept.get(thread, (None, None))
-    if server is None or kept != key:
-        if server is not None:
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[_Key, HarnessServer]] = {}
+        self.answered: dict[tuple[str, ...], float] = {}
+        """When a model last answered their children, by whatever the answer depends on; see `preflight`."""
+
+    def server(self, job: CellJob) -> HarnessServer:
+        """A server for a cell's harness and variables, importing or ready. It has no secrets: its children are told.
+
+        Raises:
+            LaunchError: if the interpreter is not there.
+        """
+        environment = _environment(job)
+        key = (job.harness_python, tuple(sorted(environment.items())))
+        thread = threading.get_ident()
+        self._close_left_behind()
+        kept, server = self._kept.get(thread, (None, None))
+        if server is None or kept != key:
+            if server is not None:
+                server.close()
+            log = (job.state or state_folder()) / "harness.log"
+            server = HarnessServer(python=job.harness_python, environment=environment, log=log)
+            self._kept[thread] = (key, server)
+        try:
+            server.start()
+        except HarnessError as error:
+            raise LaunchError(f"{job.label}: {error}") from error
+        return server
+
+    def close(self) -> None:
+        """Close them all, with their children."""
+        while self._kept:
+            _, (_, server) = self._kept.popitem()
             server.close()
-        log = (job.state or state_folder()) / "harness.log"
-        server = HarnessServer(python=job.harness_python, environment=environment, log=log)
-        _kept[thread] = (key, server)
-    try:
-        server.start()
-    except HarnessError as error:
-        raise LaunchError(f"{job.label}: {error}") from error
-    return server
+
+    def _close_left_behind(self) -> None:
+        """Close the servers of threads that have ended: nobody would use them again, and each holds the harness."""
+        living = {thread.ident for thread in threading.enumerate()}
+        for thread in [one for one in self._kept.copy() if one not in living]:
+            if (left := self._kept.pop(thread, None)) is not None:
+                left[1].close()
+
+
+OF_THIS_PROCESS: Final = HarnessServers()
+"""Those that launches use unless told otherwise: Dagster calls our assets, and has no place for what outlives a run."""
+
+close_servers: Final = OF_THIS_PROCESS.close
+atexit.register(close_servers)
 
 
 def imported(job: CellJob, server: HarnessServer, *, agents: bool = True) -> HarnessInfo:
@@ -83,24 +109,6 @@ def imported(job: CellJob, server: HarnessServer, *, agents: bool = True) -> Har
             "correct agent:, or name the module that registers it in external_agents:"
         )
     return info
-
-
-def close_servers() -> None:
-    """Close the servers that this process keeps, with their children."""
-    while _kept:
-        _, (_, server) = _kept.popitem()
-        server.close()
-
-
-def _close_left_behind() -> None:
-    """Close the servers of threads that have ended: nobody would use them again, and each holds the harness."""
-    living = {thread.ident for thread in threading.enumerate()}
-    for thread in [one for one in _kept.copy() if one not in living]:
-        if (left := _kept.pop(thread, None)) is not None:
-            left[1].close()
-
-
-atexit.register(close_servers)
 
 
 def _environment(job: CellJob) -> dict[str, str]:

@@ -20,7 +20,7 @@ from cooperbench_assets.execution.gold import unsound
 from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.job import ASKS_FROM_HERE, NEEDS_ENGINE, STAGING
 from cooperbench_assets.execution.runner.harness_client import HarnessError
-from cooperbench_assets.execution.runner.harness_servers import harness_server, imported
+from cooperbench_assets.execution.runner.harness_servers import imported
 from cooperbench_assets.execution.runner.message_server import ON_BRIDGE, answers, bridge_address
 from cooperbench_assets.execution.secret_values import config_text, missing, variables_for
 from cooperbench_assets.execution.worker.harness import UPSTREAM_BACKENDS
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair, Task
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.runner.harness_client import HarnessServer
+    from cooperbench_assets.execution.runner.harness_servers import HarnessServers
     from cooperbench_assets.execution.sandboxes.docker.images import ImageRecord
     from cooperbench_assets.execution.worker.protocol import HarnessInfo, Stage
 
@@ -44,7 +45,6 @@ PASSING: Final = frozenset({"rate_limit", "provider", "provider_timeout", "netwo
 
 _GRACE_SECONDS: Final = 15.0
 _SAMPLE: Final = 3
-_answered: dict[tuple[str, ...], float] = {}
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Preflight:
     pairs: tuple[Pair, ...]
     """What would be run."""
 
+    servers: HarnessServers
     automatic: bool = False
     """Nobody asked for the launch."""
 
@@ -195,7 +196,7 @@ class Preflight:
         """The harness, and the model's answer; None where there is a problem with either."""
         before = time.monotonic()
         try:
-            server = harness_server(self.job)
+            server = self.servers.server(self.job)
             info = imported(self.job, server, agents=self.stage == "agent")
         except LaunchError as error:
             self.problems.append(str(error))
@@ -221,11 +222,11 @@ class Preflight:
 
     def _ask(self, server: HarnessServer) -> str | None:
         key = self._key()
-        if time.monotonic() - _answered.get(key, float("-inf")) < ASK_AGAIN_SECONDS:
+        if time.monotonic() - self.servers.answered.get(key, float("-inf")) < ASK_AGAIN_SECONDS:
             return None
         said = self._answer(server)
         if said is None:
-            _answered[key] = time.monotonic()
+            self.servers.answered[key] = time.monotonic()
             return None
         found = classify(said)
         family = found.family if found is not None and found.family else "unknown"

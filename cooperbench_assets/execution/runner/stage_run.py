@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.planning.steps import Plan, Step
     from cooperbench_assets.execution.runner.harness_client import HarnessServer
+    from cooperbench_assets.execution.runner.harness_servers import HarnessServers
     from cooperbench_assets.execution.runner.progress import Progress
     from cooperbench_assets.execution.worker.protocol import HarnessInfo, Stage
 
@@ -59,6 +60,7 @@ class Launch:
     name: str
     swept: Recovered
     began: float
+    servers: HarnessServers
     fresh: bool = False
     """A further verdict on the whole cell, beside the first one."""
 
@@ -77,7 +79,9 @@ class Launch:
         if self.stage == "agent":
             budget.check_prices()
             _write_agent_config(job)
-        preflight = Preflight(self.stage, job, tuple(step.pair for step in plan.runs), self.options.automatic)
+        preflight = Preflight(
+            self.stage, job, tuple(step.pair for step in plan.runs), self.servers, self.options.automatic
+        )
         server, info = preflight.pass_or_raise()
         self.import_seconds, self.notes = preflight.import_seconds, tuple(preflight.notes)
         if "subprocess" in (info.isolation, job.sandbox.get("isolation")):
@@ -100,7 +104,7 @@ class Launch:
     def _planned(self, states: dict[Pair, PairState]) -> Plan:
         if self.fresh:
             return plan_round(self.job, states, self.options)
-        return plan_owed(self.stage, self.job, states, self.options, LateHistory(self.job))
+        return plan_to_run(self.stage, self.job, states, self.options, LateHistory(self.job))
 
     def _in_order(self, plan: Plan) -> list[Step]:
         limits = self.job.limits
@@ -208,7 +212,7 @@ class Launch:
         truncated = bool(reason or record.get("truncated"))
         if truncated:
             # Of the whole cell: a launch of a chosen few, or one that was cancelled, says nothing of the others.
-            truncated = bool(plan_owed("agent", self.job, states, LaunchOptions(), History()).runs)
+            truncated = bool(plan_to_run("agent", self.job, states, LaunchOptions(), History()).runs)
         return {"truncated": truncated, "truncated_reason": reason if truncated else None}
 
     def _nothing_to_run(self, plan: Plan, states: dict[Pair, PairState], budget: Budget) -> StageReport:
@@ -279,7 +283,7 @@ def _write_agent_config(job: CellJob) -> None:
         write_atomically(file, text.encode())
 
 
-def plan_owed(
+def plan_to_run(
     stage: Stage, job: CellJob, states: dict[Pair, PairState], options: LaunchOptions, history: History | LateHistory
 ) -> Plan:
     """What is still to run at a stage of a cell, in its present retry generation of tries or a new one."""

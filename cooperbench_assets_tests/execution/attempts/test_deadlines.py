@@ -17,8 +17,8 @@ from cooperbench_assets.execution.attempts.deadlines import (
     LONGEST_PATIENCE_SECONDS,
     SHORTEST_PATIENCE_SECONDS,
     ActivityAtDeadline,
-    AgentCalls,
     Counted,
+    cost_of,
     ends,
     observe_activity,
     patience_seconds,
@@ -27,7 +27,7 @@ from cooperbench_assets.execution.attempts.deadlines import (
 from cooperbench_assets.execution.attempts.pair_state import read_staged
 from cooperbench_assets.execution.attempts.records import Attempt
 from cooperbench_assets.execution.attempts.staging import Staged, write_timed_out_result
-from cooperbench_assets.execution.worker.model_calls import FILE
+from cooperbench_assets.execution.worker.model_calls import FILE, AgentCalls
 from cooperbench_assets_tests.execution.cells import PAIRS, cell
 from cooperbench_assets_tests.execution.toy import Toy
 
@@ -190,7 +190,7 @@ def test_what_a_child_prints_is_no_reply(tmp_path: Path) -> None:
     ],
 )
 def test_a_cost_is_known_where_every_reply_has_a_price(calls: AgentCalls, agent: str, cost: float | None) -> None:
-    assert calls.spent(agent) == cost
+    assert cost_of(calls, agent) == cost
     assert Counted({"solo": calls}).known("solo", agent) == ({} if cost is None else {"cost": cost})
 
 

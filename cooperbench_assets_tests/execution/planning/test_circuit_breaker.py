@@ -52,7 +52,7 @@ def test_the_breaker_trips_exactly_when_so_many_dead_ends_stand_in_a_row(replies
 
 
 @pytest.mark.parametrize("limit", [1, 5])
-def test_an_agent_that_was_struck_after_replies_does_not_count_as_dead(limit: int) -> None:
+def test_an_agent_that_failed_after_replies_does_not_count_as_dead(limit: int) -> None:
     breaker = Breaker("agent", limit)
     for _ in range(10):
         breaker.note(family="container_died", replied=True)

@@ -73,7 +73,7 @@ def test_three_missing_of_three_hundred_means_three(tmp_path: Path) -> None:
         (failed(attempt(1, "eval"), stage="eval"), "skip", "agents are done"),
     ],
 )
-def test_agents_run_where_something_is_owed_and_nowhere_else(
+def test_agents_run_where_something_is_still_to_run_and_nowhere_else(
     tmp_path: Path, there: PairState, action: str, words: str
 ) -> None:
     (step,) = agents(job(tmp_path, (ONE,)), there)
@@ -104,7 +104,7 @@ def test_agents_run_where_something_is_owed_and_nowhere_else(
         (state(ONE, "fail", reason="agent_error", has_result=True), "run", "for the record"),
     ],
 )
-def test_evaluations_run_for_results_whose_verdict_is_owed(
+def test_evaluations_run_for_results_whose_verdict_is_missing(
     tmp_path: Path, there: PairState, action: str, words: str
 ) -> None:
     (step,) = evals(job(tmp_path, (ONE,)), there)

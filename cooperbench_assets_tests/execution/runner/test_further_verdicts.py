@@ -49,7 +49,7 @@ def test_a_second_verdict_shows_what_flakes_and_changes_no_outcome(core_toy: Toy
         run_second_verdict(job, LaunchOptions(pairs=(FIRST.name,)))
 
 
-def test_a_round_that_infrastructure_struck_is_gone_on_with(core_toy: Toy, tmp_path: Path) -> None:
+def test_a_round_with_an_infrastructure_error_is_gone_on_with(core_toy: Toy, tmp_path: Path) -> None:
     job = cell(core_toy, tmp_path, sandbox={"environment": {"TOY_COIN": "heads"}})
     run_both(job)
     (infra_failed,) = run_second_verdict(cell(core_toy, tmp_path, sandbox={"isolation": "none such"}), ALL).failed

@@ -17,7 +17,7 @@ from cooperbench_assets.execution.gold import gold_job, read_gold, seed, to_judg
 from cooperbench_assets.execution.job import CellJob, PreflightSettings
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.runner import preflight
-from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.execution.runner.harness_servers import OF_THIS_PROCESS, HarnessServers, close_servers
 from cooperbench_assets_tests.execution.cells import PAIRS, cell, run_both
 from cooperbench_assets_tests.execution.toy import Toy
 
@@ -26,8 +26,8 @@ NOWHERE = "unix:///nowhere/docker.sock"
 
 
 @pytest.fixture(autouse=True)
-def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(preflight, "_answered", {})
+def closed() -> Iterator[None]:
+    OF_THIS_PROCESS.answered.clear()
     yield
     close_servers()
 
@@ -104,6 +104,19 @@ def test_a_model_that_is_not_there_is_told_before_agents_run(
     assert "the model openai/none does not answer (" in said
     assert CANARY not in said
     assert not (job.run_dir / ".staging").exists()
+
+
+def test_a_launch_uses_the_servers_that_it_is_given_and_leaves_them_open(
+    core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, servers = cell(core_toy, tmp_path), HarnessServers()
+    monkeypatch.setattr(OF_THIS_PROCESS, "server", lambda _job: pytest.fail("a server of the process's own was used"))
+    try:
+        given = servers.server(job)
+        assert run_agents(job, LaunchOptions(pairs=(PAIRS[0].name,)), servers=servers).done == 1
+        assert servers.server(job) is given
+    finally:
+        servers.close()
 
 
 def test_the_question_can_be_turned_off(core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

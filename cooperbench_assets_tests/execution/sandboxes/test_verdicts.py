@@ -1,4 +1,4 @@
-"""Verdicts of the process sandbox: the same under every isolation, and what strikes a test run is never graded."""
+"""Verdicts of the process sandbox: the same under every isolation, and what ends a run from outside is no verdict."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_both_isolations_give_the_same_outputs(toy: Toy, tmp_path: Path) -> None
     assert "/workspace/repo /tmp/home /tmp (" in outputs[0][0]["test_output"]
 
 
-# What strikes a test run is an error with a family.
+# What ends a test run from outside is an error with a family.
 
 
 def test_a_test_that_hangs_is_ended_at_its_deadline_with_all_it_started(
@@ -151,7 +151,7 @@ def test_upstream_s_own_timeout_holds_for_commands_and_for_tests_where_nothing_e
         ("raise SystemExit('pip: Temporary failure in name resolution')", "network"),
     ],
 )
-def test_a_struck_test_run_is_an_error_and_no_failure(
+def test_a_test_run_that_infrastructure_ended_is_an_error_and_no_failure(
     evaluations: Evaluations, toy: Toy, statement: str, family: str
 ) -> None:
     result = evaluations.solo(toy.at_import(1, statement))
@@ -184,7 +184,7 @@ def test_a_patch_that_does_not_apply_stands_though_the_tests_of_the_other_alone_
     assert (result["error"], result["merge"]["status"]) == (None, "missing_input")
 
 
-def test_infrastructure_that_strikes_the_tests_of_one_patch_alone_is_an_error_all_the_same(
+def test_infrastructure_errors_of_the_tests_of_one_patch_alone_are_errors_all_the_same(
     evaluations: Evaluations, toy: Toy
 ) -> None:
     """The first agent's patch alone may pass, which upstream counts: another try can tell."""
@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_is_infrastructure_though_the_tests_go_on_to_their_s
     assert "1 failed" in str(result["error"])
 
 
-def test_a_pair_that_failed_already_fails_whatever_strikes_its_second_run(
+def test_a_pair_that_failed_already_fails_whatever_ends_its_second_run(
     toy: Toy, tmp_path: Path, isolation: str
 ) -> None:
     hang = toy.patch(1, "return 'wrong'") + toy.at_import(2, "while True: pass")
@@ -273,7 +273,7 @@ def test_a_task_without_its_parts_is_one_error_that_names_them(toy: Toy, tmp_pat
         ProcessBackend(bare, tmp_path, SandboxOptions()).create_sandbox("any")
 
 
-# Reading what strikes.
+# Reading what ended a test run.
 
 
 def test_the_runner_s_killed_program_is_seen_though_the_runner_goes_on(evaluations: Evaluations, toy: Toy) -> None:
@@ -283,7 +283,7 @@ def test_the_runner_s_killed_program_is_seen_though_the_runner_goes_on(evaluatio
 
 
 @given(st.text(max_size=200))
-def test_a_run_that_ended_well_is_never_struck(output: str) -> None:
+def test_a_run_that_ended_well_is_never_an_infrastructure_error(output: str) -> None:
     assert classify_test_run(0, output) is None
 
 

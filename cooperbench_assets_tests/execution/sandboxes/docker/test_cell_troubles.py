@@ -1,4 +1,4 @@
-"""A cell on Docker that every trouble strikes: none is a fail, each is of its family, and the run after it is whole."""
+"""A cell on Docker in which everything goes wrong: none is a fail, each has its family, the run after it is whole."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 HELD, SLOW = "TOY_HELD", "TOY_SLOW"
 HOLD = f"import os, time\nwhile {HELD!r} in os.environ: time.sleep(0.05)\n"
-"""What every patch does first: a test that is held waits to be struck."""
+"""What every patch does first: a test that is held waits to be killed."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def reachable(engine: Engine) -> Iterator[tuple[str, int]]:
 
 
 def troubled(own: Own, toy: Toy, folder: Path, server: tuple[str, int]) -> tuple[CellJob, dict[str, Pair]]:
-    """A cell of four pairs, each of which one thing strikes: less memory, less time, no network, and nothing."""
+    """A cell of four pairs, in each of which one thing goes wrong: less memory, less time, no network, and nothing."""
     does = {
         "nothing": ((1, 2), ""),
         "network": ((1, 3), f"import socket; socket.create_connection({server!r}).close()"),
@@ -114,7 +114,7 @@ def left(job: CellJob, engine: Engine) -> list[Belonging]:
     return [one for one in belongings(engine) if one.described.get("experiment") == job.experiment]
 
 
-def strike(job: CellJob, own: Own) -> None:
+def do_harm(job: CellJob, own: Own) -> None:
     """Once a test of the cell is held: take the image away, and kill the container."""
     container = when(lambda: container_under_test(job, own.engine))
     own.take()
@@ -150,7 +150,7 @@ def evaluated(job: CellJob, own: Own, limits: Limits | None = None, **sandbox: A
     return outcomes(job)
 
 
-def test_whatever_strikes_a_cell_is_no_fail_and_the_run_after_it_completes_the_cell(
+def test_whatever_happens_to_a_cell_is_no_fail_and_the_run_after_it_completes_the_cell(
     own: Own, toy: Toy, tmp_path: Path, engine: Engine
 ) -> None:
     limits = replace(PLENTY, eval_attempts=4, test_timeout_seconds=120)
@@ -160,7 +160,7 @@ def test_whatever_strikes_a_cell_is_no_fail_and_the_run_after_it_completes_the_c
         assert run_agents(job, LaunchOptions()).done == 4
 
         # The container is killed in the first test, and the image is gone when the next pair wants it.
-        with in_background(strike, job, own):
+        with in_background(do_harm, job, own):
             found = evaluated(job, own, replace(limits, eval_concurrency=1), environment={HELD: "1"})
         assert sorted(found.values()) == ["infra_error eval/container_died"] + 3 * ["infra_error eval/image_missing"]
         by_itself = plan_stage("eval", job, LaunchOptions(automatic=True))
@@ -174,7 +174,7 @@ def test_whatever_strikes_a_cell_is_no_fail_and_the_run_after_it_completes_the_c
         assert found == {**infra_failed, pairs["nothing"].folder: "pass"}
         assert len(plan_stage("eval", job, LaunchOptions(automatic=True)).runs) == 3
 
-        # Nothing strikes any more.
+        # Nothing goes wrong any more.
         assert set(evaluated(job, own).values()) == {"pass"}
     assert [outcome for _, outcome, _ in attempts(job, pairs["tests_aborted"])] == [
         "completed",

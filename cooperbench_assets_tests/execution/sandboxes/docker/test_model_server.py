@@ -12,8 +12,7 @@ import polars as pl
 import pytest
 
 from cooperbench_assets.execution.provenance import read_provenance
-from cooperbench_assets.execution.runner import preflight
-from cooperbench_assets.execution.runner.harness_servers import close_servers
+from cooperbench_assets.execution.runner.harness_servers import OF_THIS_PROCESS, close_servers
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.execution.sandboxes.docker.ownership import PREFIX
 from cooperbench_assets.report.build import build_reports
@@ -52,7 +51,7 @@ def surroundings(server: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path:
     """A key, slots of this test's own, and a server that works."""
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(preflight, "_answered", {})
+    OF_THIS_PROCESS.answered.clear()
     server.reset()
     yield
     close_servers()

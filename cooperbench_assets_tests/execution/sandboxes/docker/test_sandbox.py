@@ -175,7 +175,7 @@ def test_a_patch_of_half_a_megabyte_is_judged(backend: Make, toy: Toy, toy_datas
 def test_a_container_killed_in_a_test_is_infrastructure(
     infra_failed: int, engine: Engine, pair: str, backend: Make, toy: Toy, toy_dataset: Path
 ) -> None:
-    # The other feature's tests pass; the struck one's wait to be struck.
+    # The other feature's tests pass; the failing one's wait to be killed.
     case = solo(toy.at_import(infra_failed, SLEEPS), toy.gold(3 - infra_failed))
     killer = kill_when_it_runs(engine, pair, f"test_feature{infra_failed}.py")
     result = case.by(backend(), toy_dataset)
@@ -194,7 +194,7 @@ def test_a_container_killed_while_agent_1_alone_is_tested_is_infrastructure(
     assert result["error"].startswith("[infra:container_died]")
 
 
-def test_a_pair_whose_first_feature_failed_fails_whatever_strikes_the_second(
+def test_a_pair_whose_first_feature_failed_fails_whatever_ends_the_second(
     engine: Engine, pair: str, backend: Make, toy: Toy, toy_dataset: Path
 ) -> None:
     killer = kill_when_it_runs(engine, pair, "test_feature2.py")

@@ -1,4 +1,4 @@
-"""Tests that something struck, and errors of an evaluation: infrastructure or a fail."""
+"""Tests that infrastructure ended, and errors of an evaluation: infrastructure or a fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cooperbench_assets_tests.trees import Tree, agent
     ("output", "family"),
     [(TIMEOUT, "test_timeout"), (NETWORK, "network"), ("runner.sh: line 9: 12 Killed  pytest\n", "oom")],
 )
-def test_tests_that_were_struck_are_infrastructure_in_solo(solo: Tree, output: str, family: str) -> None:
+def test_tests_that_infrastructure_ended_are_infrastructure_in_solo(solo: Tree, output: str, family: str) -> None:
     solo.result(ONE)
     solo.evaluation(ONE, passed=(False, True), outputs=(output, None))
     found = outcome(solo)
@@ -47,13 +47,13 @@ def test_an_exit_code_tells_of_a_kill_in_coop(coop: Tree) -> None:
     assert (outcome(coop).outcome, outcome(coop).family) == ("infra_error", "oom")
 
 
-def test_one_feature_that_failed_by_itself_makes_a_fail_whatever_struck_the_other(solo: Tree) -> None:
+def test_one_feature_that_failed_by_itself_makes_a_fail_whatever_ended_the_other(solo: Tree) -> None:
     solo.result(ONE)
     solo.evaluation(ONE, passed=(False, False), outputs=(TIMEOUT, None))
     assert both(outcome(solo)) == ("fail", "tests", "fail", "tests")
 
 
-def test_both_features_struck_is_infrastructure(solo: Tree) -> None:
+def test_both_features_ended_by_infrastructure_is_infrastructure(solo: Tree) -> None:
     solo.result(ONE)
     solo.evaluation(ONE, passed=(False, False), outputs=(TIMEOUT, NETWORK))
     assert outcome(solo).outcome == "infra_error"
