@@ -1,7 +1,7 @@
 """Doing in this process what the UI would do: runs of an experiment's assets, in the same Dagster instance.
 
 What belongs here: finding the instance, and runs of cells or of the assets beside them. What does not: which cells
-to run and how that is shown (``commands``).
+to run and how that is shown (``commands``), and what is read of a run that has ended (``run_results``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -23,14 +22,14 @@ from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key, partitions_of
-from cooperbench_assets.automation.dagster_runs import PARTITION_TAG, RANGE_TAGS, READ_AGAIN, error_text, job_name
+from cooperbench_assets.automation.dagster_runs import PARTITION_TAG, RANGE_TAGS, READ_AGAIN, job_name
 from cooperbench_assets.automation.dead_runs import report_dead_runs
 from cooperbench_assets.automation.observation import observe
 from cooperbench_assets.automation.policy import wait_for_round
-from cooperbench_assets.checks.reporting import sample_lines
 from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.experiment_context import CellReport, ExperimentContext
+from cooperbench_assets.run_results import CellRan, Ran, is_interrupt, of_report, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,9 +53,6 @@ CELLS_AT_ONCE: Final = 4
 """Cells that run side by side unless told otherwise: as many as dagster.yaml lets the UI run. They share the machine's
 slots, so this sets no number of agents or tests; it keeps slots busy that wait for the last pair of one cell."""
 
-SAMPLE_SHOWN: Final = 3
-"""Affected pairs that a failed check names on the command line; the UI and the store have more."""
-
 NO_OUTPUT: Final = {
     # Dagster's own manager points this process's stdout elsewhere while a step runs: two steps at once would get into
     # each other's way, and the terminal would lose what the command prints.
@@ -75,40 +71,6 @@ no public call says of a run that is executed in this process where its code is.
 
 class Cancelled(KeyboardInterrupt):
     """A cell is to end because the whole command is; Dagster records its run as cancelled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How one run ended."""
-
-    run_id: str
-    materialized: tuple[str, ...]
-    error: str | None
-    """What a person must fix; None if the run succeeded."""
-
-    failed_checks: tuple[tuple[str, str], ...] = field(default=())
-    """Asset and check, with what was found."""
-
-    metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """What each asset said of itself, plain values only."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellRan:
-    """How one run of one cell ended."""
-
-    cell: CellSpec
-    ran: Ran
-    round: int
-    """Which run of this cell it was, from 1."""
-
-    pause_seconds: float | None
-    """After which a further round follows; None if none does."""
-
-    @property
-    def again(self) -> bool:
-        """There was an infrastructure error, a retry can help, and one follows."""
-        return self.pause_seconds is not None
 
 
 @contextlib.contextmanager
@@ -331,12 +293,7 @@ class Launcher:
         """Have `tell` called with each cell that is read meanwhile."""
 
         def hear(said: CellReport) -> None:
-            failed = tuple(
-                (name, _text(finding.description, sample_lines(finding), finding.remedy))
-                for name, finding in said.failed_checks
-            )
-            ran = Ran("", tuple(said.metadata), said.problem, failed, said.metadata)
-            tell(CellRan(said.spec, ran, round=1, pause_seconds=None))
+            tell(CellRan(said.spec, of_report(said), round=1, pause_seconds=None))
 
         self._heard = hear
         try:
@@ -387,9 +344,9 @@ class Launcher:
             raise KeyboardInterrupt from error  # Dagster's own name for SIGINT in the main thread.
         finally:
             self._run_ids.discard(run_id)
-        if any(_is_interrupt(event) for event in result.all_events):
+        if any(is_interrupt(event) for event in result.all_events):
             raise KeyboardInterrupt
-        return _summarise(result)
+        return summarise(result)
 
 
 def _of_further_round(config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -429,48 +386,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _is_interrupt(event: dg.DagsterEvent) -> bool:
-    """Whether SIGINT in the main thread ended a step: Dagster tells of it as of a failure."""
-    error = event.step_failure_data.error if event.is_step_failure else None
-    return error is not None and error.cls_name in (dg.DagsterExecutionInterruptedError.__name__, "KeyboardInterrupt")
-
-
-def _summarise(result: dg.ExecuteInProcessResult) -> Ran:
-    events = result.get_asset_materialization_events()
-    materializations = [event.step_materialization_data.materialization for event in events]
-    evaluations = result.get_asset_check_evaluations()
-    return Ran(
-        result.run_id,
-        tuple(found.asset_key.path[-1] for found in materializations),
-        error=None if result.success else "; ".join(_errors(result)),
-        failed_checks=tuple(
-            (f"{check.asset_key.path[-1]}.{check.check_name}", _found(check))
-            for check in evaluations
-            if not check.passed
-        ),
-        metadata={
-            found.asset_key.path[-1]: {name: value.value for name, value in found.metadata.items()}
-            for found in materializations
-        },
-    )
-
-
-def _found(check: dg.AssetCheckEvaluation) -> str:
-    """What a failed check found: its sentence, the first pairs, how to fix it."""
-    said = {name: str(value.value) for name, value in check.metadata.items() if name in ("sample", "remedy")}
-    return _text(check.description or "", said.get("sample", "").splitlines(), said.get("remedy", ""))
-
-
-def _text(description: str, sample: Sequence[str], fix: str) -> str:
-    lines = [description, *sample[:SAMPLE_SHOWN], f"how to fix: {fix}" if fix else ""]
-    return "\n    ".join(line for line in lines if line)
-
-
-def _errors(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """What each failed step raised."""
-    for event in result.all_events:
-        if not event.is_step_failure:
-            continue
-        yield error_text(event.step_failure_data.error) or "unknown error"

@@ -15,8 +15,8 @@ from cooperbench_assets.commands.status import look, show, stored
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cooperbench_assets.local_runs import Ran
     from cooperbench_assets.project import Project
+    from cooperbench_assets.run_results import Ran
     from cooperbench_assets.spec import ExperimentSpec
 
 EXPERIMENT: Final = "demo"

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.execution.runner.progress import Progress as StageProgress
     from cooperbench_assets.experiment_context import ExperimentContext
-    from cooperbench_assets.local_runs import CellRan, Launcher, Ran
+    from cooperbench_assets.local_runs import Launcher
+    from cooperbench_assets.run_results import CellRan, Ran
     from cooperbench_assets.spec import CellSpec, ExperimentSpec
     from cooperbench_assets.store.cells import Cell
 
@@ -112,10 +113,18 @@ def materialize(
             failures = read_cells(out, lambda tell: [launcher.read_again(tell)])
         else:
             failures = run_cells(launcher, cells, out, config, at_once=at_once, rounds=rounds)
-        store = launcher.run_store()
-        if store.error or not gold:  # Cells that are not in the store are none of the gold baseline's business.
-            report(out, "results_store", store)
-        left = 0 if gold or spec.execution == "none" else report_errors_left(launcher, cells, only, out)
+        _end(launcher, out, failures, cells, only, gold=gold)
+
+
+def _end(
+    launcher: Launcher, out: Console, failures: int, cells: Sequence[CellSpec], only: Sequence[str], *, gold: bool
+) -> None:
+    """Publish, and say which infrastructure errors are left; the exit code tells whether all went well."""
+    store = launcher.run_store()
+    if store.error or not gold:  # Cells that are not in the store are none of the gold baseline's business.
+        report(out, "results_store", store)
+    none_run = gold or launcher.experiment.spec.execution == "none"
+    left = 0 if none_run else report_errors_left(launcher, cells, only, out)
     if failures or store.error:
         raise click.exceptions.Exit(NOT_DONE)
     if left:

@@ -221,12 +221,7 @@ def begin(
     Raises:
         RefusedLaunch: if the cell's results or verdicts were made otherwise, so that one cell would hold two kinds.
     """
-    old = read_provenance(job.run_dir)
-    if has_results and not old and (job.run_dir / PROVENANCE_FILE).exists():
-        raise RefusedLaunch(
-            f"{job.label}: {job.run_dir / PROVENANCE_FILE} cannot be read, so that nothing says how the results beside "
-            "it were made: restore it, or, if they were made as defs.yaml says now, delete it and launch again"
-        )
+    old = _readable(job, has_results=has_results)
     there = has_results if stage == "agent" else has_verdicts
     if there and old:
         refuse_a_mixture(job, stage, old, present)
@@ -249,6 +244,21 @@ def begin(
     }
     write_provenance(job.run_dir, record)
     return len(record["launches"]) - 1
+
+
+def _readable(job: CellJob, *, has_results: bool) -> dict[str, Any]:
+    """The record as it stands.
+
+    Raises:
+        RefusedLaunch: if there are results, and a record of them that cannot be read.
+    """
+    old = read_provenance(job.run_dir)
+    if has_results and not old and (job.run_dir / PROVENANCE_FILE).exists():
+        raise RefusedLaunch(
+            f"{job.label}: {job.run_dir / PROVENANCE_FILE} cannot be read, so that nothing says how the results beside "
+            "it were made: restore it, or, if they were made as defs.yaml says now, delete it and launch again"
+        )
+    return old
 
 
 def _made(

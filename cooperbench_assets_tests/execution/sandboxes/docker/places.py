@@ -15,8 +15,9 @@ from cooperbench_assets.benchmark.pairs import Subset, find_subset, load_subset
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging, belongings
 from cooperbench_assets.experiment_context import ExperimentContext
-from cooperbench_assets.local_runs import Launcher, Ran
+from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.project import Project
+from cooperbench_assets.run_results import Ran
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.read import query
