@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,10 +19,11 @@ from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, DagsterRunStatus, RunsFilter
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, _event_logs_directory
+from dagster.version import __version__ as dagster_version
 from filelock import FileLock
 from sqlalchemy import create_engine, event
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 LOCK = ".lock"
+
+BLANK: Final = f"blank-{dagster_version}"
+"""A file of the event log without an event, from which the file of each run is copied. Runs' files end in .db."""
 
 PLANNED: Final = AssetCheckExecutionRecordStatus.PLANNED
 FAILED: Final = AssetCheckExecutionRecordStatus.FAILED
@@ -50,12 +56,38 @@ class OpenEventLog(SqliteEventLogStorage):
     measured, four fifths of what an event costs. Nothing but `_connect` decides that, so it is replaced here.
 
     Events are not synced one by one: a power cut may lose the last of them, and breaks no file.
+
+    The file of a run is a copy of a blank one that Dagster made. Dagster makes each anew, and asks of each that it
+    opens whether it is made; for both it reads all of its migrations, every time.
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._open: OrderedDict[str, tuple[Engine, tuple[int, int]]] = OrderedDict()
         self._process = os.getpid()
+        self._tables: set[str] = set()
         super().__init__(base_dir, inst_data)
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        path = Path(str(engine.url.database))
+        if not path.exists():
+            self._copy_blank(path)
+        if not _is_made(path):
+            super()._initdb(engine, for_index_shard)
+
+    def _copy_blank(self, path: Path) -> None:
+        """Have a blank file at this path, unless another process has one there first."""
+        blank = Path(self._base_dir) / BLANK
+        with tempfile.TemporaryDirectory(dir=self._base_dir) as folder:
+            if not blank.exists():
+                made = Path(folder) / "made"
+                engine = create_engine(f"sqlite:///{made}", poolclass=NullPool)
+                super()._initdb(engine)
+                engine.dispose()
+                made.replace(blank)
+            copied = Path(folder) / "copied"
+            shutil.copyfile(blank, copied)
+            with contextlib.suppress(OSError):  # It is there by now, or the file system has no links: Dagster makes it.
+                os.link(copied, path)
 
     @contextlib.contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -79,6 +111,12 @@ class OpenEventLog(SqliteEventLogStorage):
         if changed:
             # What is written stays in SQLite's log for a while, and who watches a run watches the file itself.
             os.utime(path)
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the file of all runs has this table; Dagster opens the file anew to ask, for every check result."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
 
     def get_latest_asset_check_execution_by_key(
         self, check_keys: Sequence[AssetCheckKey], partition_filter: PartitionKeyFilter | None = None
@@ -148,12 +186,22 @@ class OpenEventLog(SqliteEventLogStorage):
     def wipe(self) -> None:
         """Remove every event, and the files of the runs."""
         self._close_all()
+        self._tables.clear()
         super().wipe()
 
     def dispose(self) -> None:
         """Close all files."""
         self._close_all()
         super().dispose()
+
+
+def _is_made(path: Path) -> bool:
+    """Whether Dagster has made a file's tables: it notes their revision last."""
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        try:
+            return bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,))
+        except sqlite3.OperationalError:
+            return False
 
 
 def _one_connection(address: str) -> Engine:
@@ -180,8 +228,9 @@ class LockedSqliteStorage(DagsterSqliteStorage):
         folder = Path(base_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK):
+            event_log = OpenEventLog(_event_logs_directory(base_dir))
             super().__init__(base_dir, inst_data)
-            self._event_log_storage = OpenEventLog(self._event_log_storage._base_dir)
+            self._event_log_storage = event_log
 
     @classmethod
     def from_config_value(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import dagster as dg
 import psutil
 import pytest
 from dagster._core.events import EngineEventData
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from cooperbench_assets.dagster_storage import MOST_OPEN, LockedSqliteStorage, OpenEventLog
 
@@ -224,3 +226,40 @@ def test_a_forked_child_opens_its_own_files(instance: dg.DagsterInstance) -> Non
 
 def test_the_storage_of_the_project_keeps_its_files_open(tmp_path: Path) -> None:
     assert isinstance(LockedSqliteStorage(str(tmp_path)).event_log_storage, OpenEventLog)
+
+
+def _described(file: Path) -> tuple[list[tuple[str, ...]], str, str]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        tables = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2").fetchall()
+        (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+        (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return tables, journal, revision
+
+
+def test_the_file_of_a_run_is_as_dagster_would_make_it(tmp_path: Path) -> None:
+    dagsters, ours = SqliteEventLogStorage(str(tmp_path / "dagsters")), OpenEventLog(str(tmp_path / "ours"))
+    for log in (dagsters, ours):
+        with log.run_connection("some-run") as connection:
+            assert not connection.exec_driver_sql("SELECT * FROM event_logs").fetchall()
+    for name in ("index.db", "some-run.db"):
+        assert _described(tmp_path / "ours" / name) == _described(tmp_path / "dagsters" / name)
+    assert ours.get_all_run_ids() == ["some-run"]
+
+
+def test_without_links_between_files_dagster_makes_the_file_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    log = OpenEventLog(str(tmp_path))
+    with log.run_connection("some-run") as connection:
+        assert not connection.exec_driver_sql("SELECT * FROM event_logs").fetchall()
+
+
+def test_a_file_of_a_run_that_was_not_finished_is_finished(tmp_path: Path) -> None:
+    log = OpenEventLog(str(tmp_path))
+    (tmp_path / "some-run.db").touch()
+    with log.run_connection("some-run") as connection:
+        assert not connection.exec_driver_sql("SELECT * FROM event_logs").fetchall()

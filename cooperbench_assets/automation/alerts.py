@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from dotenv import dotenv_values
@@ -27,14 +24,9 @@ from cooperbench_assets.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from http.client import HTTPMessage
     from pathlib import Path
-    from typing import IO
 
     from cooperbench_assets.experiment_context import ExperimentContext
-
-WEBHOOK_SECONDS: Final = 5.0
-"""Longest time that one message may take, from the name's look-up to the answer."""
 
 WEBHOOK_SECONDS_A_TICK: Final = 8.0
 """A tick that has waited for a webhook for so long leaves the other messages to later ones: it has a minute."""
@@ -157,7 +149,9 @@ class Notifier:
         began = self.clock()
         address = variables(self.experiment).get(name, "").strip()
         marker.tries += 1
-        problem = post(address, slack_message(marker.text, self.link(alert), alert.run_id))
+        from cooperbench_assets.automation import webhook  # HTTP is imported where there is something to say.
+
+        problem = webhook.post(address, slack_message(marker.text, self.link(alert), alert.run_id))
         self._waited += self.clock() - began
         marker.delivered = problem is None
         self._dead = problem is not None
@@ -196,51 +190,6 @@ def slack_message(text: str, link: str, run_id: str | None) -> dict[str, str]:
     """A message in Slack's format: its three special characters escaped, the link at the end."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"text": f"{escaped} <{link}|{f'run {run_id[:8]}' if run_id else 'look'}>"}
-
-
-def post(address: str, message: Mapping[str, str], seconds: float = WEBHOOK_SECONDS) -> str | None:
-    """Offer a message to a webhook.
-
-    Args:
-        address: http or https. It is a secret: what is returned never holds a part of it.
-        message: What is sent as JSON.
-        seconds: Longest time in all, however slowly the other side answers.
-
-    Returns:
-        Why it was not taken; None if it was.
-    """
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        return "the variable is not set to an http(s) address"
-    said: list[str | None] = []
-    worker = threading.Thread(target=lambda: said.append(_post(address, message, seconds)), daemon=True)
-    worker.start()
-    worker.join(seconds)
-    return said[0] if said else f"no answer within {seconds:g} seconds"
-
-
-def _post(address: str, message: Mapping[str, str], seconds: float) -> str | None:
-    request = urllib.request.Request(  # noqa: S310 - the scheme was looked at
-        address, data=msgspec.json.encode(message), headers={"Content-Type": "application/json"}, method="POST"
-    )
-    try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds):
-            return None
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"it answered {error.code}"
-    except Exception as error:
-        reason = getattr(error, "reason", error)
-        return type(reason).__name__ if isinstance(reason, BaseException) else type(error).__name__
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A webhook that sends its callers elsewhere would make a GET of the message."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> None:
-        return None
 
 
 def _read(file: Path) -> Marker | None:

@@ -1,23 +1,19 @@
 """Real backfills from a schedule. Dagster has no public way: its private parts that this needs are named here alone.
 
 What belongs here: making a backfill, and asking which ones run. What does not: which cells to fill
-(``nightly_schedule``).
+(``nightly_schedule``). Dagster's modules for backfills are imported where they are used: commands that read cells load
+the definitions with the sensors in them, and those modules are a tenth of Dagster's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
-from dagster._core.utils import make_new_backfill_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
-
-RUNNING: Final = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING)
 
 
 def add_backfill(
@@ -48,6 +44,10 @@ def add_backfill(
     Returns:
         The backfill's id.
     """
+    from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+    from dagster._core.execution.backfill import PartitionBackfill
+    from dagster._core.utils import make_new_backfill_id
+
     subset = partitions.subset_with_partition_keys(list(keys))
     backfill = PartitionBackfill.from_asset_graph_subset(
         backfill_id=make_new_backfill_id(),
@@ -67,12 +67,17 @@ def add_backfill(
 
 def running_backfills(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> list[str]:
     """Ids of the backfills with these tags that are not over."""
-    wanted = BulkActionsFilter(statuses=list(RUNNING), tags=dict(tags))
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+    running = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING]
+    wanted = BulkActionsFilter(statuses=running, tags=dict(tags))
     return [backfill.backfill_id for backfill in instance.get_backfills(filters=wanted)]
 
 
 def still_to_launch(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
     """Partitions of an asset that a running backfill has not launched yet, each with the backfill's id."""
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
     found: dict[str, str] = {}
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])):
         data = backfill.asset_backfill_data

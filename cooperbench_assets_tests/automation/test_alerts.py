@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cooperbench_assets.automation.alert_rules import alerts_of, cell_alerts
-from cooperbench_assets.automation.alerts import UI_VARIABLE, WEBHOOK_TRIES, Alert, Notifier, post, scrub, slack_message
+from cooperbench_assets.automation.alerts import UI_VARIABLE, WEBHOOK_TRIES, Alert, Notifier, scrub, slack_message
 from cooperbench_assets.automation.observation import Observation, Stop, stops_of
 from cooperbench_assets.automation.policy import CellState
+from cooperbench_assets.automation.webhook import post
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import ExperimentError
 from cooperbench_assets_tests.automation.driving import bind_demo
@@ -156,7 +157,7 @@ def test_without_a_webhook_the_log_has_it_alone(tmp_path: Path) -> None:
 def test_a_webhook_that_does_not_work_fails_nothing_and_hides_its_address(
     experiment: ExperimentContext, hook: Hook, monkeypatch: pytest.MonkeyPatch, behaviour: str
 ) -> None:
-    monkeypatch.setattr("cooperbench_assets.automation.alerts.post", lambda to, said: post(to, said, seconds=0.5))
+    monkeypatch.setattr("cooperbench_assets.automation.webhook.post", lambda to, said: post(to, said, seconds=0.5))
     address = hook.address
     if behaviour == "refuses":
         hook.server.server_close()
