@@ -9,8 +9,9 @@ hand.
 from __future__ import annotations
 
 import json
-import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from cooperbench.agents.registry import register
 
 from . import DEMO_AGENT
 from .assignment import Assignment, Submissions
-from .conversation import Talk, mailbox, script, talk
+from .conversation import Conversation, explore, finish, last_word, mailbox, reads_last_word, script
 from .difficulty import Traits
 from .endings import CoopEnding, coop_ending, solo_ending
 from .injected_faults import InjectedFault, agent_fault
+from .session import SYSTEM, Act, Session, finishing
 from .usage import Usage, usage
-
-_SYSTEM = "This is a scripted agent of the demo of cooperbench-assets. No model is behind it; its results are made up."
 
 
 class InjectedFaultError(RuntimeError):
@@ -34,11 +34,10 @@ class InjectedFaultError(RuntimeError):
 
 @dataclass(slots=True)
 class _Work:
-    """What an agent did, as far as it came."""
+    """What came of an agent's work."""
 
     patch: str
-    status: str
-    talk: Talk = field(default_factory=Talk)
+    sent: list[dict[str, Any]] = field(default_factory=list)
 
 
 @register(DEMO_AGENT)
@@ -76,43 +75,71 @@ class ScriptedAgent:
                 with mailbox(agent_id, names, url):
                     pass
             return _fail(fault, job, traits, agent_id, image)
-        submissions = job.submissions()
+        status = _status(job, traits, number)
+        used = _used(job, traits, number, limited=status == "LimitsExceeded")
+        session = Session(task, used, job.options.pace_seconds)
         if job.setting == "solo":
-            work = _solo(job, traits, submissions)
+            work = _solo(job, traits, session, used.steps)
         else:
-            work = _coop(job, traits, submissions, number, names, url)
-        used = _used(job, traits, number, limited=work.status == "LimitsExceeded")
-        time.sleep(used.steps * job.options.pace_seconds)
+            work = _coop(job, traits, session, used.steps, number, names, url)
         return AgentResult(
-            status=work.status,
+            status=status,
             patch=work.patch,
             cost=used.cost,
             steps=used.steps,
             input_tokens=used.input_tokens,
             output_tokens=used.output_tokens,
             cache_read_tokens=used.cache_read_tokens,
-            messages=_trajectory(task, work, names, used.steps),
-            sent_messages=work.talk.sent,
+            messages=session.messages,
+            sent_messages=work.sent,
         )
 
 
-def _solo(job: Assignment, traits: Traits, submissions: Submissions) -> _Work:
-    ending = solo_ending(job.pair, job.seed, traits)
-    return _Work(submissions.both(ending.works), ending.status)
+def _status(job: Assignment, traits: Traits, me: int) -> str:
+    if job.setting == "solo":
+        return solo_ending(job.pair, job.seed, traits).status
+    return coop_ending(job.pair, job.setting, job.seed, traits).statuses[me - 1]
+
+
+def _solo(job: Assignment, traits: Traits, session: Session, steps: int) -> _Work:
+    ending, submissions = solo_ending(job.pair, job.seed, traits), job.submissions()
+    patch = submissions.both(ending.works)
+    tail = _tail(patch, f"{submissions.title(1)} and {submissions.title(2)}", steps, ending.status)
+    for act in [*islice(job.checkout().looking(patch), steps - len(tail)), *tail]:
+        session.act(act)
+    session.end(ending.status)
+    return _Work(patch)
 
 
 def _coop(
-    job: Assignment, traits: Traits, submissions: Submissions, me: int, names: list[str], url: str | None
+    job: Assignment, traits: Traits, session: Session, steps: int, me: int, names: list[str], url: str | None
 ) -> _Work:
-    ending = coop_ending(job.pair, job.setting, job.seed, traits)
-    done = Talk()
-    if url is not None:
-        lines = script(job.pair, job.seed, ending, submissions, collide=traits.conflict)
-        with mailbox(names[me - 1], names, url) as box:
-            done = talk(box, names, me, lines, job.options.patience_seconds)
-    # Who has not talked cannot have agreed on anything.
-    patch = _coop_patch(ending, submissions, me) if done.complete else submissions.one(me, ending.works[me - 1])
-    return _Work(patch, ending.statuses[me - 1], done)
+    ending, submissions = coop_ending(job.pair, job.setting, job.seed, traits), job.submissions()
+    with ExitStack() as stack:
+        talk, word = None, None
+        if url is not None:
+            lines = script(job.pair, job.seed, ending, submissions, collide=traits.conflict)
+            box = stack.enter_context(mailbox(names[me - 1], names, url))
+            talk = Conversation(box, names, me, lines, job.options.patience_seconds)
+            word = last_word(job.pair, job.seed, submissions)
+        own = submissions.one(me, ending.works[me - 1])
+        status, title = ending.statuses[me - 1], submissions.title(me)
+        looking = islice(job.checkout().looking(own), steps - len(_tail(own, title, steps, status)))
+        explore(session, list(looking), talk)
+        # Who has not talked cannot have agreed on anything.
+        patch = _coop_patch(ending, submissions, me) if talk is None or talk.complete else own
+        finish(session, _tail(patch, title, steps, status), talk, word, late=reads_last_word(job.pair, job.seed))
+        session.end(status)
+        if talk is not None and word is not None and me == 2:
+            talk.linger()
+    return _Work(patch, [] if talk is None else talk.sent)
+
+
+def _tail(patch: str, title: str, steps: int, status: str) -> list[Act]:
+    """The last steps of an agent, with room before them to look around."""
+    if not patch:
+        return [] if status == "LimitsExceeded" else finishing("", title, 2)[-1:]
+    return finishing(patch, title, max(1, min(5, steps - 1)))[: -1 if status == "LimitsExceeded" else None]
 
 
 def _coop_patch(ending: CoopEnding, submissions: Submissions, me: int) -> str:
@@ -145,7 +172,7 @@ def _fail(fault: InjectedFault, job: Assignment, traits: Traits, agent_id: str, 
         input_tokens=round(used.input_tokens * part),
         output_tokens=round(used.output_tokens * part),
         cache_read_tokens=round(used.cache_read_tokens * part),
-        messages=[{"role": "system", "content": _SYSTEM}],
+        messages=[{"role": "system", "content": SYSTEM}],
         error=None if fault.telling == "silent" else text,
     )
 
@@ -165,23 +192,3 @@ def _write_stream(path: Path, fault: InjectedFault, text: str, steps: int) -> No
         },
     ]
     path.write_text("".join(json.dumps(event) + "\n" for event in events), "utf-8")
-
-
-def _trajectory(task: str, work: _Work, names: list[str], steps: int) -> list[dict[str, Any]]:
-    """What the agent read, heard and did, as messages of a chat: one reply for every step that it says it made."""
-    told = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": task}]
-    heard = [
-        {"role": "user", "content": f"[Message from {message['from']}]: {message['content']}"}
-        for message in work.talk.heard
-    ]
-    alone = len(names) > 1 and not work.talk.complete
-    did = f"I submit a patch of {len(work.patch.splitlines())} lines." if work.patch else "I have no patch to submit."
-    said = "I have not talked to the other agent. " if alone else ""
-    replies = ["I go on with my work."] * (steps - 1) + [said + did]
-    for number, message in enumerate(work.talk.sent):
-        # Spread over the work, the first one at once. The harness would read other quotes as a second message.
-        place = number * max(1, (steps - 1) // len(work.talk.sent))
-        command = f"send_message {message['to']} <<'MSG'\n{message['message']}\nMSG"
-        if place < steps - 1:
-            replies[place] = command
-    return [*told, *heard, *({"role": "assistant", "content": reply} for reply in replies)]

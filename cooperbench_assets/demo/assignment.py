@@ -20,6 +20,7 @@ from .chance import chance
 from .difficulty import Traits
 from .endings import Setting, setting_of
 from .injected_faults import ATTEMPT_VARIABLE, KEY, FaultPolicy, PolicyError
+from .session import Checkout
 
 DATASET_VARIABLE = "COOPERBENCH_ASSETS_DATASET"
 SEED_VARIABLE = "COOPERBENCH_ASSETS_SEED"
@@ -134,6 +135,10 @@ class Assignment:
         """What can be submitted for the pair."""
         content = self._read(f"patches/{self.repo}-{self.task_id}.json")
         return Submissions(content["features"], content["pairs"], content["titles"], self.features)
+
+    def checkout(self) -> Checkout:
+        """The task's files."""
+        return Checkout(self.dataset / self.repo / f"task{self.task_id}" / "repo")
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.dataset / ".demo" / name

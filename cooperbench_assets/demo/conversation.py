@@ -10,18 +10,22 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from .assignment import Submissions
 from .chance import chance
 from .endings import CoopEnding
+from .session import Act, Session
 
 _POLL_SECONDS = 0.002
 _FILE = re.compile(r"^diff --git a/(\S+) ", re.MULTILINE)
 
 Line = tuple[int, str]
 """Who speaks (agent 1 or 2), and what."""
+
+Send = tuple[str, bool]
+"""What is sent, and whether its sender waits for an answer."""
 
 
 def script(pair: str, seed: int, ending: CoopEnding, submissions: Submissions, *, collide: bool) -> list[Line]:
@@ -51,19 +55,17 @@ def script(pair: str, seed: int, ending: CoopEnding, submissions: Submissions, *
         lines += [(1, "Yes, the same patch from both of us."), (2, "Done, mine is ready.")]
     else:
         lines.append((2, mine))
-    if chance("update", pair, seed) < 0.35:
-        lines.append((1, f"Done: {submissions.title(1)}. I am submitting."))
     return lines
 
 
-@dataclass(slots=True)
-class Talk:
-    """What one agent sent and heard."""
+def last_word(pair: str, seed: int, submissions: Submissions) -> str | None:
+    """What the first agent says as it hands in, if anything; the second one reads it late, or never."""
+    return f"Done: {submissions.title(1)}. I am submitting." if chance("update", pair, seed) < 0.35 else None
 
-    sent: list[dict[str, Any]] = field(default_factory=list)
-    heard: list[dict[str, Any]] = field(default_factory=list)
-    complete: bool = False
-    """Whether everything that the other one had to say has arrived."""
+
+def reads_last_word(pair: str, seed: int) -> bool:
+    """Whether the second agent waits for it before it hands in."""
+    return chance("reads", pair, seed) < 0.5
 
 
 @contextmanager
@@ -79,26 +81,82 @@ def mailbox(agent_id: str, agents: Sequence[str], url: str) -> Iterator[Any]:
         connector._client.close()
 
 
-def talk(box: Any, agents: Sequence[str], me: int, lines: Sequence[Line], patience_seconds: float) -> Talk:
-    """Go through a conversation: say one's own lines, and wait for each of the other's.
+class Conversation:
+    """One agent's part in a conversation: its own lines, each when what comes before it was heard."""
 
-    Waiting ends when the other agent is gone, or after `patience_seconds` in all.
-    """
-    done, peer, waiting = Talk(), agents[2 - me], list[dict[str, Any]]()
-    deadline = time.monotonic() + patience_seconds
-    if not _present(box, peer, deadline):
-        return done
-    for speaker, text in lines:
-        if speaker == me:
-            if not box.send(peer, text):
-                return done
-            done.sent.append({"to": peer, "message": text, "timestamp": time.time()})
-        elif _arrived(box, peer, waiting, deadline):
-            done.heard.append(waiting.pop(0))
-        else:
-            return done
-    done.complete = True
-    return done
+    def __init__(
+        self, box: Any, agents: Sequence[str], me: int, lines: Sequence[Line], patience_seconds: float
+    ) -> None:
+        """Wait for the other agent to be there, at most `patience_seconds`, as long as for all its lines together."""
+        self.box, self.me, self.peer = box, me, agents[2 - me]
+        self.sent: list[dict[str, Any]] = []
+        self._ahead = list(lines)
+        self._deadline = time.monotonic() + patience_seconds
+        self._lost = not _present(box, self.peer, self._deadline)
+
+    @property
+    def complete(self) -> bool:
+        """Everything was said and heard."""
+        return not self._lost and not self._ahead
+
+    @property
+    def silent(self) -> bool:
+        """Nothing more can be said or heard."""
+        return self._lost or not self._ahead
+
+    @property
+    def speaks(self) -> bool:
+        """The next line is this agent's."""
+        return not self.silent and self._ahead[0][0] == self.me
+
+    def heard(self) -> list[dict[str, Any]]:
+        """What has arrived since."""
+        found: list[dict[str, Any]] = self.box.receive()
+        for _ in found:
+            if self._ahead and self._ahead[0][0] != self.me:
+                self._ahead.pop(0)
+        return found
+
+    def wait(self) -> list[dict[str, Any]]:
+        """What arrives next; nothing if the other agent is gone, or patience is."""
+        found: list[dict[str, Any]] = []
+        while not found:
+            # Asked in this order: what the other one sent before it left is still read.
+            gone = self.box.has_exited(self.peer)
+            found = self.heard()
+            if not found and (gone or time.monotonic() > self._deadline):
+                self._lost = True
+                break
+            if not found:
+                time.sleep(_POLL_SECONDS)
+        return found
+
+    def own(self, *, everything: bool) -> list[Send]:
+        """The lines that are this agent's turn, or all that it has left: text, and whether it waits for an answer."""
+        found: list[Send] = []
+        for (speaker, text), (following, _) in pairwise([*self._ahead, (self.me, "")]):
+            if speaker == self.me:
+                found.append((text, following != self.me and (everything or text.endswith("?"))))
+            elif not everything:
+                break
+        return found
+
+    def say(self, text: str) -> bool:
+        """Send a text; whether somebody takes it."""
+        if self._ahead and self._ahead[0] == (self.me, text):
+            self._ahead.pop(0)
+        if not self.box.send(self.peer, text):
+            self._lost = True
+            return False
+        self.sent.append({"to": self.peer, "message": text, "timestamp": time.time()})
+        return True
+
+    def linger(self) -> None:
+        """Wait until something has arrived, and leave it unread."""
+        while not (
+            self._lost or self.box.peek() or self.box.has_exited(self.peer) or time.monotonic() > self._deadline
+        ):
+            time.sleep(_POLL_SECONDS)
 
 
 def _present(box: Any, peer: str, deadline: float) -> bool:
@@ -110,14 +168,51 @@ def _present(box: Any, peer: str, deadline: float) -> bool:
     return True
 
 
-def _arrived(box: Any, peer: str, waiting: list[dict[str, Any]], deadline: float) -> bool:
-    """Wait until a message is there; whether one is."""
-    while not waiting:
-        # Asked in this order: what the other one sent before it left is still read.
-        gone = box.has_exited(peer)
-        waiting += box.receive()
-        if not waiting and (gone or time.monotonic() > deadline):
-            return False
-        if not waiting:
-            time.sleep(_POLL_SECONDS)
-    return True
+def explore(session: Session, looking: Sequence[Act], talk: Conversation | None) -> None:
+    """Look around and talk; with the last of these steps the conversation is over, in one way or the other."""
+    for place, act in enumerate(looking):
+        last = place == len(looking) - 1
+        heard = [] if talk is None or talk.silent else talk.heard()
+        while talk is not None and last and not (talk.speaks or talk.silent):
+            heard += talk.wait()
+        session.hear(heard)
+        if talk is not None and talk.speaks:
+            _speak(session, "I tell the other agent.", talk, talk.own(everything=last))
+        else:
+            session.act(act)
+
+
+def finish(session: Session, tail: Sequence[Act], talk: Conversation | None, word: str | None, *, late: bool) -> None:
+    """Do the last steps, without an eye on the mailbox; the first agent has a last word as it hands in.
+
+    Args:
+        session: The agent's work.
+        tail: The steps.
+        talk: Its conversation.
+        word: What the first agent says at last.
+        late: Whether the second one waits for that before its last step.
+    """
+    for place, act in enumerate(tail):
+        if talk is None or word is None or not talk.complete or place < len(tail) - 1:
+            session.act(act)
+        elif talk.me == 1:
+            _speak(session, act[0], talk, [(word, False)], act)
+        else:
+            session.hear(talk.wait() if late else [])
+            session.act(act)
+
+
+def _speak(session: Session, thought: str, talk: Conversation, lines: Sequence[Send], act: Act | None = None) -> None:
+    """A step that sends, and does something after that; it prints what the harness does."""
+    sends = [f"send_message {'--wait ' if waits else ''}{talk.peer} <<'MSG'\n{text}\nMSG" for text, waits in lines]
+    session.reply(thought, "\n".join([*sends, *([] if act is None else [act[1]])]))
+    printed, code = [], 0
+    for text, waits in lines:
+        if not talk.say(text):
+            printed.append(f"{talk.peer} has already completed their work and exited. Your message was NOT delivered.")
+            code = 1
+            break
+        replies = talk.wait() if waits else []
+        answers = "".join(f"\n\n[Reply from {one['from']}]: {one['content']}" for one in replies)
+        printed.append(f"Message sent to {talk.peer}{answers}")
+    session.output("\n".join([*printed, *([] if act is None else [act[2]])]), code)

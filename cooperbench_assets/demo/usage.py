@@ -32,6 +32,11 @@ class Usage:
     cost: float
     """USD, by a made-up price list."""
 
+    @staticmethod
+    def prompt_tokens(step: int) -> int:
+        """Tokens of a step's prompt; steps count from 0."""
+        return _PROMPT + _GROWTH * step
+
 
 def usage(traits: Traits, share: float, *about: object, limited: bool = False) -> Usage:
     """What an agent used for its `share` (0 to 1) of a pair.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,13 @@ import pytest
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.demo import DEMO_AGENT, DEMO_MODEL
 from cooperbench_assets.demo.assignment import DATASET_VARIABLE, SEED_VARIABLE, Assignment, AssignmentError
+from cooperbench_assets.demo.chance import chance
+from cooperbench_assets.demo.conversation import reads_last_word
 from cooperbench_assets.demo.endings import CoopEnding, coop_ending, solo_ending
 from cooperbench_assets.demo.injected_faults import ATTEMPT_VARIABLE, agent_fault
+from cooperbench_assets.transcripts.listing import pair_rows
+from cooperbench_assets.transcripts.page import pair_page
+from cooperbench_assets.transcripts.sources import source_of_logs
 from cooperbench_assets_tests.demo.bench import PAIRS, TRAITS, Bench, split
 
 # Upstream's messaging calls it; what it is told about that is not our matter.
@@ -134,10 +142,9 @@ def test_agents_that_talk_send_real_messages(run: Runner) -> None:
     assert times == sorted(times)
     assert tried.json("result.json")["messages_sent"] == len(messages)
     a = split("/".join(tried.folder.parts[-3:]))[1]
-    heard = [
-        one["content"] for one in tried.json(f"agent{a}_traj.json")["messages"] if "[Message from" in one["content"]
-    ]
-    assert heard == [f"[Message from agent2]: {one['message']}" for one in messages if one["from"] == "agent2"]
+    heard = "\n".join(str(one["content"]) for one in tried.json(f"agent{a}_traj.json")["messages"])
+    told = [one["message"] for one in messages if one["from"] == "agent2"]
+    assert all(f"[Message from agent2]: {one}" in heard or f"[Reply from agent2]: {one}" in heard for one in told)
 
 
 def test_a_trajectory_has_a_reply_for_every_step_and_the_steps_of_messages_are_read_from_it(run: Runner) -> None:
@@ -287,3 +294,61 @@ def test_a_number_that_is_none_in_the_environment_is_an_error(monkeypatch: pytes
 def test_a_folder_that_names_no_pair_is_an_error() -> None:
     with pytest.raises(AssignmentError, match="log folder"):
         Assignment.read(None, talking=False, config={})
+
+
+@pytest.mark.parametrize("name", ["demo-solo-seed1", "demo-coop-comm"])
+def test_every_command_of_a_transcript_prints_what_the_transcript_says(
+    run: Runner, dataset: Path, tmp_path: Path, name: str
+) -> None:
+    tried = run(with_manner("aside"), name)
+    task = "/task".join(tried.folder.parts[-3:-1])
+    for file in tried.folder.glob("*_traj.json"):
+        checkout = tmp_path / file.stem
+        shutil.copytree(dataset / task / "repo", checkout)
+        messages = json.loads(file.read_text())["messages"]
+        commands = 0
+        for asked, answered in pairwise(messages):
+            if asked["role"] != "assistant":
+                continue
+            command = json.loads(asked["tool_calls"][0]["function"]["arguments"])["command"]
+            if "send_message" in command:
+                continue
+            ran = subprocess.run(["bash", "-c", command], cwd=checkout, capture_output=True, text=True)
+            said = json.loads(answered["content"])
+            assert (ran.stdout, ran.stderr, ran.returncode) == (said["output"], "", said["returncode"]), command
+            commands += 1
+        assert commands > 3
+
+
+def test_a_transcript_has_times_in_order_and_the_costs_of_its_result(run: Runner) -> None:
+    tried = run(with_manner("aside"), "demo-coop-comm")
+    for agent in tried.json("result.json")["agents"].values():
+        messages = tried.json(f"agent{agent['feature_id']}_traj.json")["messages"]
+        times = [one["extra"]["timestamp"] for one in messages if "extra" in one]
+        assert times == sorted(times)
+        replies = [one["extra"] for one in messages if one["role"] == "assistant"]
+        assert sum(one["cost"] for one in replies) == pytest.approx(agent["cost"])
+        assert sum(one["response"]["usage"]["prompt_tokens"] for one in replies) == agent["input_tokens"]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_the_last_word_is_read_late_or_never(run: Runner, late: bool) -> None:
+    pair = next(
+        pair
+        for pair in PAIRS
+        for ending in [coop_ending(pair, "coop-comm", 0, TRAITS[pair])]
+        if ending.statuses == ("Submitted", "Submitted")
+        and "missing" not in ending.works
+        and not agent_fault(pair, "coop-comm", 0, 1)
+        and chance("update", pair, 0) < 0.35
+        and reads_last_word(pair, 0) == late
+    )
+    tried = run(pair, "demo-coop-comm")
+    source = source_of_logs(tried.folder.parents[3], tried.folder.parents[4] / "cache")
+    page = pair_page(source, next(pair_rows(source)).path)
+    assert page.messages is not None
+    *_, last = page.messages
+    assert last.text.startswith("Done: ")
+    assert last.read == ("read" if late else "never")
+    assert {message.read for message in page.messages[:-1]} == {"read"}
+    assert None not in {message.sent_index for message in page.messages}
