@@ -251,8 +251,10 @@ class _Walk:
         """Read every pair folder; of two that stand for one pair, the one with the plain name counts."""
         found: dict[Pair, list[str]] = {}
         for base in bases:
+            if self.only is not None and printable(base.rpartition("/")[2]) != self.only.repo:
+                continue
             for task, is_dir in self._list(base):
-                if not is_dir:
+                if not is_dir or (self.only is not None and task.isdecimal() and int(task) != self.only.task_id):
                     continue
                 if not task.isdecimal() or len(task) > LONGEST_NUMBER:
                     self._stray(f"{base}/{task}", "a task's folder is a number")
@@ -364,16 +366,23 @@ class _Walk:
             self.mode = modes[0]
         if self.mode not in modes:
             return
-        found = walk_attempts(self.run_dir, str(self.mode), self._list, self._load_attempt)
+        found = walk_attempts(self.run_dir, str(self.mode), self._list_meant, self._load_attempt)
         for pair, attempts in found.items():
-            if self.only not in (None, pair):
-                continue
             reading = self.pairs.get(pair)
             if reading is None:
                 reading = PairReading(pair, self.run_dir, f"{self.mode}/{pair.name}", self.mode)
                 self.pairs[pair] = reading
             reading.mode = reading.mode or self.mode
             reading.attempts = [tries.ended(attempt, alive=self.alive(attempt)) for attempt in attempts]
+
+    def _list_meant(self, relative: str) -> list[tuple[str, bool]]:
+        """Entries of a folder of attempts, as far as they are of the only pair that is read."""
+        entries = self._list(relative)
+        depth = relative.count("/") - 1
+        if self.only is None or depth > 2:
+            return entries
+        name = self.only.name.split("/")[depth]
+        return [entry for entry in entries if entry[0] == name]
 
     def _load_attempt(self, relative: str, pair: Pair) -> tries.Attempt | None:
         return self.exclusions.load(relative, pair, tries.ATTEMPT)

@@ -151,6 +151,12 @@ class Conversation:
         self.sent.append({"to": self.peer, "message": text, "timestamp": time.time()})
         return True
 
+    def wait_until_taken(self) -> None:
+        """Wait until the other agent has taken everything that was sent."""
+        inbox = f"{self.box._prefix}{self.peer}:inbox"
+        while self.box._client.llen(inbox) and not self.box.has_exited(self.peer) and time.monotonic() < self._deadline:
+            time.sleep(_POLL_SECONDS)
+
     def linger(self) -> None:
         """Wait until something has arrived, and leave it unread."""
         while not (
@@ -196,6 +202,8 @@ def finish(session: Session, tail: Sequence[Act], talk: Conversation | None, wor
         if talk is None or word is None or not talk.complete or place < len(tail) - 1:
             session.act(act)
         elif talk.me == 1:
+            # Else the other one might take it together with what it waits for.
+            talk.wait_until_taken()
             _speak(session, act[0], talk, [(word, False)], act)
         else:
             session.hear(talk.wait() if late else [])

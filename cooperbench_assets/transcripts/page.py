@@ -77,11 +77,12 @@ def chunk(source: Source, path: str, agent: str, number: int) -> Chunk:
     reading = _read(cell, pair).pairs.get(pair)
     for name, feature, framework in _agents(reading) if reading is not None else ():
         assert reading is not None
-        if name == agent and (file := transcript_file(reading.folder, _names(reading.folder), name, feature)):
-            index = index_of(reading.folder / file, framework, source.redactor, source.cache)
+        file = transcript_file(reading.folder, _names(reading.folder), name, feature) if name == agent else None
+        if file is not None:
             try:
+                index = index_of(reading.folder / file, framework, source.redactor, source.cache)
                 return chunk_of(reading.folder / file, index, agent, number, source.redactor)
-            except IndexError as error:
+            except (IndexError, OSError) as error:
                 raise SourceError(f"{path}: {error}") from error
     raise SourceError(f"{path} has no transcript of {agent[:40]!r}")
 
