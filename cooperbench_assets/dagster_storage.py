@@ -15,9 +15,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dagster import DagsterRunStatus, RunsFilter
+
+# A storage is a plug-in of Dagster, and what it is made of has no public names; a test compares the list of them.
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.dagster_run import FINISHED_STATUSES, DagsterRunStatus, RunsFilter
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, _event_logs_directory
 from dagster.version import __version__ as dagster_version
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 LOCK = ".lock"
+ENDED: Final = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 BLANK: Final = f"blank-{dagster_version}"
 """A file of the event log without an event, from which the file of each run is copied. Runs' files end in .db."""
@@ -156,7 +159,7 @@ class OpenEventLog(SqliteEventLogStorage):
         """How these runs ended, as far as they have."""
         if not run_ids:
             return {}
-        wanted = RunsFilter(run_ids=list(run_ids), statuses=FINISHED_STATUSES)
+        wanted = RunsFilter(run_ids=list(run_ids), statuses=ENDED)
         return {run.run_id: run.status for run in self._instance.get_runs(wanted)}
 
     def _engine(self, shard: str, path: Path) -> Engine:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+import uuid
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from itertools import groupby
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
-from dagster._core.utils import make_new_run_id
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key, partitions_of
@@ -81,6 +81,7 @@ def open_instance(project: Project) -> Iterator[dg.DagsterInstance]:
     """
     project.dagster.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(project.root):
+        # `DagsterInstance.get` reads dagster.yaml as it stands; only a reference takes an override, and is private.
         reference = InstanceRef.from_dir(str(project.root), overrides=NO_OUTPUT)
         with dg.DagsterInstance.from_ref(reference) as instance:
             yield instance
@@ -328,7 +329,7 @@ class Launcher:
         job: str | None = None,
     ) -> Ran:
         chosen = self._definitions.resolve_job_def(job) if job else self._everything
-        run_id = make_new_run_id()
+        run_id = str(uuid.uuid4())
         self._run_ids.add(run_id)
         try:
             result = chosen.execute_in_process(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import dagster
 import pytest
 
 import cooperbench_assets
@@ -123,6 +124,57 @@ def test_checks_find_without_dagster_and_assets_make_events_of_what_they_found()
 def test_the_worker_needs_only_the_standard_library_the_harness_and_what_is_declared(module: str) -> None:
     foreign = {name for name in everything(module) if name not in MODULES and "." not in name}
     assert foreign - sys.stdlib_module_names <= DECLARED
+
+
+PRIVATE_OF_DAGSTER = {
+    "assets.check_events": {"AssetCheckEvaluationTargetMaterializationData"},
+    "automation.backfills": {"AssetGraphSubset", "BulkActionStatus", "BulkActionsFilter", "PartitionBackfill"},
+    "automation.dead_runs": {"SqliteRunStorage"},
+    "automation.jobs": {"UnresolvedAssetJobDefinition"},
+    "dagster_storage": {
+        "AssetCheckExecutionRecord",
+        "AssetCheckExecutionRecordStatus",
+        "ConfigurableClassData",
+        "DagsterSqliteStorage",
+        "PartitionKeyFilter",
+        "SqliteEventLogStorage",
+    },
+    "local_runs": {"InstanceRef", "RegisteredCodeLocationOrigin", "RemoteRepositoryOrigin"},
+}
+"""Names of Dagster's that are not public, by the modules that need them."""
+
+
+def test_private_names_of_dagster_are_in_few_modules_and_have_no_public_one_yet() -> None:
+    found: dict[str, set[str]] = {}
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._"):
+                found.setdefault(module, set()).update(name.name for name in node.names)
+    assert found == PRIVATE_OF_DAGSTER
+    assert [name for names in found.values() for name in names if hasattr(dagster, name)] == []
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    """The functions of a module that say what their arguments are."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and "Args:" in (ast.get_docstring(node) or ""):
+            yield node
+
+
+def test_a_docstring_explains_arguments_that_there_are() -> None:
+    wrong = []
+    for module, file in MODULES.items():
+        for function in functions(ast.parse(file.read_text())):
+            text = (ast.get_docstring(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
+            named = set(re.findall(r"^    (\w+):", text, re.MULTILINE))
+            given = function.args
+            there = {
+                one.arg
+                for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg)
+                if one
+            }
+            wrong += [(module, function.name, name) for name in sorted(named - there)]
+    assert wrong == []
 
 
 def resolved(reference: str, module: str) -> bool:

@@ -2,7 +2,8 @@
 
 What belongs here: the calls. What does not: what they are used for (``intervals``, ``significance``). SciPy is
 imported at the first call: the code location imports every analysis, and would take a quarter longer to load.
-``scipy.stats``, which has the tests themselves, takes a second.
+``scipy.stats``, which has the tests and intervals themselves, takes three times as long to import (a second on an
+idle machine), and would replace a dozen lines of arithmetic.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 What belongs here: reading unified diffs, and the table of overlaps that conflict rates are conditioned on. What does
 not: finding the patch files, which lie in the log tree and not in the store.
+
+The library ``unidiff`` reads diffs too. It raises on one that is cut, which a log may hold and which is read here as
+far as it goes; it takes five times as long (1.8 s for 5 MB); and gaps, by which merges conflict, would still have to be
+counted from its lines.
 """
 
 from __future__ import annotations

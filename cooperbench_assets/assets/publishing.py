@@ -22,7 +22,7 @@ def publish_tables(experiment: ExperimentContext, planned: Callable[[], Plans] |
     """Bring the results store up to what the partition tables hold.
 
     Args:
-        bound: The experiment.
+        experiment: The experiment.
         planned: Tells the cells that it keeps, by experiment, once nobody else can publish; without it, those that were
             told last.
     """

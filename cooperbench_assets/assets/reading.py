@@ -356,7 +356,7 @@ def read_selected(
 
     Args:
         context: Of the step.
-        bound: The experiment.
+        experiment: The experiment.
         before: What comes before a cell that is materialised is read.
 
     Yields:

@@ -24,7 +24,7 @@ def keeping_secrets(experiment: ExperimentContext, log: logging.Logger) -> Itera
     """Log and raise nothing that holds a secret of the experiment.
 
     Args:
-        bound: The experiment.
+        experiment: The experiment.
         log: The step's log.
     """
     redactor = experiment.redactor

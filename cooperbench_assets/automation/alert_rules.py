@@ -93,9 +93,12 @@ def run_alerts(
 ) -> Iterator[Alert]:
     """One message for each run of an experiment that failed since then, except those of which nothing is left to say.
 
+    Dagster's `run_failure_sensor` hears of failures after its own first tick only, goes on after a reaction that failed
+    (a webhook that is down is offered a message once), and would be a second sensor for each experiment.
+
     Args:
         instance: Dagster's instance.
-        bound: The experiment.
+        experiment: The experiment.
         since: UTC without a zone.
         is_settled: Whether a run, by its id, was told of for good: its error is not read then.
     """

@@ -7,6 +7,7 @@ the definitions with the sensors in them, and those modules are a tenth of Dagst
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -46,11 +47,10 @@ def add_backfill(
     """
     from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
     from dagster._core.execution.backfill import PartitionBackfill
-    from dagster._core.utils import make_new_backfill_id
 
     subset = partitions.subset_with_partition_keys(list(keys))
     backfill = PartitionBackfill.from_asset_graph_subset(
-        backfill_id=make_new_backfill_id(),
+        backfill_id=secrets.token_hex(4),
         backfill_timestamp=now.timestamp(),
         tags=dict(tags),
         dynamic_partitions_store=instance,

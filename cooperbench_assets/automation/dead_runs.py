@@ -45,7 +45,7 @@ def report_dead_runs(instance: dg.DagsterInstance, experiment: ExperimentContext
 
     Args:
         instance: Dagster's instance.
-        bound: The experiment.
+        experiment: The experiment.
         now: The present time, UTC without a zone.
 
     Returns:
@@ -117,7 +117,8 @@ def _was_restarted(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
 
 
 def _on_one_machine(instance: dg.DagsterInstance) -> bool:
-    # Imported here: it brings SQLAlchemy, which loading the code location needs for nothing else.
+    # Nothing public says what kind of storage an instance has. Imported here: it brings SQLAlchemy, which loading the
+    # code location needs for nothing else.
     from dagster._core.storage.runs.sqlite import SqliteRunStorage
 
     return isinstance(instance.run_storage, SqliteRunStorage)

@@ -157,7 +157,8 @@ def launch_backfill(
 def is_preview(context: dg.ScheduleEvaluationContext) -> bool:
     """Whether somebody only looks, by the UI's "Preview tick result": the daemon numbers its ticks, a preview does not.
 
-    A preview calls the same code as a tick does, and must buy nothing.
+    A preview calls the same code as a tick does, and must buy nothing. Dagster's context has no field for it: the log's
+    key alone tells them apart, and a test asks Dagster for both.
     """
     key = context.log_key
     return key is not None and len(key) > 0 and not key[-1].isdecimal()

@@ -85,7 +85,7 @@ def observe(
     """Planned cells of an experiment, one after another.
 
     Args:
-        bound: The experiment.
+        experiment: The experiment.
         instance: Dagster's instance.
         now: The present time, UTC without a zone.
         cells: Only these cells, in this order; all planned ones if not given.

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
 
 from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
 from cooperbench_assets.automation.alert_rules import alerts_of, input_alerts
@@ -50,8 +49,7 @@ def build_retry_sensor(experiment: ExperimentContext) -> dg.SensorDefinition:
 def sensor_is_on(instance: dg.DagsterInstance, experiment: ExperimentContext) -> bool:
     """Whether somebody has started an experiment's retry sensor."""
     name = job_name(experiment.name, "retry")
-    sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    return any(sensor.name == name and sensor.is_running for sensor in sensors)
+    return any(state.name == name and state.is_running for state in instance.all_instigator_state())
 
 
 def tick(
@@ -63,7 +61,7 @@ def tick(
     """One look at the experiment's cells: what to run, and why not the rest.
 
     Args:
-        bound: The experiment.
+        experiment: The experiment.
         context: Dagster's; its cursor only says where a long look goes on, and may be lost.
         now: The present time, UTC without a zone.
         is_over: Whether the tick's time is over; a box of `TICK_SECONDS` where not given.

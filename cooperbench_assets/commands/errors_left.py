@@ -45,7 +45,7 @@ def errors_left(
     """The pairs of these cells that have an infrastructure error in place of a verdict, and are not accepted so.
 
     Args:
-        bound: An experiment that executes pairs itself.
+        experiment: An experiment that executes pairs itself.
         looks: Its cells as they stand.
         only: Only these pairs; all if none is named.
 

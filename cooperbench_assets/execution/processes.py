@@ -3,6 +3,11 @@
 What belongs here: identity and killing by pid, session and mark, and the two Linux calls that tie processes to
 each other. What does not: starting anything. Standard library only (psutil where ``/proc`` is missing): the
 harness server uses it in environments that have nothing of ours.
+
+psutil is no match where ``/proc`` is. Its creation times are wall clock, and move as the clock is set, so that a
+process would not be known again; the children of one take it 1.7 ms, as it looks through all processes (20 µs here, and
+that for each child that ends), and finding a mark in all environments twice as long. Killing by process group, session
+and mark it does not have.
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
+from dagster._grpc.impl import get_external_schedule_execution
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.automation.backfills import running_backfills, still_to_launch
 from cooperbench_assets.automation.dagster_runs import RANGE_TAGS, cell_runs
-from cooperbench_assets.automation.nightly_schedule import NIGHTLY_TAG
+from cooperbench_assets.automation.nightly_schedule import NIGHTLY_TAG, is_preview
 from cooperbench_assets.automation.retry_sensor import backfilled
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.spec import ExperimentError
@@ -82,6 +83,21 @@ def test_cells_that_nobody_launched_yet_are_filled_by_one_backfill(
     assert set(found.asset_selection or ()) == {asset_key("drill", name) for name in CELL_ASSETS}
     configs = run_config(found)["ops"]
     assert all(config["config"]["automatic"] is True for config in configs.values())
+
+
+def test_dagster_tells_a_preview_from_a_tick_of_the_daemon_by_the_key_of_the_log(instance: dg.DagsterInstance) -> None:
+    seen = []
+
+    @dg.schedule(cron_schedule="@daily", target="*")
+    def night(context: dg.ScheduleEvaluationContext) -> dg.SkipReason:
+        seen.append(is_preview(context))
+        return dg.SkipReason("only looking")
+
+    repository = dg.Definitions(schedules=[night]).get_repository_def()
+    # The UI names no key, and the daemon one that ends with the number of the tick.
+    for log_key in (None, [repository.name, "night", "17"]):
+        get_external_schedule_execution(repository, instance.get_ref(), "night", time.time(), "UTC", log_key)
+    assert seen == [True, False]
 
 
 def test_there_is_never_a_second_beside_a_running_one(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -91,8 +91,7 @@ class Launch:
         with _messages(job, self.stage) as redis_url, _containers(job) as ended:
             sizes = {str(name): size for name, size in slots.items()}
             launch = self._begin(info, states, sizes, plan.retry_generation, preflight.images)
-            loop = self._loop(server, states, budget, plan, redis_url)
-            loop.ended = ended
+            loop = self._loop(server, states, budget, plan, redis_url, ended)
             try:
                 loop.run(self._in_order(plan))
             finally:
@@ -118,6 +117,7 @@ class Launch:
         budget: Budget,
         plan: Plan,
         redis_url: str | None,
+        ended: Callable[[], None],
     ) -> Loop:
         cap = self._cap()
         meter = Meter(self.stage, len(plan.runs), self.progress)
@@ -134,6 +134,7 @@ class Launch:
             breaker=Breaker(self.stage, self.job.limits.breaker),
             meter=meter,
             redis_url=redis_url,
+            ended=ended,
             begin=begin_verdict if self.fresh else begin,
             settle=partial(settle_verdict, states=states) if self.fresh else settle,
         )

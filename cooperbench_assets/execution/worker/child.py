@@ -307,7 +307,8 @@ def _log_dir(request: ChildRequest) -> Path:
 
 def _watch(request: ChildRequest, own: Backend | None) -> None:
     """Have upstream's functions use a backend that says what it is doing: ours, or upstream's of the same name."""
-    # Upstream takes this function into the module by name: here, and nowhere else, it is looked up.
+    # Upstream's functions take a backend by its name alone, and have no argument for one that is made already. This is
+    # the function by which they look it up; without it a child ends with AttributeError, and no test is run unseen.
     module: Any = importlib.import_module("cooperbench.eval.sandbox")
     upstreams = module.get_backend
     progress = Progress(Path(request.staging) / PROGRESS)

@@ -24,7 +24,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 if __name__ == "__main__":
-    # Our package is made known under its name without putting on the path what lies beside it.
+    # Our package is made known under its name without putting on the path what lies beside it: that is all that our own
+    # environment has installed, and the harness would import it in other versions than its own. ``-m`` and PYTHONPATH
+    # both do that; the interpreter may have no package of ours to find.
     _here = Path(__file__).resolve()
     _package = ModuleType("cooperbench_assets")
     _package.__path__ = [str(_here.parents[2])]

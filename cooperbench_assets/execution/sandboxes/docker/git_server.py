@@ -5,7 +5,9 @@ agents' containers, which upstream makes with the engine's command line (``agent
 SDK only: it runs in a child.
 
 Upstream keeps one server for everybody, with its network and its volume, and for ever. A child's own has an owner, so
-that a sweep knows when nobody needs it any more; and no agent is on a network with another pair's.
+that a sweep knows when nobody needs it any more; and no agent is on a network with another pair's. Upstream has the
+names as constants and takes neither labels nor limits, so that both are put in where it is about to use them: in its
+module, and in the SDK's own functions, for the life of one child.
 """
 
 from __future__ import annotations
