@@ -7,13 +7,14 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.automation.driving import demo_attributes
-from cooperbench_assets_tests.projects import make_project
+from cooperbench_assets_tests.projects import CHECKOUT, make_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +103,19 @@ def observations(runs: Launcher) -> list[dict[str, object]]:
     made = [record.asset_observation for record in records]
     assert {one.partition for one in made if one} == {partition_key(cell.cell) for cell in runs.experiment.cells}
     return [{name: value.value for name, value in one.metadata.items() if name != "seconds"} for one in made if one]
+
+
+def test_a_run_of_the_command_line_is_of_the_code_location_that_workspace_yaml_names(tmp_path: Path) -> None:
+    """Home shows runs of code locations alone; Dagster's own in-process runs are of none."""
+    with launcher(tmp_path) as runs:
+        ran = runs.run_subset()
+        assert runs._instance is not None
+        run = runs._instance.get_run_by_id(ran.run_id)
+    assert run is not None
+    assert run.remote_job_origin is not None
+    (place,) = yaml.safe_load((CHECKOUT / "workspace.yaml").read_text())["load_from"]
+    name = place["python_module"]["location_name"]
+    assert run.remote_job_origin.repository_origin.code_location_origin.location_name == name
 
 
 def test_an_observation_is_made_where_something_changed_and_only_there(tmp_path: Path) -> None:
