@@ -138,6 +138,7 @@ PRIVATE_OF_DAGSTER = {
         "DagsterSqliteStorage",
         "PartitionKeyFilter",
         "SqliteEventLogStorage",
+        "_event_logs_directory",
     },
     "local_runs": {"InstanceRef", "RegisteredCodeLocationOrigin", "RemoteRepositoryOrigin"},
 }
