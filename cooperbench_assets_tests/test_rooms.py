@@ -184,6 +184,18 @@ def resolved(reference: str, module: str) -> bool:
     return any(".".join([*around[:depth], reference]) in MODULES for depth in range(len(around), -1, -1))
 
 
+def test_a_docstring_that_names_a_modules_function_names_a_module_that_is_there() -> None:
+    wrong = []
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                said = re.findall(r"(?<!`)`([a-z_][a-z_.]*)\.([a-z_]+)`(?!`)", ast.get_docstring(node) or "")
+                named = [place for place, name in said if name not in ("duckdb", "json", "md", "patch", "sh", "yaml")]
+                ours = [one for one in named if one.partition(".")[0] not in {"scipy", *sys.stdlib_module_names}]
+                wrong += [(module, one) for one in ours if not resolved(one, module)]
+    assert wrong == []
+
+
 def test_what_a_docstring_says_belongs_in_another_module_names_one_that_is_there() -> None:
     wrong = []
     for module, file in MODULES.items():

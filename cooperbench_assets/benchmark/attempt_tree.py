@@ -1,7 +1,7 @@
 """The recorded attempts of a run as they lie on disk; whatever walks that tree does it here.
 
-What belongs here: the walk over ``attempts/<mode>/<repo>/<task>/<pair>/<stage>-<n>/``, which of these folders is an
-attempt, and where the files of one lie. What does not: what a record says (``attempts``), writing one, and limits
+What belongs here: the walk over ``attempts/<mode>/<repo>/<task>/<pair>/<stage>-<n>/``, and which of these folders is an
+attempt. What does not: what a record says (``attempts``), writing one, and limits
 (``execution.attempts``).
 
 A folder without a record is an attempt if it holds anything: one that is empty is just being made, or nothing of it
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -24,11 +23,7 @@ from cooperbench_assets.benchmark.attempts import (
     ATTEMPTS,
     FILE,
     Attempt,
-    ended,
-    owner,
     parse_folder,
-    place_of,
-    process_alive,
     unreadable,
 )
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, printable, read_bytes
@@ -41,22 +36,6 @@ left out."""
 
 LONGEST_NUMBER = 18
 """Digits of a task's number: what is longer fits no column."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedAttempt:
-    """One attempt of a pair, and where what is left of it lies."""
-
-    pair: Pair
-    attempt: Attempt
-    """How it ended (`outcome`, `family`, `evidence`), what it cost, when it ran."""
-
-    folder: Path
-    """Where its record lies, and what was kept of one whose files were never whole."""
-
-    files: Path
-    """Where its result, patches and trajectories lie, or its verdict: in the pair's folder as long as they are those
-    of record, else beside its record."""
 
 
 def plain_listing(run_dir: Path) -> Listing:
@@ -139,37 +118,11 @@ def _attempt_in(run_dir: Path, pair: Pair, relative: str, listed: Listing, load:
 
 def scan_attempts(run_dir: Path, mode: str) -> dict[Pair, list[Attempt]]:
     """Every recorded attempt of a run as its record says, in the order of stage and number; no link is followed."""
-    return walk_attempts(run_dir, mode, plain_listing(run_dir), _loader(run_dir))
 
-
-def _loader(run_dir: Path) -> Load:
     def load(relative: str, _pair: Pair) -> Attempt | None:
         try:
             return decode(read_bytes(f"{run_dir}/{relative}"), ATTEMPT)
         except BadFileError:
             return None
 
-    return load
-
-
-def attempts_of(run_dir: Path, mode: str, pair: Pair) -> list[RecordedAttempt]:
-    """The recorded attempts of one pair, in the order of stage and number, with where their files lie.
-
-    One that has no end is `running` while its process is there, else `interrupted`.
-
-    Args:
-        run_dir: The run folder.
-        mode: solo, coop or team.
-        pair: The pair; one without attempts has none.
-    """
-    listed, load = plain_listing(run_dir), _loader(run_dir)
-    base = f"{ATTEMPTS}/{mode}/{pair.name}"
-    read = (_attempt_in(run_dir, pair, f"{base}/{name}", listed, load) for name in _folders(listed, base))
-    attempts = sorted((one for one in read if one is not None), key=_order)
-    current = [owner(attempts, "agent"), owner(attempts, "eval")]
-    found = []
-    for one in attempts:
-        folder = run_dir / place_of(pair, mode, one)
-        files = run_dir / mode / pair.name if one in current else folder
-        found.append(RecordedAttempt(pair, ended(one, alive=process_alive(one)), folder, files))
-    return found
+    return walk_attempts(run_dir, mode, plain_listing(run_dir), load)

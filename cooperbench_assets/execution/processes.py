@@ -6,8 +6,8 @@ harness server uses it in environments that have nothing of ours.
 
 psutil is no match where ``/proc`` is. Its creation times are wall clock, and move as the clock is set, so that a
 process would not be known again; the children of one take it 1.7 ms, as it looks through all processes (20 µs here, and
-that for each child that ends), and finding a mark in all environments twice as long. Killing by process group, session
-and mark it does not have.
+that for each child that ends), and finding a mark in all environments twice as long. It does not kill by session or
+mark.
 """
 
 from __future__ import annotations
@@ -117,16 +117,6 @@ def children_of(parent: int) -> list[int]:
     return [pid for pid in _pids() if (fields := _stat(pid)) and int(fields[1]) == parent]
 
 
-def kill_group(group: int, grace_seconds: float = 2.0) -> bool:
-    """End a process group: SIGTERM, and SIGKILL for what is left after the grace. Whether all are gone."""
-    return _end(lambda: [pid for pid in _pids() if _group(pid) == group], grace_seconds)
-
-
-def kill_session(session: int, grace_seconds: float = 2.0) -> bool:
-    """End a session: SIGTERM, and SIGKILL for what is left after the grace. Whether all are gone."""
-    return _end(lambda: session_members(session), grace_seconds)
-
-
 def kill_recorded(pid: int, identity: str, grace_seconds: float = 2.0) -> int:
     """End a child that an earlier process recorded, its session, and every program that carries its mark.
 
@@ -194,10 +184,10 @@ def reap_strangers(known: Iterable[int], seconds: float = _KILL_SECONDS) -> int:
     return len(killed)
 
 
-def _end(members: Callable[[], Iterable[int]], grace_seconds: float) -> bool:
-    if grace_seconds > 0 and _until_gone(members, signal.SIGTERM, grace_seconds, again=False):
-        return True
-    return _until_gone(members, signal.SIGKILL, _KILL_SECONDS, again=True)
+def _end(members: Callable[[], Iterable[int]], grace_seconds: float) -> None:
+    """SIGTERM, and SIGKILL for what is left after the grace."""
+    if not (grace_seconds > 0 and _until_gone(members, signal.SIGTERM, grace_seconds, again=False)):
+        _until_gone(members, signal.SIGKILL, _KILL_SECONDS, again=True)
 
 
 def _until_gone(members: Callable[[], Iterable[int]], number: signal.Signals, seconds: float, again: bool) -> bool:
@@ -230,13 +220,6 @@ def _pids() -> list[int]:
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)
-    except OSError:
-        return None
-
-
-def _group(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
     except OSError:
         return None
 

@@ -16,9 +16,7 @@ from cooperbench_assets.execution import processes
 from cooperbench_assets.execution.processes import (
     MARK,
     is_alive,
-    kill_group,
     kill_recorded,
-    kill_session,
     mark_of,
     process_identity,
     session_members,
@@ -85,20 +83,14 @@ def test_a_session_is_ended_with_those_that_ignore_sigterm() -> None:
         assert leader.stdout is not None
         leader.stdout.readline()
         assert len(session_members(leader.pid)) == 2
-        assert kill_session(leader.pid, grace_seconds=0.2)
+        assert kill_recorded(leader.pid, identity_of(leader.pid), grace_seconds=0.2) == 2
         assert leader.wait() == -signal.SIGKILL
         assert not [pid for pid in session_members(leader.pid) if is_alive(pid)]
 
 
-def test_a_group_that_heeds_sigterm_is_not_killed_harder() -> None:
+def test_a_recorded_process_is_ended_and_one_that_heeds_sigterm_is_not_killed_harder() -> None:
     with started(SLEEP) as process:
-        assert kill_group(process.pid, grace_seconds=5)
-        assert process.wait() == -signal.SIGTERM
-
-
-def test_a_recorded_process_is_ended() -> None:
-    with started(SLEEP) as process:
-        assert kill_recorded(process.pid, identity_of(process.pid), grace_seconds=1) == 1
+        assert kill_recorded(process.pid, identity_of(process.pid), grace_seconds=5) == 1
         assert process.wait() == -signal.SIGTERM
         assert kill_recorded(process.pid, "whoever") == 0
 

@@ -69,7 +69,7 @@ class Launch:
     cpu_before: float = field(default_factory=time.thread_time)
 
     def run(self) -> StageReport:
-        """Run what is still to run; see `cell.run_agents`."""
+        """Run what is still to run; see `api.run_agents`."""
         job = self.job
         states = read_states(job, self.swept.attempts)
         plan = self._planned(states)
