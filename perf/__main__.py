@@ -34,6 +34,7 @@ MEASUREMENTS = (
     "demo",
     "makespan",
     "loading",
+    "transcripts",
     "growth",
 )
 PAGE = ROOT / "docs" / "performance.md"
