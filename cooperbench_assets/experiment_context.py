@@ -23,7 +23,6 @@ from cooperbench_assets.execution.secret_values import redactor
 from cooperbench_assets.spec import ExperimentError, load_experiment
 from cooperbench_assets.store.redacted_frames import without_secrets
 from cooperbench_assets.store.rows import CellSettings, cell_frames
-from cooperbench_assets.transcripts.sources import Source, SourceCell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -144,28 +143,6 @@ class ExperimentContext:
     def run_dir(self, cell: CellSpec) -> Path:
         """The run folder of a cell; it need not be there."""
         return self.logs / cell.run_name
-
-    def transcripts(self) -> Source:
-        """What the pages of its pairs are made from. Without a subset at hand, the pairs that are there."""
-        try:
-            pairs = self.subset_at_hand().pairs
-        except MissingInputError:
-            pairs = None
-        cells = tuple(
-            SourceCell(
-                self.run_dir(cell),
-                cell.cell.setting,
-                cell.cell.seed,
-                cell.mode,
-                self.name,
-                pairs,
-                frozenset(self.spec.accepted_in(cell.cell)),
-            )
-            for cell in self.cells
-        )
-        folder = self.project.data / "transcripts"
-        notes = folder / f"{self.name}.notes.jsonl"
-        return Source(self.logs, cells, folder / "cache", self.redactor.personal(), self.project.tables, notes)
 
     def view(self, cell: CellSpec, subset: Subset | None = None) -> CellView:
         """A cell as it is on disk: its tree read, judged and made into tables.

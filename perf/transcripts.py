@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def measure(place: Path, quick: bool) -> Section:
     for megabytes, steps in sizes.items():
         path, cache = make(place / f"{megabytes}_traj.json", megabytes, steps), place / "cache"
         kept, redactor = index(str(path), cache), Redactor().personal()
-        ours = {
+        ours: dict[str, Callable[[], object]] = {
             "index": partial(index, str(path)),
             "index that was kept": partial(index, str(path), cache),
             "first chunk": partial(chunk_of, path, kept, "agent1", 0, redactor),

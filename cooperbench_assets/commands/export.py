@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def export(experiment: str, raw_logs: bool, target: Path) -> None:
     """Write an experiment as one file for co-authors.
 
-    The file holds its tables with provenance and checks, its task images, gold baseline and second verdicts, its
-    report where one was made (make it first: cooperbench-assets report EXPERIMENT) and, with --raw-logs, the files of
-    its runs. Keys, tokens and passwords are taken out of all of them, by their shape and by the values that are known
-    here: of the variables that defs.yaml lists under secrets or whose names say so, and of its agent_config. A shape
-    is no proof: look before you publish. import-bundle takes the file in on another machine, and prints the same
-    content hash.
+    The file holds its tables with provenance and checks, its task images, gold baseline and second verdicts, people's
+    notes on its pairs and their steps, its report where one was made (make it first: cooperbench-assets report
+    EXPERIMENT) and, with --raw-logs, the files of its runs. Keys, tokens and passwords are taken out of all of them, by
+    their shape and by the values that are known here: of the variables that defs.yaml lists under secrets or whose
+    names say so, and of its agent_config. A shape is no proof: look before you publish. import-bundle takes the file in
+    on another machine, and prints the same content hash.
     """
     from cooperbench_assets.experiment_context import redactor_of
     from cooperbench_assets.redaction import Redactor, secret_variables

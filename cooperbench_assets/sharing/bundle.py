@@ -3,8 +3,9 @@
 What belongs here: what is in a bundle, and making one. What does not: taking one in (``bundle_import``), and which
 strings are secrets (``redaction``).
 
-A bundle is a ``.tar.gz``: ``bundle.json``, ``tables/<unit>/<table>.parquet``, ``report/<experiment>/…`` and
-``logs/<run>/…``, laid out so that the page's links work where it is unpacked. The same content gives the same bytes.
+A bundle is a ``.tar.gz``: ``bundle.json``, ``tables/<unit>/<table>.parquet``, ``notes/<experiment>.jsonl``,
+``report/<experiment>/…`` and ``logs/<run>/…``, laid out so that the page's links work where it is unpacked. The same
+content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cooperbench_assets.store.planned import keeps, recall
 from cooperbench_assets.store.redacted_frames import without_secrets
 from cooperbench_assets.store.schema import CHECK_RESULTS, SCHEMA_VERSION
 from cooperbench_assets.store.units import Unit, cell_of, parse_name
+from cooperbench_assets.transcripts.notes import notes_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -133,7 +135,7 @@ def export_bundle(
     runs: Iterable[LogRun] | None = None,
     redactor: Redactor | None = None,
 ) -> Exported:
-    """Write an experiment's tables and report, and its raw logs where `runs` are given, as one file.
+    """Write an experiment's tables, notes and report, and its raw logs where `runs` are given, as one file.
 
     Args:
         project: The project.
@@ -152,6 +154,9 @@ def export_bundle(
         found = _units(project.tables, experiment, left_out)
         units = [_add_unit(archive, project.tables, unit, redactor) for unit in found]
         report = _add_report(archive, project.report / experiment, redactor)
+        notes = notes_file(project.data, experiment)
+        if notes.is_file():
+            _add(archive, f"notes/{notes.name}", redactor.data(notes.read_bytes()))
         for run in runs or ():
             logs += _add_run(archive, run, redactor, left_out)
         contents = Contents(

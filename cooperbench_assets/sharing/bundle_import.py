@@ -36,6 +36,7 @@ from cooperbench_assets.store.planned import recall
 from cooperbench_assets.store.publish import Published, publish
 from cooperbench_assets.store.schema import SCHEMA_VERSION
 from cooperbench_assets.store.units import Unit, cell_of, key_problem, parse_name
+from cooperbench_assets.transcripts.notes import notes_file, take_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,6 +92,8 @@ def import_bundle(project: Project, file: Path) -> Imported:
     if contents.experiment in plans:
         planned = {contents.experiment: {*plans[contents.experiment], *cells.values()}}
     published = publish(project.database, project.tables, declared=STORE_TABLES, planned=planned)
+    notes = notes_file(project.data, contents.experiment)
+    take_in(notes, tables.get(f"notes/{notes.name}", b""))
     added = {entry.name for _, entry in new}
     now = {unit.name: _content_here(project.tables, unit) or "" for unit, _ in units}
     return Imported(
@@ -105,7 +108,7 @@ def import_bundle(project: Project, file: Path) -> Imported:
 
 
 def read_bundle(file: Path) -> tuple[Contents, dict[str, bytes]]:
-    """What a bundle says of itself, and the files of its tables by name.
+    """What a bundle says of itself, and the files of its tables and notes by name.
 
     Raises:
         BundleError: as `import_bundle` says.
@@ -116,7 +119,7 @@ def read_bundle(file: Path) -> tuple[Contents, dict[str, bytes]]:
         with tarfile.open(file, mode="r:gz") as archive:
             for member in archive:
                 name = _checked_name(file, member, seen)
-                if name == CONTENTS or name.startswith("tables/"):
+                if name == CONTENTS or name.startswith(("tables/", "notes/")):
                     found[name] = _read(file, archive, member)
     except (OSError, EOFError, tarfile.TarError) as error:
         raise BundleError(f"{file} is no bundle that can be read ({error}); export it again") from error

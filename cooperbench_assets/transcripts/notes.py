@@ -27,20 +27,39 @@ class NoteError(UserError):
     """A note cannot be kept; the message says why."""
 
 
+def notes_file(data: Path, experiment: str) -> Path:
+    """Where the notes on an experiment are kept in a project's data folder."""
+    return data / "notes" / f"{experiment}.jsonl"
+
+
 def read_notes(file: Path) -> list[Note]:
     """Every note that counts, in the order of their first writing. A damaged line is skipped, and stays in the file."""
-    kept: dict[tuple[str, str | None, int | None], Note] = {}
     try:
-        lines = file.read_bytes().splitlines()
+        return [note for note in _parsed(file.read_bytes()).values() if note.text or note.labels]
     except FileNotFoundError:
         return []
-    for line in lines:
+
+
+def take_in(file: Path, content: bytes) -> None:
+    """Add the notes of another machine's file, but to what has a note here."""
+    here = _parsed(file.read_bytes()) if file.exists() else {}
+    new = [note for address, note in _parsed(content).items() if address not in here]
+    if new:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as stream:
+            stream.writelines(msgspec.json.encode(note) + b"\n" for note in new)
+
+
+def _parsed(content: bytes) -> dict[tuple[str, str | None, int | None], Note]:
+    """The last note of each address."""
+    kept: dict[tuple[str, str | None, int | None], Note] = {}
+    for line in content.splitlines():
         try:
             note = msgspec.json.decode(line, type=Note)
         except (msgspec.MsgspecError, ValueError):
             continue
         kept[note.path, note.agent, note.index] = note
-    return [note for note in kept.values() if note.text or note.labels]
+    return kept
 
 
 def notes_of(source: Source, path: str) -> list[Note]:

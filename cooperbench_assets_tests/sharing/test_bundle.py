@@ -32,6 +32,9 @@ from cooperbench_assets.store.read import query, table
 from cooperbench_assets.store.schema import Column, Table
 from cooperbench_assets.store.units import Unit, cell_unit
 from cooperbench_assets.store.verdicts import SECOND_VERDICTS, verdicts_unit
+from cooperbench_assets.transcripts.model import Note
+from cooperbench_assets.transcripts.notes import NoteError, notes_file, notes_of, read_notes, write_note
+from cooperbench_assets.transcripts.sources import Source
 from cooperbench_assets_tests import experiments, trees
 from cooperbench_assets_tests.commands.place import make_place
 from cooperbench_assets_tests.commands.store import fail_a_check
@@ -411,3 +414,35 @@ def test_what_was_imported_reads_as_it_was(bundle: Path, tmp_path: Path) -> None
     unit = cell_unit(Cell("made", "solo", 0))
     here = read_unit(Project(tmp_path / "a").tables, unit)
     assert [name for name, frame in read_unit(there.tables, unit).items() if not frame.equals(here[name])] == []
+
+
+def test_notes_go_along_without_secrets_and_leave_those_of_the_other_machine_alone(tmp_path: Path) -> None:
+    here = machine(tmp_path / "here")
+    read(here)
+    path = "run/solo/sprout_task/7/f1_f40"
+    mine = notes_file(here.project.data, here.name)
+    source = Source(here.logs, (), tmp_path, notes=mine)
+    write_note(source, Note(path=path, agent=None, index=None, text=f"key {KEY}"))
+    write_note(source, Note(path=path, agent="solo", index=3, text="", labels=["gave up"]))
+    write_note(source, Note(path=path, agent="solo", index=4, text="wrong"))
+    write_note(source, Note(path=path, agent="solo", index=4))
+    assert [note.index for note in notes_of(source, path)] == [None, 3]
+    export_bundle(here.project, here.name, tmp_path / "e.tar.gz")
+
+    there = blank(tmp_path / "there")
+    theirs = notes_file(there.data, here.name)
+    kept = Note(path=path, agent="solo", index=3, text="looked for its file")
+    write_note(Source(there.data, (), tmp_path, notes=theirs), kept)
+    for _ in range(2):
+        import_bundle(there, tmp_path / "e.tar.gz")
+    assert KEY not in theirs.read_text()
+    assert {(note.index, note.text[:4]) for note in read_notes(theirs)} == {(None, "key "), (3, "look")}
+    assert len(theirs.read_text().splitlines()) == 3
+
+
+def test_notes_on_a_folder_of_logs_and_endless_ones_are_refused(tmp_path: Path) -> None:
+    note = Note(path="run/solo/sprout_task/7/f1_f40", agent=None, index=None, text="x" * 20_000)
+    with pytest.raises(NoteError, match="only read"):
+        write_note(Source(tmp_path, (), tmp_path), note)
+    with pytest.raises(NoteError, match="10,000 characters"):
+        write_note(Source(tmp_path, (), tmp_path, notes=tmp_path / "notes"), note)
