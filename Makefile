@@ -4,7 +4,9 @@
 
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-WORKERS ?= auto
+# One more than cores: some tests wait, for a daemon or a deadline.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PORT ?= 3000
 MINUTES ?= 30
 SEED ?= 1
@@ -13,10 +15,10 @@ demo: .venv/.ready  ## run the built-in experiment, from agents to the results s
 	$(BIN)/cooperbench-assets demo
 
 test: .venv/.ready  ## all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTEST)
 
 test-fast: .venv/.ready  ## the tests that need neither time, nor an engine, nor a browser
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not engine and not browser"
+	$(PYTEST) -m "not slow and not engine and not browser"
 
 lint: .venv/.ready  ## formatter, linter and type checker
 	$(BIN)/ruff format --check .

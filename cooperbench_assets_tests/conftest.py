@@ -12,9 +12,24 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from alembic.config import Config
+
 # A busy machine is no reason to fail: no example has a deadline, and slow generation is none of our business.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+LONGEST_FIRST = ("browser", "engine", "slow")
+"""Marks of tests that begin first, so that no worker is alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of the longest tests first; with `--dist loadfile` each free worker takes the next file."""
+    ranks = dict.fromkeys((item.path for item in items), len(LONGEST_FIRST))
+    for item in items:
+        found = [n for n, mark in enumerate(LONGEST_FIRST) if item.get_closest_marker(mark)]
+        ranks[item.path] = min(ranks[item.path], *found, len(LONGEST_FIRST))
+    items.sort(key=lambda item: ranks[item.path])
+
 
 SHARED = Path(__file__).parents[2] / "shared" / "real-logs"
 """Real logs lie beside the checkout on the maintainers' machines, and nowhere else."""
@@ -27,6 +42,24 @@ def _slots_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     (state / "slots.toml").write_text("agents = 4\nevaluations = 2\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COOPERBENCH_ASSETS_STATE", str(state))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_read_once() -> Iterator[None]:
+    """Dagster reads its hundred migrations for each file of a storage that it makes: half of what an instance costs."""
+    from alembic.script import ScriptDirectory
+
+    read, found = ScriptDirectory.from_config, {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        location = config.get_main_option("script_location")
+        if location not in found:
+            found[location] = read(config)
+        return found[location]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
         yield
 
 

@@ -167,6 +167,7 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(instance: dg.Dags
     assert len(instance.get_materialized_partitions(dg.AssetKey("made"))) == 2 * 25
 
 
+@pytest.mark.slow
 def test_a_process_keeps_few_files_open_however_many_runs_it_looks_at(instance: dg.DagsterInstance) -> None:
     runs = [new_run(instance) for _ in range(2 * MOST_OPEN)]
     for n, run in enumerate(runs):

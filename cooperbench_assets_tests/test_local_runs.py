@@ -38,7 +38,7 @@ NAME = "drill"
 CODE = "from cooperbench_assets.cli import main; main()"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def servers_closed() -> Iterator[None]:
     yield
     close_servers()

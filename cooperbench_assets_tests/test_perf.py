@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cooperbench_assets_tests import trees
 from perf import growth, report
 from perf.__main__ import MEASUREMENTS, PAGE, kept
@@ -13,6 +15,7 @@ from perf.makespan import Machine, bound, run_after_run
 from perf.measure import ROOT
 
 
+@pytest.mark.slow
 def test_a_quick_measurement_writes_its_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     command = [sys.executable, "-m", "perf", "--quick", "--only", "publishing", "--output", str(page)]

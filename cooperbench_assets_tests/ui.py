@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
@@ -21,7 +22,6 @@ from cooperbench_assets_tests.services import need_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from cooperbench_assets.project import Project
 
@@ -36,6 +36,9 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
+EVERY_SECOND = Path(__file__).parent / "every_second"
+"""Shortens what the daemon waits for between two looks at backfills."""
+
 READY_SECONDS = 120.0
 PATIENCE_MILLISECONDS = 60_000
 
@@ -57,12 +60,13 @@ def dagster_dev(project: Project, options: Sequence[str] = (), **variables: str)
         variables: Of its environment, beside the usual ones.
     """
     port = free_port()
+    paths = f"{project.root}{os.pathsep}{EVERY_SECOND}"
     log = project.root / "dagster-dev.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
             [sys.executable, *options, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)],
             cwd=project.root,
-            env=environment(project, **variables),
+            env=environment(project, **{"PYTHONPATH": paths, **variables}),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -51,6 +51,7 @@ def test_a_whole_store_has_headlines_everywhere() -> None:
         assert set(_standing(results[name]).values()) == {None}, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_a_truncated_cell_takes_the_headline_from_its_setting(name: str) -> None:
     results = run_all(_frames({"setting": "coop-comm", "seed": 1, "truncated": True}))

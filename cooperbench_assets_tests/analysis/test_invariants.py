@@ -49,6 +49,7 @@ def _check_tables(results: dict[str, pl.DataFrame]) -> None:
                 assert frame[name].is_finite().all(), f"{table.name}.{name}"
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(stores())
 def test_counts_add_up_and_intervals_hold_their_estimate(rows: list[dict[str, Any]]) -> None:
@@ -103,21 +104,16 @@ def test_a_difference_that_cancels_out_is_nothing_and_has_no_sign() -> None:
     assert set(table["p"]) == {1.0}
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(stores(), st.randoms(use_true_random=False))
-def test_the_order_of_rows_changes_nothing(rows: list[dict[str, Any]], random: Any) -> None:
-    shuffled = random.sample(rows, len(rows))
-    first, second = run_all({"pairs": pairs_frame(*rows)}), run_all({"pairs": pairs_frame(*shuffled)})
-    for name, frame in first.items():
-        assert frame.equals(second[name]), name
-
-
-@settings(max_examples=10, deadline=None)
-@given(stores())
-def test_an_experiment_is_analysed_as_if_it_were_alone(rows: list[dict[str, Any]]) -> None:
+def test_neither_the_order_of_rows_nor_another_experiment_changes_anything(
+    rows: list[dict[str, Any]], random: Any
+) -> None:
     """Only what says that it looks across experiments may differ: gold, and difficulty over models."""
     other = outcomes("solo", {(1, 1): "PF"}, "other") + outcomes("coop-comm", {(1, 1): "F"}, "other")
-    alone, together = run_all({"pairs": pairs_frame(*rows)}), run_all({"pairs": pairs_frame(*rows, *other)})
+    shuffled = random.sample([*rows, *other], len(rows) + len(other))
+    alone, together = run_all({"pairs": pairs_frame(*rows)}), run_all({"pairs": pairs_frame(*shuffled)})
     for name, frame in alone.items():
         assert frame.equals(together[name].filter(experiment="e")), name
 

@@ -33,6 +33,7 @@ def test_names_of_tables_and_analyses_are_distinct_and_described() -> None:
         assert len({column.name for column in table.columns}) == len(table.columns)
 
 
+@pytest.mark.slow
 def test_every_table_is_published_and_read_back_as_it_was(tmp_path: Path) -> None:
     results = run_all(random_frames(1800, 2, pairs=20, tasks=7))
     for experiment in ("e0", "e1"):
@@ -60,6 +61,7 @@ def test_an_analysis_needs_what_it_says_and_no_more() -> None:
     assert {name for analysis in ANALYSES for name in analysis.needs} <= known
 
 
+@pytest.mark.slow
 def test_an_older_result_table_among_the_frames_is_not_taken_for_input() -> None:
     frames = random_frames(600, pairs=10, tasks=7)
     stale = {"message_labels": run_all(frames)["message_labels"].with_columns(plan=pl.lit(True))}

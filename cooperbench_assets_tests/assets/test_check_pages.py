@@ -120,6 +120,7 @@ def lose_a_result(experiment: ExperimentContext, setting: str, seed: int = 0) ->
     (tree(experiment, setting, seed).folder(experiment.subset().pairs[0]) / "result.json").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [("coop-comm", 0), ("solo", 0), ("solo", 1)])
 def test_a_check_that_fails_in_one_cell_is_red_on_every_page_until_that_cell_is_well(
     experiment: ExperimentContext, instance: dg.DagsterInstance, lost: tuple[str, int]
@@ -145,6 +146,7 @@ def test_a_check_that_fails_in_one_cell_is_red_on_every_page_until_that_cell_is_
     assert red_checks(experiment, instance) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tags", [ALL, {"dagster/partition": "solo/0"}], ids=["among others", "alone"])
 def test_the_checks_that_a_blocked_cell_keeps_from_being_evaluated_say_so_with_reason_and_fix(
     experiment: ExperimentContext, instance: dg.DagsterInstance, tags: dict[str, str]
@@ -204,6 +206,7 @@ def test_of_a_run_that_is_cancelled_the_cells_that_were_read_keep_their_results(
             assert set(found["SKIPPED"]) == set(KEYS[2:])
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_no_longer_planned_stays_red_until_all_are_evaluated_again(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
@@ -229,6 +232,7 @@ def test_the_error_of_a_backfill_says_how_the_other_cells_are_published(
     assert said[-1] == f"{hint} while it is on"
 
 
+@pytest.mark.slow
 def test_executing_all_checks_of_the_store_looks_at_it_and_publishes_nothing(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:

@@ -28,11 +28,15 @@ pytestmark = pytest.mark.slow
 NAME = "drill"
 
 
-@pytest.fixture(autouse=True)
-def servers_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+@pytest.fixture(scope="module", autouse=True)
+def servers_closed() -> Iterator[None]:
     yield
     close_servers()
+
+
+@pytest.fixture(autouse=True)
+def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
 
 
 def launcher(folder: Path, **changes: Any) -> Launcher:

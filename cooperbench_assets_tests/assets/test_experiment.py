@@ -195,6 +195,7 @@ def test_a_dropped_cell_leaves_the_store_and_an_unreadable_one_stays(
     assert query(experiment.project.database, "SELECT setting, seed FROM cells").rows() == [("solo", 0)]
 
 
+@pytest.mark.slow
 def test_cells_of_another_model_are_named(experiment: ExperimentContext, instance: dg.DagsterInstance) -> None:
     for cell in experiment.cells:
         for pair in fill(experiment, cell.cell.setting, cell.cell.seed):

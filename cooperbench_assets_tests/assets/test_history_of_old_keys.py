@@ -95,6 +95,7 @@ def make_history(instance: dg.DagsterInstance) -> None:
     )
 
 
+@pytest.mark.slow
 def test_old_keys_hinder_no_tick_and_no_run(tmp_path: Path) -> None:
     experiment = bind(tmp_path, nightly="0 2 * * *")
     for cell in experiment.cells:

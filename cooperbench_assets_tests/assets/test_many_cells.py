@@ -207,6 +207,7 @@ def test_a_blocked_and_an_unreadable_cell_stop_no_other_and_the_run_names_both_w
     assert [record.data["cell"] for record in table.records] == ["made coop-nocomm seed 0", "made solo seed 1"]
 
 
+@pytest.mark.slow
 def test_a_blocked_cell_stays_in_the_store_as_it_was_before(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_cell_goes_when_its_experiment_drops_it_whoever_publishes(tmp_path: Pa
     assert published(stale) == BOTH[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", ["type: [", "", "type: other.Component", None], ids=["broken", "cut", "other", "gone"]
 )
@@ -141,6 +142,7 @@ def materialize(experiment: ExperimentContext, said: list[str] | None = None) ->
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planned", [True, False])
 def test_a_damaged_table_is_named_and_its_last_rows_stay(tmp_path: Path, planned: bool) -> None:
     experiment = bind(tmp_path, settings=TWO if planned else ONE)

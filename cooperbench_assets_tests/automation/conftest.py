@@ -1,4 +1,4 @@
-"""Fixtures of automation's tests: Dagster's storage on disk, and a demo experiment whose harness server is shared."""
+"""Fixtures of automation's tests: the project's storage on disk, and a demo experiment whose server is shared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, event
 
+from cooperbench_assets.dagster_storage import LockedSqliteStorage
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.local_runs import NO_OUTPUT
 
@@ -17,9 +18,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """An instance with SQLite storage, as a project has, that keeps no output of steps: they print none."""
-    with dg.instance_for_test(overrides=dict(NO_OUTPUT)) as made:
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """An instance with the storage of a project's dagster.yaml, that keeps no output of steps: they print none."""
+    folder = tmp_path_factory.mktemp("instance")
+    storage = {
+        "module": LockedSqliteStorage.__module__,
+        "class": LockedSqliteStorage.__name__,
+        "config": {"base_dir": str(folder)},
+    }
+    with dg.instance_for_test(overrides={**NO_OUTPUT, "storage": {"custom": storage}}, temp_dir=str(folder)) as made:
         yield made
 
 

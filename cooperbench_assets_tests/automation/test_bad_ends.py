@@ -166,6 +166,7 @@ def test_old_failures_are_not_told_of_by_a_sensor_that_looks_for_the_first_time(
     assert driver.watch() == "0 new alerts, 0 dead runs reported"
 
 
+@pytest.mark.slow
 def test_every_failed_run_is_told_of_however_many_there_are(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = Driver(bind_demo(tmp_path), instance)
     runs = failed(driver, 120)

@@ -96,6 +96,7 @@ def test_a_run_that_was_asked_for_and_never_handed_over_does_not_block_its_own_h
     assert runs_of(driver).active is None
 
 
+@pytest.mark.slow
 def test_runs_of_other_experiments_hide_neither_a_cancelled_nor_a_queued_run_of_a_cell(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_cancelled_run_counts_until_a_newer_run_of_any_of_the_cells_assets(dri
     assert runs_of(driver) == CellRuns(newest=newer.run_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unfinished", UNFINISHED)
 def test_a_run_that_is_not_over_is_active_whatever_it_waits_for(
     driver: Driver, unfinished: dg.DagsterRunStatus
@@ -152,6 +154,7 @@ def test_a_queued_run_of_a_range_that_was_cut_short_since_keeps_every_cell(
     assert [runs_of(after, seed).active for seed in (0, 1)] == [run.run_id, run.run_id]
 
 
+@pytest.mark.slow
 def test_as_many_questions_are_asked_of_the_storage_for_many_cells_and_runs_as_for_few(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -76,6 +76,7 @@ def to_rest(world: World) -> int:
     raise AssertionError("it never comes to rest")
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(
     ends=st.lists(st.tuples(ENDS, EVAL_ENDS), min_size=len(PAIRS), max_size=len(PAIRS)),
@@ -102,6 +103,7 @@ def test_limits_hold_nothing_is_bought_twice_and_it_always_ends(
         assert len(of_stage(state.attempts, "agent")) <= 4
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     ends=st.lists(
@@ -135,6 +137,7 @@ def test_what_dies_before_it_records_anything_is_asked_for_three_times_and_no_mo
     assert "3 runs of it as it stands failed" in str(world.tick())
 
 
+@pytest.mark.slow
 def test_a_dead_provider_burns_no_weekend(tmp_path: Path) -> None:
     many = tuple(pair(2 * n + 1) for n in range(30))
     world = World(job(tmp_path, many, limits=Limits(breaker=3)), dict.fromkeys(many, (["provider"] * 99, ())))

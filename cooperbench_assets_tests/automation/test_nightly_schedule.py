@@ -100,6 +100,7 @@ def test_dagster_tells_a_preview_from_a_tick_of_the_daemon_by_the_key_of_the_log
     assert seen == [True, False]
 
 
+@pytest.mark.slow
 def test_there_is_never_a_second_beside_a_running_one(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
     driver.nightly()
@@ -155,6 +156,7 @@ def test_pairs_that_nobody_asked_for_yet_are_bought_by_night_though_the_sensor_i
     assert "Nightly: 1 cell (1 with pairs still to run)" in driver.nightly()
 
 
+@pytest.mark.slow
 def test_a_cell_that_a_person_cancelled_is_not_bought_by_night(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
     kept, *_ = driver.experiment.cells
@@ -207,6 +209,7 @@ def test_only_what_is_still_to_run_is_filled_and_nothing_when_nothing_is(
     assert len(instance.get_backfills()) == 2
 
 
+@pytest.mark.slow
 def test_an_experiment_that_only_reads_is_read_again_where_its_logs_changed(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -219,6 +222,7 @@ def test_an_experiment_that_only_reads_is_read_again_where_its_logs_changed(
     assert driver.nightly().startswith("nothing to launch")
 
 
+@pytest.mark.slow
 def test_cells_that_a_cancelled_run_did_not_come_to_are_not_read_by_night(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

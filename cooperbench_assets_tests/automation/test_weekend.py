@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 
 AGENT_TRIES = 3
 FAULTS: dict[str, Any] = {"rate": 0.2, "most": 2}
-FIVE_CELLS = {
-    "solo": {"mode": "solo", "seeds": [0, 1, 2]},
+THREE_CELLS = {
+    "solo": {"mode": "solo", "seeds": [0]},
     "coop-comm": {"mode": "coop", "seeds": [0]},
     "coop-nocomm": {"mode": "coop", "messaging": False, "seeds": [0]},
 }
@@ -105,24 +105,24 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_always_fails_is_shown
 
 
 @pytest.mark.timeout(1800)
-def test_five_hundred_pairs_with_faults_at_both_stages_reach_a_hundred_of_a_hundred_in_every_cell(
+def test_three_hundred_pairs_with_faults_at_both_stages_reach_a_hundred_of_a_hundred_in_every_cell(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     experiment = bind_demo(
         tmp_path,
-        settings=FIVE_CELLS,
+        settings=THREE_CELLS,
         faults=FAULTS,
         subset="lite",
         limits={"concurrency": 4, "eval_concurrency": 10, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
     )
     driver = leave_alone(experiment, instance)
-    assert verdicts(experiment) == [(100, 0)] * 5
+    assert verdicts(experiment) == [(100, 0)] * 3
     expected = without_conflicts(
         experiment, failed_tries(experiment, FaultPolicy.from_config({"injected_faults": FAULTS}))
     )
     assert expected == {key: n for key, n in recorded_tries(experiment).items() if n}
-    assert sum(n for (*_, stage), n in expected.items() if stage == "agent") > 90
-    assert sum(n for (*_, stage), n in expected.items() if stage == "eval") > 60
+    assert sum(n for (*_, stage), n in expected.items() if stage == "agent") > 50
+    assert sum(n for (*_, stage), n in expected.items() if stage == "eval") > 30
     failed = query(experiment.project.database, "SELECT count(*) FROM check_results WHERE NOT passed").item()
     assert failed == 0
     assert all(seen.complete for seen in driver.looks())

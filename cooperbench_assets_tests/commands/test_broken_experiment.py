@@ -71,6 +71,7 @@ def test_who_asks_about_the_broken_one_gets_the_sentence_and_exit_code_2(place: 
     assert done.stdout.splitlines()[-1].split()[:4] == ["solo", "0", "3", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("file")
 def test_who_asks_about_another_hears_nothing_of_it(place: Place) -> None:
     for arguments in (["status", "sound"], ["export", "sound", "-o", "x.tar.gz"], ["report", "sound"]):
@@ -88,6 +89,7 @@ def test_the_doctor_names_it_and_looks_at_everything_else(place: Place) -> None:
     assert looks["sound: logs"]["state"] == "ok"
 
 
+@pytest.mark.slow
 def test_its_cells_stay_published_whoever_publishes(place: Place, file: Path) -> None:
     assert published(place) == BOTH
     done = place.run("materialize", "sound")

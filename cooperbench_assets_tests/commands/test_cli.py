@@ -47,6 +47,7 @@ def run_process(*arguments: str, where: Path | None = None, **variables: str) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["query", "SELECT 1"], ["import-logs", "--help"]])
 def test_commands_that_only_look_import_nothing_heavy(place: Place, arguments: list[str]) -> None:
     script = (
@@ -182,6 +183,7 @@ def test_a_pipe_gets_plain_columns_however_wide(place: Place) -> None:
     assert header.index("results") + len("results") == row.index("–") + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_terminal_gets_every_figure_of_a_status_in_colour(place: Place, columns: int) -> None:
     place.add_run("talk", "coop", messages=1)

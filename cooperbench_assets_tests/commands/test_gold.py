@@ -29,11 +29,15 @@ CODE = "from cooperbench_assets.cli import main; main()"
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def servers_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+@pytest.fixture(scope="module", autouse=True)
+def servers_closed() -> Iterator[None]:
     yield
     close_servers()
+
+
+@pytest.fixture(autouse=True)
+def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
 
 
 def files(project: Project) -> set[Path]:

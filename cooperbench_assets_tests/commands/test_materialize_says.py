@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from cooperbench_assets_tests.commands.place import Place
 
 
-@pytest.fixture(autouse=True)
-def servers_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+@pytest.fixture(scope="module", autouse=True)
+def servers_closed() -> Iterator[None]:
     yield
     close_servers()
+
+
+@pytest.fixture(autouse=True)
+def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
 
 
 def test_a_blocked_cell_is_told_with_the_check_the_pair_and_the_fix(place: Place) -> None:

@@ -58,6 +58,7 @@ def said_of_cells(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith(("coop seed", "solo seed"))]
 
 
+@pytest.mark.slow
 def test_all_cells_are_read_in_one_run_with_a_line_for_each(mine: Place) -> None:
     done = mine.run("materialize", "mine")
     assert done.exit_code == 0, done.output
@@ -74,6 +75,7 @@ def test_all_cells_are_read_in_one_run_with_a_line_for_each(mine: Place) -> None
     assert "coop seed 0: 3 fail (unchanged)" in again.output
 
 
+@pytest.mark.slow
 def test_chosen_cells_alone_are_read_though_they_do_not_lie_side_by_side(mine: Place) -> None:
     done = mine.run("materialize", "mine", "--seed", "1")
     assert done.exit_code == 0, done.output
@@ -84,6 +86,7 @@ def test_chosen_cells_alone_are_read_though_they_do_not_lie_side_by_side(mine: P
     assert [run.tags["dagster/partition"] for run in runs(mine.project)] == ["coop/1", "solo/1"]
 
 
+@pytest.mark.slow
 def test_a_blocked_and_an_unreadable_cell_are_said_with_reason_and_fix_and_the_others_are_published(
     mine: Place,
 ) -> None:

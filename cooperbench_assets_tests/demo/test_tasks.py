@@ -36,6 +36,7 @@ def test_every_base_passes_its_own_tests(bench: Bench) -> None:
         assert not run.failed
 
 
+@pytest.mark.slow
 def test_every_features_tests_fail_on_the_base_and_pass_with_the_gold_patch(bench: Bench) -> None:
     def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         wrong = []
@@ -51,6 +52,7 @@ def test_every_features_tests_fail_on_the_base_and_pass_with_the_gold_patch(benc
     assert per_task(bench, judge) == []
 
 
+@pytest.mark.slow
 def test_a_wrong_patch_fails_its_own_tests_and_no_others(bench: Bench) -> None:
     def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         patches = bench.submissions(name)["features"]
@@ -67,6 +69,7 @@ def test_a_wrong_patch_fails_its_own_tests_and_no_others(bench: Bench) -> None:
     assert per_task(bench, judge) == []
 
 
+@pytest.mark.slow
 def test_the_patches_that_keep_out_of_the_way_are_as_right_and_as_wrong(bench: Bench) -> None:
     def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         wrong = []
@@ -81,6 +84,7 @@ def test_the_patches_that_keep_out_of_the_way_are_as_right_and_as_wrong(bench: B
     assert per_task(bench, judge) == []
 
 
+@pytest.mark.slow
 def test_the_combined_patch_of_a_task_passes_every_features_tests(bench: Bench) -> None:
     def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         combined = (bench.task_dir(name) / "combined.patch").read_text()
@@ -134,6 +138,7 @@ def test_a_test_run_takes_about_a_tenth_of_a_second(bench: Bench) -> None:
 SAMPLE = PAIRS[::9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pairs", [pytest.param(SAMPLE, id="sample"), pytest.param(PAIRS, id="all", marks=pytest.mark.slow)]
 )
@@ -158,6 +163,7 @@ def test_gold_patches_merge_and_pass_or_conflict_as_the_subset_says(
     assert [wrong for wrong in at_once(judge, pairs) if wrong] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pairs", [pytest.param(SAMPLE, id="sample"), pytest.param(PAIRS, id="all", marks=pytest.mark.slow)]
 )

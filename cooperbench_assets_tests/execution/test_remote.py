@@ -119,6 +119,7 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
     assert plan_of(tried.experiment, planned_cell, "eval_outputs", LaunchConfig()).runs == ()
 
 
+@pytest.mark.slow
 def test_upstreams_own_agent_asks_modal_for_its_sandbox_and_a_refusal_is_infrastructure(
     core_toy: Toy, tmp_path: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_upstreams_own_agent_asks_modal_for_its_sandbox_and_a_refusal_is_infrast
     assert (call["image"], call["workdir"]) == (image_name(first.task), "/workspace/repo")
 
 
+@pytest.mark.slow
 def test_a_backend_that_is_not_installed_is_one_clear_finding_before_anything_is_launched(
     core_toy: Toy, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_pairs_are_evaluated_without_a_key_and_agents_are_not_run(
         run_agents(job, LaunchOptions(pairs=(PAIRS[1].name,)))
 
 
+@pytest.mark.slow
 def test_a_test_program_finds_no_key_in_the_processes_that_it_comes_from(
     core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def _two(tmp_path: Path, **changes: str) -> ExperimentContext:
     return experiment
 
 
+@pytest.mark.slow
 def test_experiments_that_are_comparable_stand_side_by_side(tmp_path: Path) -> None:
     experiment = _two(tmp_path, model="another-model")
     *single, joint = build_side_by_side(experiment.project.database, experiment.project.report, ["made", "other"])
@@ -107,6 +108,7 @@ def test_experiments_that_are_comparable_stand_side_by_side(tmp_path: Path) -> N
     assert r"\newcommand{\cbAcrossSoloMadeVsOtherDifference}{0.0}" in numbers
 
 
+@pytest.mark.slow
 def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_ow
     assert sorted(path.name for path in experiment.project.report.iterdir() if path.is_dir()) == ["made", "other"]
 
 
+@pytest.mark.slow
 def test_the_asset_shows_where_the_page_is_and_two_small_figures(tmp_path: Path) -> None:
     experiment = published(tmp_path, dead=True)
     done = dg.materialize([build_report_asset(experiment)])
@@ -152,6 +155,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return made
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_report_and_says_where(place: Place) -> None:
     done = place.run("report", "mine")
     assert done.exit_code == 0, done.output
@@ -160,6 +164,7 @@ def test_the_command_makes_the_report_and_says_where(place: Place) -> None:
     assert place.run("report").stdout == done.stdout
 
 
+@pytest.mark.slow
 def test_a_report_that_the_command_made_is_materialised_in_the_ui(place: Place) -> None:
     assert place.run("report", "mine").exit_code == 0
     with open_instance(place.project) as instance:

@@ -120,6 +120,7 @@ def _cut(rows: list[dict[str, object]], *settings: str) -> dict[str, Figure]:
 NAMES = ("success_by_difficulty", "merge_conflicts", "merge_kinds", "communication", "message_kinds")
 
 
+@pytest.mark.slow
 def test_figures_leave_out_a_truncated_setting_and_say_so() -> None:
     for name, figure in _cut(ordinary(), "coop-comm").items():
         if name not in NAMES or figure.svg is None:
@@ -129,6 +130,7 @@ def test_figures_leave_out_a_truncated_setting_and_say_so() -> None:
         assert not [text for text in texts if text == "coop-comm" or text.startswith("coop-comm, n = ")], name
 
 
+@pytest.mark.slow
 def test_without_a_setting_that_may_stand_there_is_a_sentence() -> None:
     figures = _cut(ordinary(), "solo", "coop-comm", "coop-nocomm")
     for name in NAMES:
@@ -151,6 +153,7 @@ def test_side_by_side_solo_stands_first_and_experiments_as_they_were_named() -> 
     assert labels == [f"{setting} · {name}" for setting in ("solo", "coop-comm", "coop-nocomm") for name in ("b", "a")]
 
 
+@pytest.mark.slow
 def test_steps_of_messages_are_told_where_trajectories_have_them() -> None:
     tables = store(ordinary())
     tables["messages"] = messages("I will edit core.py", "ok").with_columns(step=pl.lit(3, pl.Int64))

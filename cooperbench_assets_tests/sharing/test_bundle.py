@@ -129,6 +129,7 @@ def contents_in(project: Project) -> dict[str, str]:
     return dict(query(project.database, sql).rows())
 
 
+@pytest.mark.slow
 def test_images_gold_and_second_verdicts_go_along_by_command_with_equal_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_images_gold_and_second_verdicts_go_along_by_command_with_equal_content(
     assert content in imported.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_cells_of_several_machines_merge_and_the_same_again_is_unchanged(tmp_path: Path) -> None:
     one = machine(tmp_path / "a", (("solo", 0), ("coop-comm", 0)))
     two = machine(tmp_path / "b", (("solo", 1),))
@@ -185,6 +187,7 @@ def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_raw_logs_and_tables_go_without_secrets_and_the_page_links_to_them(tmp_path: Path) -> None:
     experiment = machine(tmp_path / "a", (("coop-comm", 0),))
     built = experiments.tree(experiment, "coop-comm")
@@ -299,6 +302,7 @@ def test_a_unit_of_another_name_is_refused(bundle: Path, tmp_path: Path, name: s
     assert not there.tables.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "name"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -78,6 +79,12 @@ def cell_frames(cell: Cell, pairs: int = 10, *, draw: int = 0, **provenance: obj
 
     Outcomes agree with reason, stage, has_result and has_eval; other columns hold anything.
     """
+    return dict(_drawn_frames(cell, pairs, draw, **provenance))
+
+
+@cache
+def _drawn_frames(cell: Cell, pairs: int, draw: int, **provenance: object) -> dict[str, pl.DataFrame]:
+    """Drawn once for all tests: frames never change, and drawing took as long as publishing."""
     random_ = random.Random(f"{cell} {draw}")
     key: dict[str, object] = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed}
     frames = {table.name: random_frame(random_, table, pairs, **key, **pair_columns(pairs)) for table in CELL_TABLES}

@@ -46,6 +46,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(data=st.data())
 def test_one_changed_value_of_any_column_of_any_table_is_found(published: Store, data: st.DataObject) -> None:

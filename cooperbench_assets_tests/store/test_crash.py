@@ -81,6 +81,7 @@ def test_stops_are_named_in_writing_and_in_publishing() -> None:
     assert len([stop for stop in STOPS if stop.startswith("publish:")]) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_kill_at_a_named_stop_leaves_the_last_good_store_and_the_next_run_finishes(
     store: Store, forker: Forker, stop: str
@@ -111,6 +112,7 @@ def test_a_kill_at_a_named_stop_leaves_the_last_good_store_and_the_next_run_fini
     assert len(content_folders(store)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [stop for stop in STOPS if stop.startswith("publish:")])
 def test_a_kill_in_the_first_publish_leaves_no_store_or_a_whole_one(store: Store, forker: Forker, stop: str) -> None:
     forker.launch(write_and_publish, store.root, "solo", 1, stop_at=stop)
@@ -126,6 +128,7 @@ def content_folders(store: Store) -> list[Path]:
     return list(cell_unit(CELL).folder(store.tables).glob("@*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4, 5, 6))])
 def test_kills_at_random_moments_leave_the_last_good_store_and_the_next_run_finishes(
     store: Store, forker: Forker, seed: int

@@ -40,6 +40,7 @@ def test_a_process_that_has_the_file_open_for_reading_neither_blocks_nor_breaks(
         finish(reader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["stay", "in-transaction"])
 def test_a_process_that_has_the_file_open_for_writing_neither_blocks_nor_breaks(store: Store, ending: str) -> None:
     store.write(COOP)
@@ -93,6 +94,7 @@ def test_a_log_left_before_a_change_does_not_reach_the_new_file(store: Store) ->
         assert connection.execute("SELECT count(*) FROM provenance").fetchall() == [(4,)]
 
 
+@pytest.mark.slow
 def test_a_file_that_somebody_changed_is_built_anew_and_theirs_is_kept(store: Store) -> None:
     store.write(COOP, *SOLO)
     first = store.publish()
@@ -109,6 +111,7 @@ def test_a_file_that_somebody_changed_is_built_anew_and_theirs_is_kept(store: St
     assert not store.publish().replaced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [0, 100, 4096, 300_000])
 def test_a_torn_file_is_built_anew_from_parquet(store: Store, cut: int) -> None:
     store.write(COOP, *SOLO)
@@ -152,6 +155,7 @@ def test_anything_else_under_that_name_is_kept_aside(store: Store) -> None:
     assert store.holds(COOP)
 
 
+@pytest.mark.slow
 def test_a_copy_that_lost_its_time_keeps_the_rows_of_cells_that_cannot_be_read(store: Store) -> None:
     store.write(COOP, *SOLO)
     store.publish()
@@ -190,6 +194,7 @@ def test_a_file_copied_without_any_tables_loses_nothing(store: Store) -> None:
     assert copy.contents() == published
 
 
+@pytest.mark.slow
 def test_processes_that_write_different_cells_at_once_lose_nothing(store: Store) -> None:
     settings = ["solo", "coop-comm", "coop-nocomm"]
     processes = [start(publish_cells, store.root, setting, 4) for setting in settings]
@@ -201,6 +206,7 @@ def test_processes_that_write_different_cells_at_once_lose_nothing(store: Store)
     assert store.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_person_who_keeps_writing_cannot_stop_publishing(store: Store) -> None:
     store.write(COOP)
     store.publish()

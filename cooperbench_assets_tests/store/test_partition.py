@@ -320,6 +320,7 @@ def test_a_held_folder_is_not_unheld(tmp_path: Path) -> None:
         assert free
 
 
+@pytest.mark.slow
 def test_readers_under_write_load_never_see_a_mixed_cell(tmp_path: Path) -> None:
     cell = Cell("race", "solo", 0)
     writers = [start(write_for_ever, tmp_path, "solo", begin) for begin in (0, 1_000_000)]

@@ -165,6 +165,7 @@ def no_folder(folder: Path) -> None:
     folder.rename(folder.parents[2] / ".gone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [unreadable_pointer, no_pointer, cut_table, no_content, no_folder])
 def test_a_cell_that_cannot_be_read_keeps_its_rows_and_is_named(store: Store, damage: object) -> None:
     assert callable(damage)
@@ -251,6 +252,7 @@ def test_a_missing_tables_folder_takes_nothing_out(store: Store) -> None:
     assert done.content == first.content
 
 
+@pytest.mark.slow
 def test_a_rebuilt_store_equals_the_published_one(store: Store) -> None:
     draw = random.Random(7)
     declared = [*CORE_TABLES, SUMMARY]
@@ -275,6 +277,7 @@ def test_a_rebuilt_store_equals_the_published_one(store: Store) -> None:
     assert not store.publish(declared=declared).replaced
 
 
+@pytest.mark.slow
 def test_a_file_does_not_grow_with_the_number_of_publishes(store: Store) -> None:
     store.write(*SOLO)
     sizes = []
@@ -420,6 +423,7 @@ def test_a_disk_error_leaves_the_old_file(store: Store, monkeypatch: pytest.Monk
     assert len(store.publish().changed) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [True, False])
 def test_a_disk_that_takes_no_more_bytes_leaves_the_old_file(store: Store, present: bool) -> None:
     store.write(COOP)

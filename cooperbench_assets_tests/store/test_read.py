@@ -194,6 +194,7 @@ def test_a_foreign_database_is_not_taken_for_a_store(store: Store) -> None:
         store.table("pairs")
 
 
+@pytest.mark.slow
 def test_readers_under_publish_load_see_whole_generations(store: Store) -> None:
     publisher = start(publish_for_ever, store.root, "solo", 0)
     try:

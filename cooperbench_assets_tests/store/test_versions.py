@@ -49,6 +49,7 @@ ALTER TABLE published ADD COLUMN row_hashes VARCHAR;
 """What makes a file of the next version of one before it. Frozen, like that."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", VERSION_2, VERSION_2 + VERSION_3], ids=["1", "2", "3"])
 def test_a_file_of_an_earlier_program_is_built_anew_and_keeps_the_rows_that_are_nowhere_else(
     store: Store, more: str

@@ -26,8 +26,14 @@ NOWHERE = "unix:///nowhere/docker.sock"
 
 
 @pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
+def unasked() -> None:
     OF_THIS_PROCESS.answered.clear()
+
+
+@pytest.fixture
+def own_server() -> Iterator[None]:
+    """A harness server that nobody else is given: what it is started in is not as usual."""
+    close_servers()
     yield
     close_servers()
 
@@ -40,6 +46,8 @@ def refusal(job: CellJob, **options: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_server")
 def test_everything_that_is_missing_is_said_at_once(
     core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +133,7 @@ def test_the_question_can_be_turned_off(core_toy: Toy, tmp_path: Path, monkeypat
     assert run_agents(job, LaunchOptions(pairs=(PAIRS[0].name,))).done == 1
 
 
+@pytest.mark.slow
 def test_agents_are_not_bought_for_pairs_whose_own_solution_fails_until_that_is_acknowledged(
     core_toy: Toy, tmp_path: Path
 ) -> None:

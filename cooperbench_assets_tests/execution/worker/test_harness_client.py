@@ -230,6 +230,7 @@ def test_close_ends_every_child(own: Runs) -> None:
     assert all(child.ended is not None and child.ended.signal == signal.SIGTERM for child in children)
 
 
+@pytest.mark.slow
 def test_a_server_that_was_closed_tells_its_next_user_nothing_of_the_last_one_s_children(own: Runs) -> None:
     request = own.request("sleep:600")
     own.server.launch(request)
@@ -240,6 +241,7 @@ def test_a_server_that_was_closed_tells_its_next_user_nothing_of_the_last_one_s_
     assert again.ended is None
 
 
+@pytest.mark.slow
 def test_a_dead_server_is_noticed_its_children_are_ended_and_it_starts_anew(own: Runs) -> None:
     child = own.server.launch(own.request("leave:hang"))
     left = pids_left_by(child.request.staging)
@@ -255,6 +257,7 @@ def test_a_dead_server_is_noticed_its_children_are_ended_and_it_starts_anew(own:
     assert own.end(own.request()).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_told_to_end_ends_its_children_first(own: Runs) -> None:
     child = own.server.launch(own.request("sleep:600"))
     os.kill(server_pid(own.server), signal.SIGTERM)
@@ -262,6 +265,7 @@ def test_a_server_that_is_told_to_end_ends_its_children_first(own: Runs) -> None
     assert eventually(lambda: not is_alive(child.pid))
 
 
+@pytest.mark.slow
 def test_an_interrupt_from_the_terminal_is_the_parent_s_to_handle(own: Runs) -> None:
     child = own.server.launch(own.request("sleep:0.5"))
     assert os.getpgid(server_pid(own.server)) != os.getpgid(0)
@@ -314,6 +318,7 @@ def test_an_interpreter_that_is_not_there_is_one_clear_error(tmp_path: Path) -> 
     server.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "said"),
     [
@@ -337,6 +342,7 @@ def test_an_external_agent_that_cannot_be_imported_is_one_clear_error(
             server.ready()
 
 
+@pytest.mark.slow
 def test_threads_that_an_agent_s_import_starts_are_a_warning(tmp_path: Path) -> None:
     (tmp_path / "busy_agents.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='busy', daemon=True).start()\n"
@@ -346,6 +352,7 @@ def test_threads_that_an_agent_s_import_starts_are_a_warning(tmp_path: Path) -> 
         assert "started threads (busy)" in server.info.warnings[0]
 
 
+@pytest.mark.slow
 def test_an_import_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
     with HarnessServer(environment={}, log=tmp_path / "server.log") as server:
         with pytest.raises(HarnessError, match=r"took more than 0\.05 s"):

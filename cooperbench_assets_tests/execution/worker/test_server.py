@@ -395,6 +395,7 @@ def test_the_server_needs_nothing_of_ours_but_its_files(tmp_path: Path) -> None:
     assert "the harness is not installed in" in received[0]["error"]
 
 
+@pytest.mark.slow
 def test_the_server_started_by_hand_says_what_it_is_for() -> None:
     done = subprocess.run(
         [sys.executable, str(SERVER)], capture_output=True, text=True, env={"PATH": os.environ["PATH"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from cooperbench_assets.assets.keys import partition_key
 from cooperbench_assets.automation.dagster_runs import job_name
+from cooperbench_assets.benchmark.pairs import find_subset, load_subset
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.experiment import experiment_definitions
@@ -30,12 +32,13 @@ ALL = {
 VERDICT = ("pair", "outcome", "reason", "outcome_strict", "reason_strict", "merge_status", "apply_a", "apply_b")
 
 
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_images: list[str]) -> Iterator[None]:
-    """Slots of this test's own, and the images."""
-    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
-    yield
-    close_servers()
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory, demo_images: list[str]) -> Iterator[None]:
+    """Slots and the command that makes containers: the same for all tests, which so share one harness. The images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+        close_servers()
 
 
 def verdicts(tried: Place, setting: str) -> list[tuple[Any, ...]]:
@@ -50,12 +53,23 @@ def until_settled(tried: Place, setting: str) -> None:
             return
 
 
-@pytest.mark.parametrize("subset", ["tiny", "lite"])
+def write_spread(dataset: Path, file: Path) -> None:
+    """A subset of every fourth pair of lite: some of every task."""
+    lite = load_subset(find_subset("lite", dataset), dataset)
+    pairs = lite.pairs[::4]
+    assert {pair.task for pair in pairs} == set(lite.tasks)
+    tasks = [{"repo": pair.repo, "task_id": pair.task_id, "pairs": [pair.features]} for pair in pairs]
+    file.write_text(json.dumps({"name": "spread", "tasks": tasks}))
+
+
+@pytest.mark.parametrize("subset", ["tiny", "spread"])
 def test_verdicts_on_docker_equal_those_of_processes(
     subset: str, demo_dataset: Path, tmp_path: Path, engine: Engine
 ) -> None:
     settings = ALL if subset == "tiny" else {"solo": ALL["solo"]}
-    said = {"subset": subset, "settings": settings}
+    spread = tmp_path / "spread.json"
+    write_spread(demo_dataset, spread)
+    said = {"subset": "tiny" if subset == "tiny" else str(spread), "settings": settings}
     docker = Place(tmp_path / "docker", demo_experiment(demo_dataset, **said))
     process = Place(tmp_path / "process", demo_experiment(demo_dataset, execution="process", **said))
     for setting in settings:

@@ -46,15 +46,20 @@ def server(demo_dataset: Path, demo_images: list[str]) -> Iterator[ModelServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Slots and the command that makes containers: the same for all tests, which so share one harness."""
+    yield tmp_path_factory.mktemp("state")
+    close_servers()
+
+
 @pytest.fixture(autouse=True)
-def surroundings(server: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A key, slots of this test's own, and a server that works."""
+def surroundings(server: ModelServer, monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
+    """A key, slots of these tests' own, and a server that works."""
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(state))
     OF_THIS_PROCESS.answered.clear()
     server.reset()
-    yield
-    close_servers()
 
 
 def place(tmp_path: Path, server: ModelServer, dataset: Path, **changes: Any) -> Place:
@@ -71,7 +76,7 @@ def everything(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
-    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, state: Path, engine: Engine
 ) -> None:
     tried = place(tmp_path, server, demo_dataset)
     ran = tried.run()
@@ -96,8 +101,9 @@ def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
     build_reports(tried.project.database, tried.project.report, [tried.name], {tried.name: tried.experiment.logs})
     dumped = tried.rows("SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'")
     seen = [(name, str(tried.rows(f'SELECT * FROM "{name}"'))) for (name,) in dumped]
-    seen += everything(tmp_path)
+    seen += [*everything(tmp_path), *everything(state)]
     assert any(name.endswith("report.html") for name, _ in seen)
+    assert any(name.endswith("harness.log") for name, _ in seen)
     assert any("dagster" in name and name.endswith(".db") for name, _ in seen)
     assert [name for name, text in seen if CANARY in text] == []
     assert tried.left(engine) == []
