@@ -93,12 +93,14 @@ def _feature(number: int, record: FeatureRecord, redactor: Redactor, left_out: l
             left_out.append(LeftOut(file=FILE, reason=reason, bytes=len(output[:cut].encode("utf-8", "replace"))))
             output = output[cut:]
         output = redactor.text(output)
+    # Where patches do not merge, upstream records a failure of tests that it never ran.
+    ran = bool(output or record.passed or record.exit_code is not None or record.tests_passed or record.tests_failed)
     return FeatureTests(
         feature=number,
-        passed=record.passed,
+        passed=record.passed if ran else None,
         exit_code=record.exit_code,
-        tests_passed=record.tests_passed,
-        tests_failed=record.tests_failed,
+        tests_passed=record.tests_passed if ran else None,
+        tests_failed=record.tests_failed if ran else None,
         failing=failing,
         output=output,
         output_bytes=size,

@@ -278,6 +278,8 @@ class FeatureTests(Struct, frozen=True, kw_only=True):
 
     feature: int
     passed: bool | None
+    """None where they were not run, as after a conflict."""
+
     exit_code: int | None = None
     tests_passed: int | None = None
     tests_failed: int | None = None

@@ -230,6 +230,9 @@ class _Page:
             self.not_kept.append(f"No transcript of {name} was kept: its steps are not recorded.")
         else:
             index = self._index(reading, file, name, framework)
+        if f"{name}_full_traj.json" in _names(reading.folder):
+            reason = f"what {name} did before its context was cut, and the summaries: they are in this raw file alone"
+            self.left_out.append(LeftOut(file=f"{name}_full_traj.json", reason=reason))
         record = None if end is None else end.record
         status = None if record is None else record.status
         return Agent(

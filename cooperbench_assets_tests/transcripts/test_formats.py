@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,7 @@ def test_a_format_is_recognised_by_its_content(source: Source, name: str) -> Non
     assert {patch.lines for patch in found.patches} == {21}
     assert found.merge is not None
     assert found.merge.conflict
+    assert [(one.passed, one.tests_failed, one.output) for one in found.tests] == [(None, None, None)] * 2
 
 
 def test_the_harness_s_own_trajectory_has_times_costs_exit_codes_and_what_goes_to_the_shared_remote(
@@ -82,7 +85,7 @@ def test_claude_codes_blocks_are_one_step_a_message_with_what_was_received_in_it
     assert [step.number for step in first.steps] == [None, 1, 2, 3, 4]
     assert [text.kind for text in texts(source, found, first)[1]] == ["thought", "thought", "command", "output"]
     assert [text.label for text in texts(source, found, first)[2]] == ["Bash", "Read", None, None]
-    assert first.steps[1].input_tokens == 1000
+    assert (first.steps[1].input_tokens, first.steps[1].duration_seconds) == (1000, 5.5)
     assert second.steps[3].git == ["push", "fetch"]
     messages = found.messages or []
     assert [message.sent_index for message in messages] == [1, 2, 3]
@@ -150,3 +153,19 @@ def test_an_index_is_made_again_when_the_file_has_changed(tmp_path: Path) -> Non
         (row,) = pair_rows(kept)
         assert [step.summary for step in pair_page(kept, row.path).agents[0].steps] == [words]
         assert list((tmp_path / "cache").iterdir())
+
+
+def test_a_context_that_was_cut_is_said_and_leaves_open_what_was_read(tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "cut-coop" / "coop" / "slotbook_task" / "8" / "f4_f5"
+    shutil.copytree(LOGS / "mini-coop-comm" / "coop" / "slotbook_task" / "8" / "f4_f5", folder)
+    file = folder / "agent5_traj.json"
+    content = json.loads(file.read_text())
+    heard = next(n for n, one in enumerate(content["messages"]) if "[Message from" in one["content"])
+    content["messages"][2 : heard + 1] = [{"role": "assistant", "content": "So far …", "extra": {"summary": True}}]
+    file.write_text(json.dumps(content))
+    (folder / "agent2_full_traj.json").write_text('{"segments": []}')
+    found = pair_page(source_of_logs(tmp_path / "logs", tmp_path / "cache"), "cut-coop/coop/slotbook_task/8/f4_f5")
+    message = next(one for one in found.messages or [] if one.receiver == "agent2")
+    assert (message.read, message.read_index) == ("not recorded", None)
+    assert [one.file for one in found.left_out if "context was cut" in one.reason] == ["agent2_full_traj.json"]
+    assert "agent2_full_traj.json" in {file.name.rpartition("/")[2] for file in found.files}
