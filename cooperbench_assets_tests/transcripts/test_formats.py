@@ -160,7 +160,7 @@ def test_a_context_that_was_cut_is_said_and_leaves_open_what_was_read(tmp_path: 
     shutil.copytree(LOGS / "mini-coop-comm" / "coop" / "slotbook_task" / "8" / "f4_f5", folder)
     file = folder / "agent5_traj.json"
     content = json.loads(file.read_text())
-    heard = next(n for n, one in enumerate(content["messages"]) if "[Message from" in one["content"])
+    heard = next(n for n, one in enumerate(content["messages"]) if one["content"].startswith("[Message from"))
     content["messages"][2 : heard + 1] = [{"role": "assistant", "content": "So far …", "extra": {"summary": True}}]
     file.write_text(json.dumps(content))
     (folder / "agent2_full_traj.json").write_text('{"segments": []}')
