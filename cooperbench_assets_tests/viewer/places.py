@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cooperbench_assets.viewer.server import listen, make_app, server_of
 from cooperbench_assets.viewer.shelves import library_of_project
 from cooperbench_assets_tests.experiments import bind, fill, tree
-from cooperbench_assets_tests.trees import agent, feature, message
+from cooperbench_assets_tests.trees import agent, message
 from cooperbench_assets_tests.ui import free_port
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def write_hostile(experiment: ExperimentContext, pair: Pair) -> None:
     built = tree(experiment, "coop-comm")
     first, second = (agent(status="Error", error=f"litellm.AuthenticationError: 401 {SCRIPT}"), agent())
     built.result(pair, agents=[first, second], model=SCRIPT, messages_sent=1)
-    built.evaluation(pair, feature1=feature(False, f"{SCRIPT}\n{ANSI}\nFAILED {SCRIPT}\n1 failed in 0.1s"))
+    said = f"{SCRIPT}\n{ANSI}\nFAILED {SCRIPT}\n1 failed in 0.1s"
+    built.evaluation(pair, passed=(False, True), outputs=(said, None))
     built.conversation(pair, message(text=f"{SCRIPT} {ANSI}", timestamp=None))
     built.patches(
         pair, f"diff --git a/../../etc/passwd b/{SCRIPT}\n--- a/x\n+++ b/{SCRIPT}\n@@ -1 +1 @@\n-{SCRIPT}\n+y\n", ""
