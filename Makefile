@@ -8,6 +8,7 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PORT ?= 3000
+VIEWER_PORT ?= 3001
 MINUTES ?= 30
 SEED ?= 1
 
@@ -30,8 +31,9 @@ format: .venv/.ready
 	$(BIN)/ruff check --fix .
 
 # DAGSTER_HOME spares a temporary one; dg, which Dagster would rather have here, is slower and brings nothing more.
-ui: .venv/.ready  ## the Dagster web UI on http://127.0.0.1:3000, or at another PORT
+ui: .venv/.ready  ## the Dagster web UI on http://127.0.0.1:3000 (PORT) with the viewer on 3001 (VIEWER_PORT) beside it
 	DAGSTER_HOME="$(CURDIR)" COOPERBENCH_ASSETS_UI_URL=http://127.0.0.1:$(PORT) \
+	  COOPERBENCH_ASSETS_VIEWER_URL=http://127.0.0.1:$(VIEWER_PORT) $(BIN)/python -m cooperbench_assets.viewer.beside -- \
 	  $(BIN)/python -W 'ignore:Function `dev_command` is superseded' -m dagster dev --host 127.0.0.1 --port $(PORT)
 
 perf: .venv/.ready  ## measurements, with floors and peers in the same run

@@ -6,12 +6,14 @@ What belongs here: where the viewer is, and how its pages are called. What does 
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from dotenv import dotenv_values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cooperbench_assets.store.cells import Cell
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 VARIABLE: Final = "COOPERBENCH_ASSETS_VIEWER_URL"
 """Environment variable with the address of the viewer: where `view` listens, and where links lead."""
 
+_PAIR: Final = re.compile(r"[^\s/]+/\d+/f\d+_f\d+(?!\S)")
 USUAL: Final = "http://127.0.0.1:3001"
 
 
@@ -43,6 +46,25 @@ def list_page(experiment: str, **filters: str | None) -> str:
 def cell_list_page(cell: Cell, **filters: str | None) -> str:
     """The list of a cell's pairs."""
     return list_page(cell.experiment, setting=cell.setting, seed=str(cell.seed), **filters)
+
+
+def report_page(experiment: str) -> str:
+    """The report of an experiment."""
+    return f"/report/{quote(experiment, safe='')}/report.html"
+
+
+def pair_in(line: str) -> str | None:
+    """The pair that a line of text begins with, such as one of what a check found affected."""
+    match = _PAIR.match(line)
+    return None if match is None else match[0]
+
+
+def affected_page(cell: Cell, lines: Sequence[str]) -> str | None:
+    """The pairs that these lines begin with: the page of one, the list of several; None where they name none."""
+    pairs = list(dict.fromkeys(filter(None, map(pair_in, lines))))
+    if len(pairs) == 1:
+        return pair_page(cell, pairs[0])
+    return cell_list_page(cell, pair=",".join(pairs)) if pairs else None
 
 
 def pair_page(cell: Cell, pair: str, *, part: str | None = None) -> str:

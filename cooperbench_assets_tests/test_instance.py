@@ -90,8 +90,10 @@ def test_the_ui_starts_as_make_starts_it_without_a_warning_and_in_no_temporary_f
     shown = subprocess.run(["make", "-n", "ui"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     (command,) = (line for line in shown.replace("\\\n", " ").splitlines() if "dagster dev" in line)
     words = shlex.split(command)
-    python, module = words.index(".venv/bin/python"), words.index("-m")
-    variables = dict(word.split("=", 1) for word in words[:python])
+    first, dashes = words.index(".venv/bin/python"), words.index("--")
+    assert words[first + 1 : dashes] == ["-m", "cooperbench_assets.viewer.beside"]
+    python, module = dashes + 1, words.index("-m", dashes)
+    variables = dict(word.split("=", 1) for word in words[:first])
     project = make_project(tmp_path / "project", {})
     here = {name: value.replace(str(CHECKOUT), str(project.root)) for name, value in variables.items()}
     with dagster_dev(project, words[python + 1 : module], **here):

@@ -16,7 +16,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from cooperbench_assets.checks.reporting import sample_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cooperbench_assets.checks.finding import Check, Finding
 
@@ -40,7 +40,12 @@ def check_specs(
 
 
 def check_evaluation(
-    asset: dg.AssetKey, check: Check[View], finding: Finding, partition: str, about: dg.EventLogRecord | None
+    asset: dg.AssetKey,
+    check: Check[View],
+    finding: Finding,
+    partition: str,
+    about: dg.EventLogRecord | None,
+    page: str | None = None,
 ) -> dg.AssetCheckEvaluation:
     """A finding about one partition, as Dagster logs it.
 
@@ -50,6 +55,7 @@ def check_evaluation(
         finding: What was found.
         partition: The partition.
         about: The materialisation that was looked at; the pages of partitions show no result of an earlier one.
+        page: Address of the viewer's page of the affected pairs.
     """
     target = None
     if about is not None:
@@ -62,7 +68,7 @@ def check_evaluation(
         passed=finding.passed,
         severity=_severity(check),
         description=finding.description,
-        metadata=_metadata(finding),
+        metadata=_metadata(finding, page),
         blocking=check.blocking,
         partition=partition,
         target_materialization_data=target,
@@ -73,8 +79,18 @@ def _severity(check: Check[View]) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.WARN if check.warns else dg.AssetCheckSeverity.ERROR
 
 
-def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Finding]]) -> list[dg.AssetCheckResult]:
-    """Findings as Dagster check results, with counts, the sample and the remedy as metadata."""
+def check_results(
+    asset: dg.AssetKey,
+    findings: Sequence[tuple[Check[View], Finding]],
+    page: Callable[[Finding], str | None] = lambda _: None,
+) -> list[dg.AssetCheckResult]:
+    """Findings as Dagster check results, with counts, the sample and the remedy as metadata.
+
+    Args:
+        asset: The asset.
+        findings: Its checks with what they found.
+        page: Address of the viewer's page of the affected pairs.
+    """
     return [
         dg.AssetCheckResult(
             asset_key=asset,
@@ -82,14 +98,16 @@ def check_results(asset: dg.AssetKey, findings: Sequence[tuple[Check[View], Find
             passed=finding.passed,
             severity=_severity(check),
             description=finding.description,
-            metadata=_metadata(finding),
+            metadata=_metadata(finding, page(finding)),
         )
         for check, finding in findings
     ]
 
 
-def _metadata(finding: Finding) -> dict[str, Any]:
+def _metadata(finding: Finding, page: str | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {"affected": finding.affected}
+    if page is not None:
+        metadata["open_affected_pairs"] = dg.MetadataValue.url(page)
     metadata |= {name: value for name, value in finding.numbers.items() if value is not None}
     if finding.sample:
         metadata["sample"] = "\n".join(sample_lines(finding))  # The UI shows Markdown only after a further click.

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ATTENTION = 25
 """Rows of the table of pairs that need attention; the rest are counted."""
 
+EVIDENCE: Final = 80
+"""Characters of the evidence in that table."""
+
 AGENT_FIGURES: Final = frozenset(
     {"planned", "results", "missing", "infra_agent", "suspect", "cost_usd", "hours", *TOKENS}
 )
@@ -129,10 +132,10 @@ def _attention(rows: pl.DataFrame, *columns: str) -> dict[str, Any]:
         return {}
     order = {"missing": 0, "unevaluated": 1, "infra_error": 2}
     shown = rows.sort(pl.col("outcome").replace_strict(order, default=3), "pair").select(
+        # First, and so short that a row is one line: the viewer's page of the pair, a link away, has all of it.
+        pl.col("evidence").str.replace_all(r"\s+", " ").str.strip_chars().str.slice(0, EVIDENCE).alias("evidence"),
         "pair",
         *columns,
-        pl.col("evidence").str.slice(0, 200),
-        "path",
     )
     return {"pairs_that_need_attention": table_value(shown.head(ATTENTION)), "need_attention": rows.height}
 

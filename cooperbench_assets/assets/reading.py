@@ -12,6 +12,7 @@ kept here: what is blocked is not written.
 
 from __future__ import annotations
 
+import functools
 import traceback
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ from cooperbench_assets.experiment_context import CellReport, MissingInputError
 from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.schema import CHECK_RESULTS
 from cooperbench_assets.store.units import cell_unit, check_unit
+from cooperbench_assets.viewer_links import affected_page, cell_list_page, viewer_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -115,6 +117,7 @@ class CellReader:
 
     def __post_init__(self) -> None:
         self.subset = self.experiment.subset()
+        self.viewer = viewer_address(self.experiment.project.root)
 
     def read(
         self,
@@ -184,7 +187,8 @@ class CellReader:
         for number, (asset, partition, findings) in enumerate(self._to_log):
             passed = [(check, finding) for check, finding in findings if check.blocking and finding.passed]
             self._to_log[number] = (asset, partition, [one for one in findings if one not in passed])
-            yield from check_results(asset_key(self.experiment.name, asset), passed)
+            page = functools.partial(self._page, cell_of(self.experiment.name, partition))
+            yield from check_results(asset_key(self.experiment.name, asset), passed, page)
 
     def _failed(self, problem: Problem, said: CellReport) -> None:
         self.problems.append(problem)
@@ -213,7 +217,8 @@ class CellReader:
             blocked = blocked_by(view, asset) if wanted else None
             if wanted and not (blocked and asset == "pair_results"):
                 written = write_tables(self.experiment, view) if asset == "pair_results" else {}
-                self._materialised(spec, asset, {**CELL_METADATA[asset](view), **extra, **written}, said)
+                pages = {"open_pairs": dg.MetadataValue.url(self.viewer + cell_list_page(spec.cell))}
+                self._materialised(spec, asset, {**pages, **CELL_METADATA[asset](view), **extra, **written}, said)
             self._evaluated(spec, asset, findings, said)
             if blocked is not None:
                 self._failed(Problem(spec.cell, asset, *blocked), said)
@@ -259,10 +264,16 @@ class CellReader:
             targets = newest_materialisations(self.context.instance, key, set(found)) if found else {}
             for partition, findings in found.items():
                 for check, finding in findings:
-                    event = check_evaluation(key, check, finding, partition, targets.get(partition))
+                    page = self._page(cell_of(self.experiment.name, partition), finding)
+                    event = check_evaluation(key, check, finding, partition, targets.get(partition), page)
                     # An op's log_event takes check results too; only its annotation does not say so.
                     self.context.log_event(event)  # type: ignore[arg-type]
         self._to_log.clear()
+
+    def _page(self, cell: Cell, finding: Finding) -> str | None:
+        """Address of the viewer's page of the pairs that a finding names."""
+        page = affected_page(cell, finding.sample)
+        return None if page is None else self.viewer + page
 
     def _left_behind(self, spec: CellSpec, view: CellView) -> dict[str, str] | None:
         try:

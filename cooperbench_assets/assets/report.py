@@ -14,6 +14,7 @@ from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.project import Project
+from cooperbench_assets.viewer_links import report_page, viewer_address
 
 if TYPE_CHECKING:
     from cooperbench_assets.report.build import Built
@@ -53,6 +54,7 @@ def report_metadata(project: Project, built: "Built") -> dict[str, Any]:
     """Where the page is, how many findings stand first on it, and two figures."""
     drawn = {name: built.figures[name] for name in SHOWN}
     return {
+        **_page_of(project, built),
         "page": dg.MetadataValue.path(str(built.page)),
         "open_it": project.relative(built.page),
         "warnings": built.warnings["error"] + built.warnings["warning"],
@@ -60,6 +62,13 @@ def report_metadata(project: Project, built: "Built") -> dict[str, Any]:
         "bytes": built.bytes,
         **{name: dg.MetadataValue.md(preview(figure)) for name, figure in drawn.items()},
     }
+
+
+def _page_of(project: Project, built: "Built") -> dict[str, Any]:
+    """Where the viewer serves the page; several experiments on one page have none there."""
+    if len(built.experiments) != 1:
+        return {}
+    return {"open_report": dg.MetadataValue.url(viewer_address(project.root) + report_page(built.experiments[0]))}
 
 
 def preview(figure: "Figure") -> str:

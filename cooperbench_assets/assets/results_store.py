@@ -22,6 +22,7 @@ from cooperbench_assets.store.partition_tables import list_units, load_record, r
 from cooperbench_assets.store.planned import Plans, recall
 from cooperbench_assets.store.schema import CHECK_RESULTS, PAIRS, PROVENANCE
 from cooperbench_assets.store.units import cell_unit, check_unit, parse_name, quote
+from cooperbench_assets.viewer_links import experiment_page, viewer_address
 
 if TYPE_CHECKING:
     from cooperbench_assets.store.publish import Published
@@ -68,6 +69,9 @@ def build_results_store(experiment: ExperimentContext) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={
+                "open_experiment": dg.MetadataValue.url(
+                    viewer_address(experiment.project.root) + experiment_page(experiment.name)
+                ),
                 **published_metadata(view.published),
                 "changed": bool(published.changed or published.dropped),
                 "changed_units": len(published.changed),

@@ -19,8 +19,10 @@ import msgspec
 from dotenv import dotenv_values
 from filelock import FileLock
 
+from cooperbench_assets.assets.keys import cell_of
 from cooperbench_assets.experiment_context import redactor_of
 from cooperbench_assets.files import write_atomically
+from cooperbench_assets.viewer_links import cell_list_page, experiment_page, viewer_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -108,7 +110,7 @@ class Notifier:
             return self.send(alert)
         except OSError as error:
             text = scrub(self.experiment, alert.text)[:LONGEST_TEXT]
-            self.log.warning(f"{text} ({self.link(alert)}); it could not be recorded, and is said again: {error}")
+            self.log.warning(f"{text} ({self.links(alert)}); it could not be recorded, and is said again: {error}")
             return True
 
     def is_settled(self, kind: Kind, about: str) -> bool:
@@ -137,7 +139,7 @@ class Notifier:
                 text = scrub(self.experiment, alert.text)[:LONGEST_TEXT]
                 marker = Marker(alert.kind, alert.about, text, datetime.now(UTC).isoformat(timespec="seconds"))
                 _write(file, marker)
-                self.log.warning(f"{text} ({self.link(alert)})")
+                self.log.warning(f"{text} ({self.links(alert)})")
             if not marker.delivered and marker.tries < WEBHOOK_TRIES:
                 self._offer(alert, marker, file)
         return new
@@ -151,7 +153,8 @@ class Notifier:
         marker.tries += 1
         from cooperbench_assets.automation import webhook  # HTTP is imported where there is something to say.
 
-        problem = webhook.post(address, slack_message(marker.text, self.link(alert), alert.run_id))
+        message = slack_message(marker.text, self.link(alert), alert.run_id, self.pairs(alert))
+        problem = webhook.post(address, message)
         self._waited += self.clock() - began
         marker.delivered = problem is None
         self._dead = problem is not None
@@ -166,6 +169,17 @@ class Notifier:
             return f"{base}/runs/{alert.run_id}"
         page = f"{base}/assets/{quote(self.experiment.name)}/pair_results"
         return page if alert.partition is None else f"{page}?view=partitions&partition={quote(alert.partition)}"
+
+    def pairs(self, alert: Alert) -> str:
+        """Where the pairs that it is about are, in the viewer."""
+        base = viewer_address(self.experiment.project.root)
+        if alert.partition is None:
+            return base + experiment_page(self.experiment.name)
+        return base + cell_list_page(cell_of(self.experiment.name, alert.partition))
+
+    def links(self, alert: Alert) -> str:
+        """Both, as the log has them."""
+        return f"{self.link(alert)}; pairs: {self.pairs(alert)}"
 
 
 def variables(experiment: ExperimentContext) -> Mapping[str, str]:
@@ -186,10 +200,11 @@ def scrub(experiment: ExperimentContext, text: str) -> str:
     return redactor_of(experiment.spec, variables(experiment)).text(text)
 
 
-def slack_message(text: str, link: str, run_id: str | None) -> dict[str, str]:
-    """A message in Slack's format: its three special characters escaped, the link at the end."""
+def slack_message(text: str, link: str, run_id: str | None, pairs: str) -> dict[str, str]:
+    """A message in Slack's format: its three special characters escaped, the links at the end."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return {"text": f"{escaped} <{link}|{f'run {run_id[:8]}' if run_id else 'look'}>"}
+    run = f"run {run_id[:8]}" if run_id else "look"
+    return {"text": f"{escaped} <{link}|{run}> <{pairs.replace('&', '&amp;')}|pairs>"}
 
 
 def _read(file: Path) -> Marker | None:

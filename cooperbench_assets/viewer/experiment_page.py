@@ -10,7 +10,6 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.cell_lock import holder
 from cooperbench_assets.execution.runner.slots import SlotPool
@@ -18,7 +17,7 @@ from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import StoreError, UnitError
 from cooperbench_assets.store.partition_tables import read_unit
 from cooperbench_assets.store.units import cell_unit, check_unit, parse_name
-from cooperbench_assets.viewer_links import pair_page
+from cooperbench_assets.viewer_links import pair_in, pair_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -177,12 +176,8 @@ def _failed(row: dict[str, Any], cell: Cell | None) -> dict[str, Any]:
 
 def _href(text: str, cell: Cell | None) -> str | None:
     """The page of the pair that an affected line begins with."""
-    name = text.partition(" ")[0]
-    try:
-        Pair.parse(name)
-    except ValueError:
-        return None
-    return None if cell is None else pair_page(cell, name).removeprefix("/")
+    name = pair_in(text)
+    return None if cell is None or name is None else pair_page(cell, name).removeprefix("/")
 
 
 def headline(name: str, project: Project) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cooperbench_assets.assets.describe import AGENT_FIGURES, CELL_METADATA, VERDICT_FIGURES
+from cooperbench_assets.assets.describe import AGENT_FIGURES, CELL_METADATA, VERDICT_FIGURES, _attention
 from cooperbench_assets.assets.reading import CELL_CHECKS
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.benchmark.looking import DIED
@@ -124,3 +125,10 @@ def test_run_logs_say_why_an_agent_needs_attention_though_its_evaluation_broke_t
         (True, None, True),
     ]
     assert [str(row["evidence"]) for row in rows][1:] == [LIMITED["error"], DIED["result"]]
+    assert next(iter(rows[0])) == "evidence", "what a person looks for is not off the screen"
+
+
+def test_evidence_is_one_short_line_so_that_a_row_of_the_table_is_too() -> None:
+    rows = pl.DataFrame({"pair": ["a"], "outcome": ["missing"], "evidence": ["line\n  " * 40]})
+    (row,) = _attention(rows)["pairs_that_need_attention"].records
+    assert row.data["evidence"] == ("line " * 40)[:80]

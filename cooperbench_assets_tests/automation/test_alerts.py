@@ -106,9 +106,9 @@ def test_a_message_is_said_once_and_links_to_the_run(
     monkeypatch.setenv(VARIABLE, hook.address)
     new, lines = tell(experiment)
     assert new
-    assert lines == ["drill solo seed 0: tripped (https://dagster.example:1234/runs/0123456789abcdef)"]
-    link = "<https://dagster.example:1234/runs/0123456789abcdef|run 01234567>"
-    assert hook.got == [{"text": f"drill solo seed 0: tripped {link}"}]
+    run, pairs = "https://dagster.example:1234/runs/0123456789abcdef", "http://127.0.0.1:3001/#/e/drill"
+    assert lines == [f"drill solo seed 0: tripped ({run}; pairs: {pairs})"]
+    assert hook.got == [{"text": f"drill solo seed 0: tripped <{run}|run 01234567> <{pairs}|pairs>"}]
     assert tell(experiment) == (False, [])
     assert len(hook.got) == 1
     other, _ = tell(experiment, replace(ALERT, about="about that"))
@@ -116,9 +116,13 @@ def test_a_message_is_said_once_and_links_to_the_run(
     assert len(hook.got) == 2
 
 
-def test_an_alert_of_a_cell_links_to_its_partition(experiment: ExperimentContext) -> None:
+def test_an_alert_of_a_cell_links_to_its_partition_and_to_its_pairs(
+    experiment: ExperimentContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COOPERBENCH_ASSETS_VIEWER_URL", "http://127.0.0.1:4001/")
     _, [line, *_] = tell(experiment, Alert("exhausted", "text", "a", partition="solo/0"))
     assert "/assets/drill/pair_results?view=partitions&partition=solo/0" in line
+    assert "pairs: http://127.0.0.1:4001/#/e/drill/pairs?setting=solo&seed=0)" in line
 
 
 def test_a_link_leads_to_the_ui_that_runs_to_that_of_the_project_or_to_that_of_the_experiment(
@@ -223,7 +227,8 @@ def test_no_secret_is_in_a_message(tmp_path: Path, hook: Hook, monkeypatch: pyte
 
 
 def test_a_message_in_slacks_format_without_a_run() -> None:
-    assert slack_message("a", "http://x/y", None) == {"text": "a <http://x/y|look>"}
+    said = slack_message("a", "http://x/y", None, "http://v/#/e/x/pairs?a=b&c=d")
+    assert said == {"text": "a <http://x/y|look> <http://v/#/e/x/pairs?a=b&amp;c=d|pairs>"}
 
 
 def test_an_address_in_defs_yaml_is_refused_without_saying_it(tmp_path: Path) -> None:
