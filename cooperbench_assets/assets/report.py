@@ -44,8 +44,10 @@ def build_report_asset(experiment: ExperimentContext) -> dg.AssetsDefinition:
         from cooperbench_assets.report.build import build_reports  # the drawing libraries take half a second
 
         logs = {experiment.name: experiment.logs}
-        (built,) = build_reports(experiment.project.database, experiment.project.report, [experiment.name], logs)
-        return dg.MaterializeResult(metadata=report_metadata(experiment.project, built))
+        project = experiment.project
+        viewer = viewer_address(project.root)
+        (built,) = build_reports(project.database, project.report, [experiment.name], logs, viewer)
+        return dg.MaterializeResult(metadata=report_metadata(project, built))
 
     return report
 

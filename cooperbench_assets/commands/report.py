@@ -10,6 +10,7 @@ import click
 from cooperbench_assets.cli import NOT_IN_ORDER
 from cooperbench_assets.commands.context import NotLoadedError, check_known, find_project, read_experiments
 from cooperbench_assets.commands.output import note, warn
+from cooperbench_assets.viewer_links import viewer_address
 from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ def _build(project: Project, experiments: Sequence[str], logs: Mapping[str, Path
     from cooperbench_assets.analysis.comparability import NotComparable
     from cooperbench_assets.report.build import build_reports, build_side_by_side
 
+    place = (project.database, project.report, experiments, logs, viewer_address(project.root))
     if len(experiments) < 2:
-        return None, build_reports(project.database, project.report, experiments, logs)
+        return None, build_reports(*place)
     try:
-        return None, build_side_by_side(project.database, project.report, experiments, logs)
+        return None, build_side_by_side(*place)
     except NotComparable as error:
-        return str(error), build_reports(project.database, project.report, experiments, logs)
+        return str(error), build_reports(*place)
 
 
 def _record(project: Project, found: Experiments, built: Sequence[Built]) -> None:

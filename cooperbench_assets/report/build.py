@@ -28,6 +28,7 @@ from cooperbench_assets.report.page import (
 from cooperbench_assets.report.sections import DECLARED, WARNINGS
 from cooperbench_assets.report.sources import read_sources
 from cooperbench_assets.report.tables import csv_of, tex_of
+from cooperbench_assets.viewer_links import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +64,11 @@ class Built:
 
 
 def build_reports(
-    database: Path, reports: Path, experiments: Sequence[str] = (), logs: Mapping[str, Path] | None = None
+    database: Path,
+    reports: Path,
+    experiments: Sequence[str] = (),
+    logs: Mapping[str, Path] | None = None,
+    viewer: str = USUAL,
 ) -> list[Built]:
     """Make the report of each experiment, in a folder of its own.
 
@@ -72,16 +77,21 @@ def build_reports(
         reports: Folder of reports; each gets ``<reports>/<experiment>``, replaced at once.
         experiments: Which ones; all in the store if none is named.
         logs: Roots of log trees by experiment, for links to raw files.
+        viewer: Address of the viewer, for links to pairs and cells.
 
     Raises:
         ReportError: if an experiment is not in the store.
         StoreError: if the store cannot be read.
     """
-    return [build_one(source, reports)[0] for source in read_sources(database, experiments, logs or {})]
+    return [build_one(source, reports)[0] for source in read_sources(database, experiments, logs or {}, viewer)]
 
 
 def build_side_by_side(
-    database: Path, reports: Path, experiments: Sequence[str], logs: Mapping[str, Path] | None = None
+    database: Path,
+    reports: Path,
+    experiments: Sequence[str],
+    logs: Mapping[str, Path] | None = None,
+    viewer: str = USUAL,
 ) -> list[Built]:
     """Make each experiment's report and one page with all of them, which comes last.
 
@@ -89,7 +99,7 @@ def build_side_by_side(
         NotComparable: if they may not be set side by side; nothing is made then.
         ReportError: as `build_reports` does.
     """
-    sources = read_sources(database, experiments, logs or {})
+    sources = read_sources(database, experiments, logs or {}, viewer)
     together = side_by_side(sources)
     single = [build_one(source, reports) for source in sources]
     folder = reports / JOINED.join(source.experiment for source in sources)

@@ -19,9 +19,10 @@ from cooperbench_assets.report.charts import contrasts
 from cooperbench_assets.report.charts.success import success_by_experiment
 from cooperbench_assets.report.figure import Figure, render
 from cooperbench_assets.report.headline import HeadlineRow, headline_rows, statements, statements_across
+from cooperbench_assets.report.pair_table import pair_table
 from cooperbench_assets.report.sections import DECLARED, SECTIONS, WARNINGS, Section
-from cooperbench_assets.report.style import MarkStyle
-from cooperbench_assets.report.tables import Shown, plain_rows, shown
+from cooperbench_assets.report.style import FATES, MarkStyle
+from cooperbench_assets.report.tables import Link, Shown, plain_rows, shown
 from cooperbench_assets.report.terms import NOT_COMPARABLE, PAPER, PUBLISHED, TERMS
 from cooperbench_assets.store import schema
 from cooperbench_assets.store.schema import Table
@@ -109,10 +110,7 @@ def side_by_side(sources: Sequence[Source]) -> Together:
 
 def result_tables(source: Source, folder: Path) -> dict[str, Shown]:
     """Every result table of an experiment as it is shown, by name."""
-    return {
-        name: shown(table, source.results[name], link=lambda row: source.link(row, folder))
-        for name, table in DECLARED.items()
-    }
+    return {name: shown(table, source.results[name], links=_links(source, folder)) for name, table in DECLARED.items()}
 
 
 def store_tables(source: Source, folder: Path) -> dict[str, Shown]:
@@ -125,9 +123,11 @@ def store_tables(source: Source, folder: Path) -> dict[str, Shown]:
         "no_verdict": _chosen(schema.PAIRS, pairs, NO_VERDICT),
         "quarantine": _chosen(schema.QUARANTINE, source.tables["quarantine"], None),
     }
-    return {
-        name: shown(table, frame, link=lambda row: source.link(row, folder)) for name, (table, frame) in made.items()
-    }
+    return {name: shown(table, frame, links=_links(source, folder)) for name, (table, frame) in made.items()}
+
+
+def _links(source: Source, folder: Path) -> dict[str, Link]:
+    return {"path": lambda row: source.link(row, folder), "pair": source.page}
 
 
 def _chosen(table: Table, frame: pl.DataFrame, names: Sequence[str] | None) -> tuple[Table, pl.DataFrame]:
@@ -176,6 +176,8 @@ def page(
         not_comparable=NOT_COMPARABLE,
         paper=PAPER,
         inline=_inline,
+        grids={source.experiment: pair_table(source) for source in sources},
+        outcome_styles=FATES,
         csv=_csv_path(len(sources) > 1),
     )
 

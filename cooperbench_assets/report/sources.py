@@ -16,7 +16,9 @@ from cooperbench_assets.analysis.registry import ANALYSES, run_all
 from cooperbench_assets.errors import UserError
 from cooperbench_assets.report.style import MarkStyle
 from cooperbench_assets.store import schema
+from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.read import snapshot
+from cooperbench_assets.viewer_links import USUAL, list_page, pair_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +51,9 @@ class Source:
     logs: Path | None = None
     """Root of the log trees that ``path`` is relative to; None where it is not known here."""
 
+    viewer: str = USUAL
+    """Address of the viewer, which links to pairs and cells lead to."""
+
     look: MarkStyle = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +66,15 @@ class Source:
             return None
         relative = os.path.relpath(self.logs / str(path), folder).replace(os.sep, "/")
         return "./" + "/".join(quote(part) for part in relative.split("/")) + "/"
+
+    def page(self, row: Mapping[str, Any]) -> str | None:
+        """The address of a row's pair in the viewer: of its cell, or of all its results where the row has no cell."""
+        pair, setting, seed = (row.get(name) for name in ("pair", "setting", "seed"))
+        if not isinstance(pair, str):
+            return None
+        if isinstance(setting, str) and isinstance(seed, int):
+            return self.viewer + pair_page(Cell(self.experiment, setting, seed), pair)
+        return self.viewer + list_page(self.experiment, pair=pair)
 
 
 def look_of(tables: Mapping[str, pl.DataFrame], results: Mapping[str, pl.DataFrame]) -> MarkStyle:
@@ -78,13 +92,16 @@ def look_of(tables: Mapping[str, pl.DataFrame], results: Mapping[str, pl.DataFra
     return MarkStyle(settings, " ".join(remarks) or None)
 
 
-def read_sources(database: Path, experiments: Sequence[str], logs: Mapping[str, Path]) -> list[Source]:
+def read_sources(
+    database: Path, experiments: Sequence[str], logs: Mapping[str, Path], viewer: str = USUAL
+) -> list[Source]:
     """Each experiment's tables and analyses, all from one state of the store.
 
     Args:
         database: The results store.
         experiments: Which ones; all in the store if none is named.
         logs: Roots of log trees by experiment, as far as they are known.
+        viewer: Address of the viewer.
 
     Raises:
         ReportError: if an experiment has no row in the store.
@@ -100,11 +117,13 @@ def read_sources(database: Path, experiments: Sequence[str], logs: Mapping[str, 
                 )
         names = INPUTS.intersection(store.names())
         read = {name: {table: store.table(table, name) for table in sorted(names)} for name in wanted}
-    return [source_of(name, tables, logs.get(name)) for name, tables in read.items()]
+    return [source_of(name, tables, logs.get(name), viewer) for name, tables in read.items()]
 
 
-def source_of(experiment: str, tables: Mapping[str, pl.DataFrame], logs: Path | None = None) -> Source:
+def source_of(
+    experiment: str, tables: Mapping[str, pl.DataFrame], logs: Path | None = None, viewer: str = USUAL
+) -> Source:
     """An experiment from its tables; one that is not given is empty."""
     given = {table.name: tables.get(table.name, table.schema.to_frame()) for table in schema.CORE_TABLES}
     given |= {name: frame for name, frame in tables.items() if name not in given}
-    return Source(experiment, given, run_all(given), logs)
+    return Source(experiment, given, run_all(given), logs, viewer)

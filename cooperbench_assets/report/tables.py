@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import polars as pl
 
@@ -71,6 +71,9 @@ VIEWS: Final[Mapping[str, tuple[str, ...]]] = {
 """Columns that are shown of wide tables, in order. Of every other table all columns are shown; CSV always has all."""
 
 
+Link: TypeAlias = "Callable[[Mapping[str, Any]], str | None]"
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One value as it is shown."""
@@ -108,26 +111,24 @@ class Shown:
         return self.name.replace("_", " ")
 
 
-def shown(table: Table, frame: pl.DataFrame, *, link: Callable[[Mapping[str, Any]], str | None] | None = None) -> Shown:
+def shown(table: Table, frame: pl.DataFrame, *, links: Mapping[str, Link] = {}) -> Shown:
     """A table as it is shown: chosen columns without the experiment's name, values as text.
 
     Args:
         table: Its declaration, for the meaning of columns.
         frame: Its rows.
-        link: The address of a row's raw files, put on its ``path``.
+        links: By column, what makes an address of a row.
     """
     described = {column.name: column.description for column in table.columns}
     names = VIEWS.get(table.name) or tuple(name for name in frame.columns if name != "experiment")
     heads = tuple(Head(name, described.get(name, ""), frame[name].dtype.is_numeric()) for name in names)
-    rows = tuple(_row(row, names, link) for row in frame.head(ROWS_SHOWN).iter_rows(named=True))
+    rows = tuple(_row(row, names, links) for row in frame.head(ROWS_SHOWN).iter_rows(named=True))
     return Shown(table.name, table.description, heads, rows, frame.height)
 
 
-def _row(
-    row: Mapping[str, Any], names: Sequence[str], link: Callable[[Mapping[str, Any]], str | None] | None
-) -> tuple[Cell, ...]:
+def _row(row: Mapping[str, Any], names: Sequence[str], links: Mapping[str, Link]) -> tuple[Cell, ...]:
     return tuple(
-        Cell(written(row[name]), _sort_key(row[name]), link(row) if link and name == "path" else None) for name in names
+        Cell(written(row[name]), _sort_key(row[name]), links[name](row) if name in links else None) for name in names
     )
 
 
