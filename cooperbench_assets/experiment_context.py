@@ -172,6 +172,7 @@ class ExperimentContext:
                 # A run that was made here says it in its record; of others a prompt, or a person's word, that they did.
                 git=cell.git or None,
                 gold=cell.gold,
+                analysis=self.spec.analysis.text() if self.spec.analysis else None,
             ),
             accepted=accepted,
             read_at=datetime.now(UTC).replace(tzinfo=None),

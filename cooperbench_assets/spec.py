@@ -7,6 +7,7 @@ the asset that needs it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from cooperbench_assets.execution.runner.message_server import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cooperbench_assets.project import Project
@@ -77,6 +78,54 @@ class Accepted(_Strict):
 
     seed: int | None = None
     """Only in this seed; everywhere if not given."""
+
+
+class Exclusion(_Strict):
+    """A pair that no comparison counts."""
+
+    pair: str
+    """repo/task_id/f1_f2."""
+
+    reason: str
+
+
+class AnalysisPlan(_Strict):
+    """What the study asks, said before there are results: everything else that is compared is exploratory."""
+
+    control: str | None = None
+    """Setting that the others are held against; the first one if not given."""
+
+    endpoint: Literal["success", "merging", "conflict", "retained"] = "success"
+    """What the planned contrasts are about."""
+
+    contrasts: list[tuple[str, str]] = []
+    """Planned contrasts, two settings each; every setting against the control if none is given."""
+
+    equivalence_margin: float | None = Field(default=None, gt=0, lt=1)
+    """Differences below this share count as equivalent (0.1: ten points)."""
+
+    excluded: list[Exclusion] = []
+    """Pairs left out of every comparison."""
+
+    def problems(self, settings: Iterable[str]) -> Iterator[str]:
+        """What is wrong with it, given the experiment's settings."""
+        there = list(settings)
+        named = [name for two in self.contrasts for name in two] + ([self.control] if self.control else [])
+        for name in dict.fromkeys(named):
+            if name not in there:
+                yield f"analysis: {name!r} is no setting; settings are: {', '.join(there)}"
+        for one, other in self.contrasts:
+            if one == other:
+                yield f"analysis.contrasts: {one} is held against itself; name two settings"
+        for entry in self.excluded:
+            try:
+                Pair.parse(entry.pair)
+            except ValueError as error:
+                yield f"analysis.excluded: {error}"
+
+    def text(self) -> str:
+        """As JSON, the same for the same plan: what its hash is made of."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
 
 class Retry(_Strict):
@@ -189,6 +238,10 @@ class ExperimentSpec(_Strict):
     """Pairs (repo/task_id/f1_f2) whose own solution fails or flakes in gold_baseline, and for which agents are bought
     all the same: a person has looked at them."""
 
+    analysis: AnalysisPlan | None = None
+    """Control, endpoint, planned contrasts, equivalence margin and excluded pairs. It counts as declared before only
+    if a cell's first launch found it here: later changes are called declared afterwards."""
+
     nightly: str | None = None
     """Cron expression (UTC) of a schedule that backfills what is missing, incomplete or stale; none if not given."""
 
@@ -198,6 +251,8 @@ class ExperimentSpec(_Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = [*self._setting_problems(), *self._execution_problems(), *self._accepted_problems()]
+        if self.analysis is not None:
+            problems += self.analysis.problems(self.settings)
         if self.nightly is not None and (wrong := cron.problem(self.nightly)) is not None:
             problems.append(f"nightly: {self.nightly!r}: {wrong}; write a cron expression such as '0 2 * * *'")
         if problems:

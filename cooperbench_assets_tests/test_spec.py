@@ -57,6 +57,35 @@ def test_an_unknown_key_is_named_with_its_place() -> None:
     assert error_of(settings={"solo": {"sede": [1], "seeds": [1]}}) == f"{FILE}: settings.solo.sede: unknown key"
 
 
+def test_a_declared_analysis_names_settings_pairs_and_a_margin() -> None:
+    spec = parse(
+        analysis={
+            "control": "solo",
+            "contrasts": [["solo", "coop-comm"]],
+            "equivalence_margin": 0.1,
+            "excluded": [{"pair": "repo/1/f1_f2", "reason": "its own tests fail"}],
+        }
+    )
+    assert spec.analysis is not None
+    assert spec.analysis.endpoint == "success"
+    assert spec.analysis.text() == type(spec.analysis).model_validate_json(spec.analysis.text()).text()
+    assert parse().analysis is None
+
+
+@pytest.mark.parametrize(
+    ("analysis", "text"),
+    [
+        ({"control": "sole"}, "analysis: 'sole' is no setting; settings are: solo, coop-comm"),
+        ({"contrasts": [["solo", "solo"]]}, "analysis.contrasts: solo is held against itself; name two settings"),
+        ({"excluded": [{"pair": "repo", "reason": "x"}]}, "analysis.excluded: "),
+        ({"endpoint": "speed"}, "analysis.endpoint: "),
+        ({"equivalence_margin": 10}, "analysis.equivalence_margin: "),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant_is_named(analysis: dict[str, Any], text: str) -> None:
+    assert text in error_of(analysis=analysis)
+
+
 def test_a_seed_that_stands_twice_is_refused() -> None:
     assert "settings.solo.seeds: seed 1 is listed 2 times" in error_of(settings={"solo": {"seeds": [1, 1]}})
 

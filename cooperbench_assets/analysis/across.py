@@ -20,6 +20,7 @@ from cooperbench_assets.analysis.comparability import (
     with_sides,
 )
 from cooperbench_assets.analysis.contrasts import ESTIMATE, against_each_other, contrasted
+from cooperbench_assets.analysis.declarations import PLANNED
 from cooperbench_assets.analysis.frames import (
     HEADLINE,
     POPULATION,
@@ -79,9 +80,13 @@ def experiment_comparisons(frames: Frames, experiments: Sequence[str]) -> pl.Dat
     cells = cells_of(frames).filter(pl.col("experiment").is_in(list(experiments)))
     used = compared_cells(cells).rename(_SWAPPED)
     place = pl.col("setting").replace_strict({name: at for at, name in enumerate(experiments)}, return_dtype=pl.Int64)
-    sides = used.group_by("experiment", "setting").agg(seeds=pl.len().cast(pl.Int64)).with_columns(place=place)
+    sides = used.group_by("experiment", "setting").agg().with_columns(place=place)
     contrasts = against_each_other(sides)
-    scores = (kind.rename(_SWAPPED).with_columns(place=place) for kind in score_kinds(frames, cells))
+    contrasts = contrasts.with_columns(
+        family=pl.lit(PLANNED), primary=pl.lit("success"), margin=pl.lit(None, pl.Float64)
+    )
+    marks = {"place": place, "endpoint": pl.lit("success")}
+    scores = (kind.rename(_SWAPPED).with_columns(**marks) for kind in score_kinds(frames, cells))
     rows = contrasted(scores, contrasts, _reasons(frames, cells, contrasts), ["verdict", "population"])
     rows = rows.with_columns(statement=pl.format("{}: {}", "experiment", "statement"))
     order = settings_of(cells).group_by("setting").agg(rank=pl.col("rank").min()).rename({"setting": "experiment"})

@@ -42,7 +42,7 @@ TRAITS = {
 """Traits of a pair's conversation; the ones that are true or false count as 1 and 0."""
 
 STRATA = {
-    "pair": "within pair, across seeds: what is the same for a pair, such as its difficulty, cannot explain it",
+    "pair": "within pair and given the seed: neither what is the same for a pair nor a drift over seeds explains it",
     "task": "means of pairs within task: pairs of a task may still differ in difficulty",
     "none": "raw: confounded by difficulty",
 }
@@ -103,6 +103,13 @@ def _associated(pairs: pl.DataFrame, stratum: str) -> pl.DataFrame:
         # Seeds of a pair cannot be swapped with those of another, so a pair is one row.
         judged = pairs.filter(pl.col("y").is_not_null())
         pairs = judged.group_by(*by, "task", "pair").agg(pl.col(*traits, "y").mean()).sort(*by, "task", "pair")
+    if stratum == "pair":
+        # What changes for all pairs from seed to seed, such as the service, is no association within a pair.
+        judged = pairs.filter(pl.col("y").is_not_null())
+        pairs = judged.with_columns(
+            pl.col(name).cast(pl.Float64) - pl.col(name).cast(pl.Float64).mean().over(*by, "seed")
+            for name in (*traits, "y")
+        )
     within = pl.lit("all") if stratum == "none" else pl.col(stratum)
     rows = stratified_correlation(pairs.with_columns(stratum=within), by, "stratum", traits, "y")
     return rows.with_columns(stratum=pl.lit(stratum), label=pl.lit(STRATA[stratum]))
@@ -111,7 +118,7 @@ def _associated(pairs: pl.DataFrame, stratum: str) -> pl.DataFrame:
 def _note() -> pl.Expr:
     same = (
         pl.when(pl.col("stratum") == "pair")
-        .then(pl.lit("no pair in which both vary from seed to seed"))
+        .then(pl.lit("no pair in which both vary otherwise than all pairs do from seed to seed"))
         .when(pl.col("stratum") == "task")
         .then(pl.lit("no task within which both vary"))
         .otherwise(pl.lit("trait or outcome is the same everywhere"))

@@ -1,4 +1,4 @@
-"""``paired_comparisons`` and ``paired_tables``: one setting against another, over the pairs that both were judged on.
+"""``paired_comparisons``, ``conclusions`` and ``paired_tables``: one setting against another, over common pairs.
 
 What belongs here: contrasts of settings within an experiment. What does not: how a contrast is estimated and tested
 (``contrasts``), and whether it may be (``comparability``).
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.analysis.comparability import refusals, require_comparable, window_gaps, without_refused
-from cooperbench_assets.analysis.contrasts import ESTIMATE, against_each_other, contrasted, pair_means
+from cooperbench_assets.analysis.contrasts import ESTIMATE, against_each_other, conclusion, contrasted, pair_means
+from cooperbench_assets.analysis.declarations import plans_of, with_plan, without_excluded
+from cooperbench_assets.analysis.endpoints import ENDPOINTS, endpoint_scores
 from cooperbench_assets.analysis.frames import (
     EXPERIMENT,
     HEADLINE,
@@ -22,10 +24,12 @@ from cooperbench_assets.analysis.frames import (
     columns,
     compared_cells,
     conform,
+    pairs_of,
     result_table,
     score_kinds,
     settings_of,
 )
+from cooperbench_assets.analysis.grid import gold_passes
 from cooperbench_assets.analysis.significance import mcnemar_column
 
 if TYPE_CHECKING:
@@ -46,6 +50,26 @@ PAIRED_COMPARISONS = result_table(
     _SIDES,
     ESTIMATE,
     HEADLINE,
+)
+
+CONCLUSIONS = result_table(
+    "conclusions",
+    "What changes the conclusion: every contrast by verdict, with dead pairs in or out, over all pairs or sound ones.",
+    EXPERIMENT,
+    _SIDES,
+    columns(
+        ("endpoint", pl.String, "success or merging"),
+        ("family", pl.String, "planned or exploratory"),
+        ("verdict", pl.String, "Whose verdict"),
+        ("dead_pairs", pl.String, "out (clean verdicts only) or in (every eval.json, infra_error left in)"),
+        ("which_pairs", pl.String, "all, or without those that the gold baseline shows broken"),
+        ("pairs", pl.Int64, "Common pairs"),
+        ("tasks", pl.Int64, "Their tasks"),
+        ("difference", pl.Float64, "Rate of the first setting less that of the second"),
+        ("p_holm", pl.Float64, "p on other tasks like these, adjusted by Holm within its family"),
+        ("conclusion", pl.String, "Which setting is higher, or that no difference is shown or can be"),
+        ("flips", pl.Boolean, "It is another than by the strict verdict over all clean pairs"),
+    ),
 )
 
 PAIRED_TABLES = result_table(
@@ -90,19 +114,52 @@ def paired_comparison(frames: Frames, experiment: str, setting_a: str, setting_b
 
 
 def paired_comparisons(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Every two settings of every experiment, by both verdicts and over both populations."""
-    cells = cells_of(frames)
-    contrasts, used = contrasts_of(cells), compared_cells(cells)
+    """Every two settings of every experiment, by every endpoint and both verdicts, over both populations."""
+    cells, plans = cells_of(frames), plans_of(frames)
+    contrasts, used = with_plan(contrasts_of(cells), plans), compared_cells(cells)
     gaps = window_gaps(frames, used, contrasts).rename({"gap": "caution"})
     reasons = refusals(used, contrasts).join(gaps, on=_KEY, how="left")
-    rows = contrasted(score_kinds(frames, cells), contrasts, reasons, SCORE)
-    rows = rows.sort("experiment", "verdict", "population", "place_a", "place_b")
-    return {PAIRED_COMPARISONS.name: conform(PAIRED_COMPARISONS, rows)}
+    frames = without_excluded(frames, plans)
+    rows = contrasted(endpoint_scores(frames, cells), contrasts, reasons, SCORE)
+    order = [
+        *map(pl.col, SCORE),
+        pl.col("endpoint").replace_strict(dict(zip(ENDPOINTS, range(4), strict=True)), default=9),
+    ]
+    rows = rows.sort(*order, "place_a", "place_b")
+    sound = _sound(frames, cells)
+    again = rows.clear() if sound is None else contrasted(endpoint_scores(sound, cells), contrasts, reasons, SCORE)
+    return {
+        PAIRED_COMPARISONS.name: conform(PAIRED_COMPARISONS, rows),
+        CONCLUSIONS.name: conform(CONCLUSIONS, _conclusions(rows, again)),
+    }
+
+
+def _sound(frames: Frames, cells: pl.DataFrame) -> Frames | None:
+    """The frames without pairs that a gold baseline judged and never passed; None where there is none such."""
+    broken = gold_passes(pairs_of(frames), cells).filter(~pl.col("gold_passes"))
+    return {**frames, "pairs": frames["pairs"].join(broken, on="pair", how="anti")} if broken.height else None
+
+
+def _conclusions(rows: pl.DataFrame, sound: pl.DataFrame) -> pl.DataFrame:
+    """One row for each way of counting, the strict verdict over all clean pairs first."""
+    key = [*_KEY, "endpoint"]
+    parts = [rows.with_columns(which_pairs=pl.lit("all")), sound.with_columns(which_pairs=pl.lit("sound by gold"))]
+    found = pl.concat(part.filter(pl.col("endpoint").is_in(["success", "merging"])) for part in parts)
+    found = found.with_columns(
+        conclusion=conclusion(),
+        dead_pairs=pl.when(pl.col("population") == "clean").then(pl.lit("out")).otherwise(pl.lit("in")),
+    )
+    first = found.filter(verdict="strict", dead_pairs="out", which_pairs="all").select(*key, first="conclusion")
+    found = found.join(first, on=key, how="left").with_columns(flips=pl.col("conclusion") != pl.col("first"))
+    return found.sort(
+        pl.col("experiment"), pl.col("endpoint") != "success", "place_a", "place_b", "which_pairs",
+        pl.col("dead_pairs") != "out", "verdict",
+    )  # fmt: skip
 
 
 def contrasts_of(cells: pl.DataFrame) -> pl.DataFrame:
-    """Every two settings of an experiment: experiment, setting_a, place_a, seeds_a, setting_b, place_b, seeds_b."""
-    return against_each_other(settings_of(compared_cells(cells)).select("experiment", "setting", "place", "seeds"))
+    """Every two settings of an experiment: experiment, setting_a, place_a, setting_b, place_b."""
+    return against_each_other(settings_of(compared_cells(cells)).select("experiment", "setting", "place"))
 
 
 def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:

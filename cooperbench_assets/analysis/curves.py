@@ -41,7 +41,7 @@ from cooperbench_assets.analysis.frames import (
     score_kinds,
     settings_of,
 )
-from cooperbench_assets.analysis.intervals import BOOTSTRAP, FEWEST_TASKS, bootstrap_ratio, clustered_mean
+from cooperbench_assets.analysis.intervals import FEWEST_TASKS, FIELLER, clustered_mean, ratio_interval
 
 if TYPE_CHECKING:
     from cooperbench_assets.analysis.frames import Frames
@@ -72,7 +72,7 @@ SUCCESS_BY_DIFFICULTY = result_table(
         ("passes", pl.Int64, "Passes, over pairs and seeds"),
         ("n", pl.Int64, "Verdicts, over pairs and seeds"),
         ("rate", pl.Float64, "passes / n"),
-        ("low", pl.Float64, "Lower end of its 95 % interval (CR2 by task)"),
+        ("low", pl.Float64, "Lower end of its 95 % interval (by task)"),
         ("high", pl.Float64, "Upper end of its 95 % interval"),
         ("interval_note", pl.String, "Why there is no interval"),
         (
@@ -118,8 +118,8 @@ RETENTION = result_table(
         ("mean_setting", pl.Float64, "Mean over common pairs of the setting's mean over seeds"),
         ("mean_solo", pl.Float64, "The same for solo"),
         ("retention", pl.Float64, "mean_setting / mean_solo; NULL where solo never passes"),
-        ("low", pl.Float64, "Lower end of its 95 % interval"),
-        ("high", pl.Float64, "Upper end of its 95 % interval"),
+        ("low", pl.Float64, "Lower end of its 95 % interval; 0 where the setting never passes"),
+        ("high", pl.Float64, "Upper end; a bound where the setting never passes"),
         ("interval_method", pl.String, "How the interval was made"),
         ("note", pl.String, "Why there is no figure or no interval"),
     ),
@@ -288,13 +288,12 @@ def _retention(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ratio_intervals(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    sums = pairs.group_by(*by, "task").agg(pl.col("mean", "solo").sum()).sort(*by, "task")
-    lists = sums.group_by(by, maintain_order=True).agg("mean", "solo")
+    sums = pairs.group_by(*by, "task").agg(pl.col("mean", "solo").sum(), n=pl.len().cast(pl.Float64)).sort(*by, "task")
+    lists = sums.group_by(by, maintain_order=True).agg("mean", "solo", "n")
     ends = [
-        bootstrap_ratio(mean.to_numpy(), solo.to_numpy())
-        for mean, solo in zip(lists["mean"], lists["solo"], strict=True)
+        ratio_interval(*(values.to_numpy() for values in row)) for row in zip(*lists["mean", "solo", "n"], strict=True)
     ]
-    return lists.drop("mean", "solo").with_columns(
+    return lists.drop("mean", "solo", "n").with_columns(
         low=pl.Series([end and end[0] for end in ends], dtype=pl.Float64),
         high=pl.Series([end and end[1] for end in ends], dtype=pl.Float64),
     )
@@ -311,7 +310,7 @@ def _with_sentences(rows: pl.DataFrame) -> pl.DataFrame:
     """Refused retentions without figures, and why others have none, no interval, or no headline."""
     rows = rows.with_columns(without_refused("retention", "low", "high", "mean_setting", "mean_solo"))
     rows = rows.with_columns(
-        undefined=_why_undefined(), interval_method=pl.when(pl.col("low").is_not_null()).then(pl.lit(BOOTSTRAP))
+        undefined=_why_undefined(), interval_method=pl.when(pl.col("low").is_not_null()).then(pl.lit(FIELLER))
     )
     nothing = pl.when(pl.col("retention").is_null()).then("undefined")
     note = joined_reasons(pl.col("refused"), pl.when(pl.col("low").is_null()).then("undefined"))
@@ -328,5 +327,5 @@ def _why_undefined() -> pl.Expr:
         .then(pl.lit("solo passes none of the common pairs, so that there is nothing to retain"))
         .when(pl.col("tasks") < FEWEST_TASKS)
         .then(pl.format("{} of the {} tasks that an interval over tasks needs", "tasks", pl.lit(FEWEST_TASKS)))
-        .otherwise(pl.lit("no interval: too many resamples hold no task that solo passes"))
+        .otherwise(pl.lit("no interval: over these tasks solo's own success cannot be told from 0"))
     )

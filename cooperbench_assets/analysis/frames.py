@@ -15,7 +15,7 @@ from cooperbench_assets.store import schema
 from cooperbench_assets.store.schema import Column, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from polars._typing import PolarsDataType
 
@@ -38,7 +38,7 @@ TASK = pl.format("{}/{}", "repo", "task_id").alias("task")
 _REST = 1e-14
 """Less than this is what subtracting equal numbers leaves."""
 
-_P_VALUES = ("p", "p_holm", "p_mcnemar")
+_P_VALUES = ("p", "p_holm", "p_these", "p_these_holm", "p_smallest", "p_mcnemar")
 
 
 def columns(*rows: tuple[str, PolarsDataType, str]) -> tuple[Column, ...]:
@@ -191,6 +191,11 @@ def score(verdict: str, population: str) -> pl.Expr:
     return value.cast(pl.Int8).alias("score")
 
 
+def _other_score(value: pl.Expr, population: str) -> pl.Expr:
+    counts = is_clean() if population == "clean" else has_verdict()
+    return pl.when(counts).then(value.cast(pl.Int8)).alias("score")
+
+
 def scores_of(frames: Frames, cells: pl.DataFrame | None = None) -> pl.DataFrame:
     """One row for every verdict, population and pair of every compared cell.
 
@@ -201,8 +206,16 @@ def scores_of(frames: Frames, cells: pl.DataFrame | None = None) -> pl.DataFrame
     return pl.concat(score_kinds(frames, cells))
 
 
-def score_kinds(frames: Frames, cells: pl.DataFrame | None = None) -> Iterator[pl.DataFrame]:
-    """``scores_of`` one verdict and population at a time: what joins pairs with pairs needs a quarter of the memory."""
+def score_kinds(
+    frames: Frames, cells: pl.DataFrame | None = None, value: Callable[[str], pl.Expr] | None = None
+) -> Iterator[pl.DataFrame]:
+    """``scores_of`` one verdict and population at a time: what joins pairs with pairs needs a quarter of the memory.
+
+    Args:
+        frames: The input.
+        cells: As ``cells_of`` gives them.
+        value: Another score than success of the pairs that count, by verdict: 1, 0 or NULL.
+    """
     used = compared_cells(cells_of(frames) if cells is None else cells)
     places = settings_of(used).select("experiment", "setting", "place", "mode")
     rows = pairs_of(frames).join(used.select(CELL), on=CELL, how="semi")
@@ -214,7 +227,7 @@ def score_kinds(frames: Frames, cells: pl.DataFrame | None = None) -> Iterator[p
                 pl.lit(verdict).alias("verdict"),
                 pl.lit(population).alias("population"),
                 *keep,
-                score(verdict, population),
+                score(verdict, population) if value is None else _other_score(value(verdict), population),
             )
 
 

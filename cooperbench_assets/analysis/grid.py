@@ -107,7 +107,7 @@ GOLD_SENSITIVITY = result_table(
         ("rate", pl.Float64, "Success over clean verdicts of all pairs"),
         ("rate_gold", pl.Float64, "Success over clean verdicts of the pairs whose gold patch passes"),
         ("n_gold", pl.Int64, "Clean verdicts of those pairs"),
-        ("low_gold", pl.Float64, "Lower end of the 95 % interval of rate_gold (CR2 by task)"),
+        ("low_gold", pl.Float64, "Lower end of the 95 % interval of rate_gold (by task)"),
         ("high_gold", pl.Float64, "Upper end of it"),
         ("interval_note", pl.String, "Why there is no interval"),
     ),
@@ -139,7 +139,7 @@ def _grid(pairs: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
 
 def _pair_summary(pairs: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     used = pairs.join(cells.filter(~pl.col("gold")).select(CELL), on=CELL, how="semi")
-    gold = _gold(pairs, cells)
+    gold = gold_passes(pairs, cells)
     parts = [_summed(used, verdict).with_columns(verdict=pl.lit(verdict)) for verdict in VERDICTS]
     return pl.concat(parts).join(gold, on="pair", how="left")
 
@@ -167,7 +167,7 @@ def _summed(pairs: pl.DataFrame, verdict: str) -> pl.DataFrame:
     )
 
 
-def _gold(pairs: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
+def gold_passes(pairs: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     """pair, ``gold_passes``: from the gold cells of mode solo in all frames; coop gold conflicts on purpose."""
     gold = cells.filter(pl.col("gold") & (pl.col("mode") == "solo")).select(CELL)
     judged = pairs.join(gold, on=CELL, how="semi").filter(pl.col("outcome").is_in(["pass", "fail"]))
@@ -186,7 +186,7 @@ def _tasks(summary: pl.DataFrame) -> pl.DataFrame:
 
 
 def _gold_sensitivity(pairs: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
-    gold = _gold(pairs, cells)
+    gold = gold_passes(pairs, cells)
     used = cells.filter(pl.col("planned") & ~pl.col("gold"))
     places = settings_of(used).select("experiment", "setting", "place")
     rows = pairs.join(used.select(CELL), on=CELL, how="semi").join(places, on=["experiment", "setting"])

@@ -1,11 +1,11 @@
-"""Intervals: Wilson within one cell, cluster-robust over tasks, and the task bootstrap of a ratio.
+"""Intervals: Wilson within one cell, over tasks on the logit scale, and Fieller's of a ratio.
 
 What belongs here: formulas on numbers and frames, with their sources. What does not: which rows they are asked for.
+Which of several formulas stands here was decided by simulation: docs/statistics.md.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,20 +21,24 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.95
-"""Confidence level of every interval."""
+"""Confidence level of every interval that does not say otherwise."""
+
+ALPHA = 1 - LEVEL
 
 FEWEST_TASKS = 6
 """Below this many tasks an interval over tasks would be a guess: a sentence stands in its place."""
 
-BOOTSTRAP_DRAWS = 10_000
 SEED = 20260113
 """Seed of every random draw of the analysis: the same store always gives the same figures."""
 
 WILSON = "Wilson 95 %, this cell only, its pairs taken as independent"
-CR2 = "cluster-robust by task (CR2, Satterthwaite), 95 %"
-BOOTSTRAP = "percentile bootstrap of tasks, 95 %"
+CR2 = "cluster-robust by task (CR2, on the logit scale), 95 %"
+FIELLER = "Fieller, cluster-robust by task (CR2), 95 %"
 
 _NO_SPREAD = 1e-18
+_ENOUGH = 2
+"""Degrees of freedom are at most this many more than the tasks that tell: with a rate near 0, few tasks have a pass,
+and the others say nothing of how much tasks differ."""
 
 
 def wilson(passes: pl.Expr, n: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
@@ -51,16 +55,10 @@ def wilson(passes: pl.Expr, n: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     return pl.when(n > 0).then(low), pl.when(n > 0).then(high)
 
 
-def clustered_mean(
-    frame: pl.DataFrame,
-    by: Sequence[str],
-    *,
-    total: str,
-    count: str = "n",
-    cluster: str = "task",
-    limits: tuple[float, float] = (0.0, 1.0),
+def clustered(
+    frame: pl.DataFrame, by: Sequence[str], *, total: str, count: str = "n", cluster: str = "task"
 ) -> pl.DataFrame:
-    """The mean of observations that depend on each other within a cluster, with its interval.
+    """The mean of observations that depend on each other within a cluster, with its standard error.
 
     CR2 (the bias-reduced linearization of Bell & McCaffrey, Survey Methodology 28 (2002) 169–181) with
     Satterthwaite degrees of freedom, as in Pustejovsky & Tipton, J. Bus. Econ. Stat. 36 (2018) 672–683,
@@ -78,11 +76,10 @@ def clustered_mean(
         total: Column of sums.
         count: Column of counts.
         cluster: Column that names the cluster.
-        limits: Bounds that the interval is cut to.
 
     Returns:
-        One row per group: `by`, ``n``, ``tasks``, ``mean``, ``se``, ``dof``, ``low``, ``high``, and
-        ``interval_note``, a sentence where there is no interval.
+        One row per group: `by`, ``n``, ``tasks``, ``mean``, ``se``, ``dof``; ``size`` (mean size of an observation's
+        cluster) and ``telling``: clusters not all of whose observations are 0, or 1, whichever are fewer.
     """
     clusters = frame.group_by(*by, cluster).agg(pl.col(total).sum().alias("s"), pl.col(count).sum().alias("m"))
     clusters = clusters.filter(pl.col("m") > 0)
@@ -90,70 +87,118 @@ def clustered_mean(
     sums = sums.with_row_index("group")
     w = pl.col("m") / pl.col("n")
     terms = clusters.join(sums, on=by, nulls_equal=True).select(
-        "group",
+        "group", "s", "m",
         v=(pl.col("s") - pl.col("m") * pl.col("mean")) ** 2 / (1 - w) / pl.col("n") ** 2,
         a=w**2,
         b=w**2 / (1 - w),
-    )
+    )  # fmt: skip
     b = pl.col("b")
     parts = terms.group_by("group").agg(
         tasks=pl.len().cast(pl.Int64),
-        variance=pl.col("v").sum(),
+        se=pl.col("v").sum().sqrt(),
         dof=1 / (pl.col("a").sum() + b.sum() ** 2 - (b**2).sum()),
+        size=(pl.col("m") ** 2).sum() / pl.col("m").sum(),
+        telling=pl.min_horizontal((pl.col("s") > 0).sum(), (pl.col("s") < pl.col("m")).sum()).cast(pl.Int64),
     )
-    groups = sums.join(parts, on="group").drop("group").with_columns(pl.col("n").cast(pl.Int64))
-    return _with_t_interval(groups, limits)
+    return sums.join(parts, on="group").drop("group").with_columns(pl.col("n").cast(pl.Int64))
 
 
-def _with_t_interval(groups: pl.DataFrame, limits: tuple[float, float]) -> pl.DataFrame:
-    few, flat = pl.col("tasks") < FEWEST_TASKS, pl.col("variance") <= _NO_SPREAD
-    usable = ~few & ~flat
-    dof = groups["dof"].to_numpy()
-    quantile = t_quantile(np.where(np.isfinite(dof) & (dof > 0), dof, 1.0), 0.5 + LEVEL / 2)
-    half = pl.col("se") * pl.Series(quantile, dtype=pl.Float64)
+def clustered_mean(
+    frame: pl.DataFrame, by: Sequence[str], *, total: str, count: str = "n", cluster: str = "task"
+) -> pl.DataFrame:
+    """A rate of observations that depend on each other within a cluster, with its interval (``rate_ends``).
+
+    Args:
+        frame: As for ``clustered``; every observation lies between 0 and 1.
+        by: Columns of the groups.
+        total: Column of sums.
+        count: Column of counts.
+        cluster: Column that names the cluster.
+
+    Returns:
+        What ``clustered`` gives, but ``se`` and ``dof`` only where there is an interval; ``low``, ``high``;
+        ``interval_note``, a sentence where there is no interval or only a bound; ``design_effect`` (variance over that
+        of as many independent observations) and ``icc``, the correlation within a cluster that gives it.
+    """
+    groups = clustered(frame, by, total=total, count=count, cluster=cluster)
+    rate, tasks = pl.col("mean"), pl.col("tasks")
+    inside = (rate > 0) & (rate < 1)
+    few, flat = tasks < FEWEST_TASKS, inside & (pl.col("se") ** 2 <= _NO_SPREAD)
     note = (
         pl.when(few)
         .then(pl.format("{} of the {} tasks that an interval over tasks needs", "tasks", pl.lit(FEWEST_TASKS)))
         .when(flat)
         .then(pl.lit("every task has the same mean, so that an interval over tasks has no width to show"))
     )
-    return (
-        groups.with_columns(
-            se=pl.when(usable).then(pl.col("variance").sqrt()),
-            dof=pl.when(usable).then("dof"),
-            interval_note=note,
-        )
-        .with_columns(low=(pl.col("mean") - half).clip(*limits), high=(pl.col("mean") + half).clip(*limits))
-        .drop("variance")
+    arrays = (groups[name].to_numpy().astype(np.float64) for name in ("mean", "se", "dof", "telling", "tasks"))
+    low, high = rate_ends(*arrays)
+    shown = ~few & ~flat
+    effect = pl.col("se") ** 2 / (rate * (1 - rate) / pl.col("n"))
+    groups = groups.with_columns(low=pl.Series(low, dtype=pl.Float64), high=pl.Series(high, dtype=pl.Float64))
+    groups = groups.with_columns(
+        *(pl.when(shown).then(name).alias(name) for name in ("se", "dof", "low", "high")),
+        interval_note=note,
+        design_effect=pl.when(shown & inside).then(effect),
     )
+    icc = pl.when(pl.col("size") > 1).then((pl.col("design_effect") - 1) / (pl.col("size") - 1))
+    return groups.with_columns(icc=icc)
 
 
-@cache
-def _resamples(tasks: int, draws: int) -> Floats:
-    """How often each task is drawn, (draws, tasks)."""
-    generator = np.random.default_rng(SEED)
-    counts: Floats = generator.multinomial(tasks, np.full(tasks, 1 / tasks), size=draws).astype(np.float64)
-    return counts
+def rate_ends(mean: Floats, se: Floats, dof: Floats, telling: Floats, tasks: Floats) -> tuple[Floats, Floats]:
+    """Both ends of the interval of rates: mean ± t · se on the logit scale; at 0 and at 1 an exact bound.
+
+    A rate of 0 has no standard error: then the bound of Clopper and Pearson (Biometrika 26 (1934) 404–413) counts a
+    task as one observation, because nothing shows that it is worth more.
+
+    Args:
+        mean: The rates.
+        se: Their CR2 standard errors.
+        dof: Satterthwaite degrees of freedom.
+        telling: As ``clustered`` gives them.
+        tasks: Number of tasks.
+    """
+    inside = (mean > 0) & (mean < 1)
+    safe = np.where(inside, mean, 0.5)
+    freedom = np.minimum(dof, telling + _ENOUGH)
+    usable = np.isfinite(freedom) & (freedom > 0)
+    t = t_quantile(np.where(usable, freedom, 1.0), 1 - ALPHA / 2)
+    half, centre = t * se / (safe * (1 - safe)), np.log(safe / (1 - safe))
+    bound = 1 - (ALPHA / 2) ** (1 / np.maximum(tasks, 1))
+    with np.errstate(over="ignore"):
+        low = np.where(inside, 1 / (1 + np.exp(half - centre)), np.where(mean > 0, 1 - bound, 0.0))
+        high = np.where(inside, 1 / (1 + np.exp(-half - centre)), np.where(mean > 0, 1.0, bound))
+    return low, high
 
 
-def bootstrap_ratio(above: Floats, below: Floats, draws: int = BOOTSTRAP_DRAWS) -> tuple[float, float] | None:
-    """Percentile interval of Σ above / Σ below, tasks drawn with replacement.
+def ratio_interval(above: Floats, below: Floats, counts: Floats) -> tuple[float, float] | None:
+    """Interval of Σ above / Σ below, whose tasks are drawn together.
+
+    Fieller, J. R. Stat. Soc. B 16 (1954) 175–185: the ratios that a t test of Σ (above − ratio · below) does not
+    reject, with the CR2 variances and covariance of the two means. Where nothing is above, the bound of a rate of 0
+    over the mean below stands for it.
 
     Args:
         above: Numerator of each task.
         below: Denominator of each task, not negative.
-        draws: Resamples.
+        counts: Pairs of each task.
 
     Returns:
-        The two ends; None with fewer than ``FEWEST_TASKS`` tasks, or where more than 1 in 100 resamples
-        have a denominator of 0, so that their ratio is not defined.
+        The two ends; None with fewer than ``FEWEST_TASKS`` tasks, or where the denominator cannot be told from 0, so
+        that the ratio has no upper end.
     """
-    if len(above) < FEWEST_TASKS:
+    n, tasks = counts.sum(), len(counts)
+    if tasks < FEWEST_TASKS or below.sum() <= 0:
         return None
-    sums = _resamples(len(above), draws) @ np.column_stack([above, below])
-    defined = sums[:, 1] > 0
-    if defined.mean() < 0.99:
+    w, a, b = counts / n, above.sum() / n, below.sum() / n
+    if a <= 0:
+        return 0.0, float((1 - (ALPHA / 2) ** (1 / tasks)) / b)
+    of_a, of_b = above - counts * a, below - counts * b
+    v_aa, v_bb, v_ab = (float((x * y / (1 - w)).sum() / n**2) for x, y in ((of_a, of_a), (of_b, of_b), (of_a, of_b)))
+    scale = w**2 / (1 - w)
+    dof = 1 / ((w**2).sum() + scale.sum() ** 2 - (scale**2).sum())
+    t2 = float(t_quantile(np.array([dof]), 1 - ALPHA / 2)[0]) ** 2
+    square, linear, rest = b**2 - t2 * v_bb, a * b - t2 * v_ab, a**2 - t2 * v_aa
+    if square <= 0:
         return None
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(sums[defined, 0] / sums[defined, 1], [tail, 1 - tail])
-    return float(low), float(high)
+    root = max(linear**2 - square * rest, 0.0) ** 0.5
+    return max(float((linear - root) / square), 0.0), float((linear + root) / square)

@@ -65,7 +65,7 @@ MERGE_CONFLICTS = result_table(
         ("rate", pl.Float64, "conflicts / merges"),
         ("low", pl.Float64, "Lower end of the 95 % interval of rate"),
         ("high", pl.Float64, "Upper end of it"),
-        ("interval_method", pl.String, "How it was made: Wilson within a cell, CR2 by task over seeds"),
+        ("interval_method", pl.String, "How it was made: Wilson within a cell, by task over seeds"),
         ("interval_note", pl.String, "Why there is none"),
         ("hollow", pl.Int64, "Merges called clean that hold nothing; part of merges"),
         ("rate_not_hollow", pl.Float64, "conflicts over the merges that are not hollow"),

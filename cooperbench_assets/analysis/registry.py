@@ -16,6 +16,7 @@ from cooperbench_assets.analysis import (
     comparisons,
     costs,
     curves,
+    declarations,
     difficulty,
     funnel,
     grid,
@@ -52,6 +53,12 @@ class Analysis:
 ANALYSES: tuple[Analysis, ...] = (
     Analysis("warnings", "What to know before reading any figure.", notices.warnings, (notices.WARNINGS,)),
     Analysis(
+        "analysis_plan",
+        "Which contrasts were planned, and whether that was declared before the first result.",
+        declarations.analysis_plan,
+        (declarations.ANALYSIS_PLAN,),
+    ),
+    Analysis(
         "setting_summary",
         "Outcomes and success rates of cells, settings and experiments, with bounds and intervals.",
         summary.setting_summary,
@@ -73,7 +80,7 @@ ANALYSES: tuple[Analysis, ...] = (
         "paired_comparisons",
         "Every two settings, over the pairs that both were judged on, clustered by task.",
         comparisons.paired_comparisons,
-        (comparisons.PAIRED_COMPARISONS,),
+        (comparisons.PAIRED_COMPARISONS, comparisons.CONCLUSIONS),
     ),
     Analysis(
         "paired_tables",

@@ -104,6 +104,8 @@ SETTING_SUMMARY = result_table(
         ("rate_first_try", pl.Float64, "first_try_passes over first_try"),
         ("interval_method", pl.String, "How the intervals were made; NULL where there is none"),
         ("interval_note", pl.String, "Why there is no interval of rate_clean"),
+        ("design_effect", pl.Float64, "Variance of rate_clean over that of as many independent verdicts"),
+        ("icc", pl.Float64, "Correlation of two verdicts of one task that gives this design effect"),
     ),
     HEADLINE,
 )
@@ -226,7 +228,7 @@ def _with_clustered(rows: pl.DataFrame, counts: pl.DataFrame, by: list[str]) -> 
         found = clustered_mean(counts, by, total=k, count=n)
         keep = [pl.col("low").alias(f"{rate}_low"), pl.col("high").alias(f"{rate}_high")]
         if rate == "clean":
-            keep.append(pl.col("interval_note"))
+            keep += [pl.col("interval_note"), pl.col("design_effect"), pl.col("icc")]
         rows = rows.join(found.select(*by, *keep), on=by, how="left")
     some = pl.any_horizontal(pl.col(f"{rate}_low").is_not_null() for rate in _RATES)
     return rows.with_columns(interval_method=pl.when(some).then(pl.lit(CR2)))

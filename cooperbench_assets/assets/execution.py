@@ -97,6 +97,7 @@ def job_of(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> Cel
         agent_config_text=config_text,
         limits=spec.limits,
         accepted=spec.accepted_in(cell.cell),
+        analysis=spec.analysis.text() if spec.analysis else None,
         harness_python=experiment.project.resolve(spec.harness.python) if spec.harness else None,
         external_agents=tuple(spec.external_agents),
         environment=dict(spec.environment),

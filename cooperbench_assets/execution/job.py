@@ -146,6 +146,9 @@ class CellJob:
     image_lock: Path | None = None
     """Lock file of the task images, with execution docker: the images that results are made with. None: any will do."""
 
+    analysis: str | None = None
+    """The declared analysis as JSON, whose hash goes on record before the first result."""
+
     gold_accepted: frozenset[str] = frozenset()
     """Names of pairs for which agents are bought although their own solution fails or flakes."""
 

@@ -106,6 +106,7 @@ def describe(
         "harness_python": harness.get("python_version"),
         "packages": dict(harness.get("packages") or {}),
         "merge_policy": merge_policy(version, job.mode),
+        "analysis_sha256": None if job.analysis is None else hashlib.sha256(job.analysis.encode()).hexdigest(),
         "subset": job.subset.name,
         "subset_sha256": job.subset.sha256,
         **hash_tasks(job.dataset, job.subset.pairs),
@@ -268,6 +269,9 @@ def _made(
     made = {key: value for key, value in present.items() if key not in _NOT_OF_THE_RUN}
     if stage == "eval" and has_results:
         made.update({key: old[key] for key in _AGENTS_OWN if key in old})
+    if has_results:
+        # What is declared once there are results was not declared before them.
+        made["analysis_sha256"] = old.get("analysis_sha256")
     if has_results and old.get("origin", "adopted") == "adopted" and old.get("git") is None and not present.get("git"):
         # defs.yaml is silent, and so is the run: that its agents shared no git server is no fact.
         made["git"] = None

@@ -80,9 +80,8 @@ def _rate(row: Mapping[str, Any]) -> str:
 
 
 def _contrast(row: Mapping[str, Any], name: str) -> str:
-    p = "" if row["p_holm"] is None else f"; p\u00a0=\u00a0{row['p_holm']:.2g} (sign-flip over tasks, Holm)"
     if row["headline"] or row["refused"] or row["difference"] is None:
-        return f"{row['statement']}{p if row['headline'] else ''}."
+        return f"{row['statement']}."
     return f"{name}: no headline: {row['why_not']}."
 
 
@@ -93,10 +92,47 @@ def statements_across(comparisons: pl.DataFrame) -> Iterator[str]:
         yield _contrast(row, f"{row['setting']}: {row['experiment_a']} − {row['experiment_b']}") + caution
 
 
+def changing(results: Mapping[str, pl.DataFrame]) -> str | None:
+    """What changes the conclusion of a planned contrast, in a sentence; None where nothing does."""
+    found = results["conclusions"].filter((pl.col("family") == "planned") & pl.col("flips").fill_null(False))
+    if found.is_empty():
+        return None
+    return "What changes the conclusion: " + "; ".join(_changes(results["conclusions"], found)) + "."
+
+
+def _changes(conclusions: pl.DataFrame, flips: pl.DataFrame) -> Iterator[str]:
+    """For each contrast, what is concluded first, and what else by which way of counting."""
+    key = ["setting_a", "setting_b", "endpoint"]
+    for names, own in flips.group_by(key, maintain_order=True):
+        first = conclusions.filter(pl.col(name) == value for name, value in zip(key, names, strict=True))["conclusion"]
+        ways = dict.fromkeys((_way(row), row["conclusion"]) for row in own.iter_rows(named=True))
+        others = ", ".join(f"{said} {way}" for way, said in ways)
+        yield f"{names[0]} − {names[1]} on {names[2]} is “{first[0]}”, but {others}"
+
+
+def _way(row: Mapping[str, Any]) -> str:
+    parts = (
+        "by upstream's verdict" if row["verdict"] == "upstream" else "",
+        "with dead pairs left in" if row["dead_pairs"] == "in" else "",
+        "without pairs that gold shows broken" if row["which_pairs"] != "all" else "",
+    )
+    return " and ".join(part for part in parts if part)
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return f"{row['setting_a']} − {row['setting_b']}"
+
+
 def statements(results: Mapping[str, pl.DataFrame]) -> Iterator[str]:
     """The contrasts and retentions of one experiment that may stand as results, and the refusals, in words."""
-    for row in results["paired_comparisons"].filter(verdict="strict", population="clean").iter_rows(named=True):
-        yield _contrast(row, f"{row['setting_a']} − {row['setting_b']}")
+    endpoint = next(iter(results["analysis_plan"]["endpoint"]), "success")
+    yield from results["analysis_plan"]["statement"]
+    found = results["paired_comparisons"].filter(verdict="strict", population="clean", family="planned")
+    for row in found.filter(endpoint=endpoint).iter_rows(named=True):
+        yield f"{endpoint.capitalize()}: {_contrast(row, _named(row))}"
+    merges = found.filter((pl.col("endpoint") == "merging") & (endpoint != "merging") & (pl.col("pairs") > 0))
+    for row in merges.filter(pl.col("refused").is_null()).iter_rows(named=True):
+        yield f"Merging, not the primary endpoint: {row['statement']}."
     for row in results["retention"].filter(verdict="strict", population="clean").iter_rows(named=True):
         if row["headline"]:
             interval = "" if row["low"] is None else f" (95 % {percent(row['low'])} to {percent(row['high'])})"

@@ -50,7 +50,7 @@ def _numbers(results: Mapping[str, pl.DataFrame]) -> Iterator[tuple[tuple[str, .
     summary = with_standing(results["setting_summary"].filter(level="setting"), SUMMARY)
     for row in summary.iter_rows(named=True):
         yield from _of_setting(row)
-    contrasts = results["paired_comparisons"].filter(population="clean")
+    contrasts = results["paired_comparisons"].filter(population="clean", endpoint="success")
     for row in with_standing(contrasts, CONTRAST).iter_rows(named=True):
         yield from _of_two(row, row["experiment"], row["setting_a"], "Vs", row["setting_b"])
     if ACROSS_TABLE in results:

@@ -18,7 +18,7 @@ from cooperbench_assets.analysis.across import EXPERIMENT_COMPARISONS, experimen
 from cooperbench_assets.report.charts import contrasts
 from cooperbench_assets.report.charts.success import success_by_experiment
 from cooperbench_assets.report.figure import Figure, render
-from cooperbench_assets.report.headline import HeadlineRow, headline_rows, statements, statements_across
+from cooperbench_assets.report.headline import HeadlineRow, changing, headline_rows, statements, statements_across
 from cooperbench_assets.report.pair_table import pair_table
 from cooperbench_assets.report.sections import DECLARED, SECTIONS, WARNINGS, Section
 from cooperbench_assets.report.style import FATES, MarkStyle
@@ -167,6 +167,7 @@ def page(
         failed_checks=[(source.experiment, _failed(source)) for source in sources if _failed(source)],
         headline=[row for source in sources for row in headline_rows(source.results["setting_summary"])],
         statements=[(source.experiment, list(statements(source.results))) for source in sources],
+        changing=[(source.experiment, text) for source in sources if (text := changing(source.results))],
         together=together,
         across=[] if together is None else list(statements_across(together.comparisons)),
         chapters=[_chapter(section, sources, figures, shown_tables) for section in SECTIONS],

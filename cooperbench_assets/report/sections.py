@@ -59,7 +59,7 @@ SUCCESS = Section(
             "A pair passes if the tests of both features pass. The strict verdict counts a pass of solo, or of a clean "
             "or identical merge of two applied patches; upstream's verdict also counts pairs that agent 1's patch "
             "alone, or a union merge, passes. The point is the rate over clean verdicts (pass or fail) of all planned "
-            "seeds; its interval is cluster-robust by task (CR2, Satterthwaite), because pairs of a task are not "
+            "seeds; its interval is cluster-robust by task (CR2, on the logit scale), because pairs of a task are not "
             "independent. The grey bar goes from the rate if every pair without a verdict had failed to the rate if "
             "every one had passed: a rate without it hides what infrastructure took away. A setting "
             "without a headline shows its bounds only.",
@@ -97,13 +97,14 @@ COMPARISONS = Section(
             "paired_comparisons",
             contrasts.paired_comparisons,
             "Over pairs with at least one clean seed in both settings: the mean of (mean over seeds of the first − "
-            "mean over seeds of the second). p is a two-sided sign-flip test of the sums of tasks, adjusted by Holm "
-            "over the contrasts of one verdict; the interval is clustered by task. The grey bar is where the "
+            "mean over seeds of the second). p is a two-sided sign-flip test of the sums of tasks (mid-p), "
+            "about other tasks like these, adjusted by Holm over the planned contrasts or the exploratory ones; the "
+            "interval is each contrast's own, what the test does not reject. The grey bar is where the "
             "difference would lie if the first setting's non-verdicts all failed and the second's all passed, and the "
-            "reverse; a difference is called robust only if its sign is the same at both ends.",
+            "reverse; a difference is called robust only if one is claimed and its sign is the same at both ends.",
         ),
     ),
-    ("paired_comparisons", "paired_tables"),
+    ("paired_comparisons", "conclusions", "analysis_plan", "paired_tables"),
 )
 
 DIFFICULTY = Section(

@@ -32,18 +32,18 @@ VIEWS: Final[Mapping[str, tuple[str, ...]]] = {
     "setting_summary": (
         "level", "setting", "seed", "verdict", "planned", "clean", "passes", "fails", "fail_tests", "fail_conflict",
         "infra_error", "unevaluated", "missing", "rate_clean", "clean_low", "clean_high", "rate_evaluated",
-        "rate_planned", "bound_low", "bound_high", "rate_first_try", "interval_method", "interval_note",
-        "headline", "why_not",
+        "rate_planned", "bound_low", "bound_high", "rate_first_try", "design_effect", "icc",
+        "interval_note", "headline", "why_not",
     ),
     "paired_comparisons": (
-        "verdict", "population", "setting_a", "setting_b", "pairs", "tasks", "informative_pairs", "informative_tasks",
-        "rate_a", "rate_b", "difference", "low", "high", "p", "p_holm", "difference_lowest", "difference_highest",
-        "robust", "caution", "statement", "headline", "why_not",
+        "endpoint", "verdict", "population", "setting_a", "setting_b", "family", "pairs", "tasks", "difference", "low",
+        "high", "low_all", "high_all", "p_holm", "p_these_holm", "p_smallest", "detectable", "claimed", "robust",
+        "caution", "statement", "why_not",
     ),
     "experiment_comparisons": (
-        "setting", "verdict", "population", "experiment_a", "experiment_b", "differs", "seeds_a", "seeds_b", "pairs",
-        "tasks", "informative_pairs", "informative_tasks", "rate_a", "rate_b", "difference", "low", "high", "p",
-        "p_holm", "difference_lowest", "difference_highest", "robust", "caution", "statement", "headline", "why_not",
+        "setting", "verdict", "population", "experiment_a", "experiment_b", "differs", "pairs", "tasks", "difference",
+        "low", "high", "low_all", "high_all", "p_holm", "p_these_holm", "p_smallest", "detectable", "claimed",
+        "robust", "caution", "statement", "headline", "why_not",
     ),
     "success_by_difficulty": (
         "verdict", "population", "setting", "method", "held_out", "scale", "level", "bucket", "pairs", "tasks",

@@ -73,8 +73,8 @@ TERMS: tuple[Term, ...] = (
     Term(
         "retention",
         "retention",
-        "Mean success of a setting over mean success of solo on common pairs, with a bootstrap over tasks; the ratio "
-        "of areas stands in success_auc.",
+        "Mean success of a setting over mean success of solo on common pairs, with Fieller's interval over tasks; the "
+        "ratio of areas stands in success_auc.",
     ),
 )
 

@@ -69,6 +69,9 @@ class CellSettings:
     gold: bool = False
     """The dataset's own patches stand in for an agent's."""
 
+    analysis: str | None = None
+    """What the experiment declares of its analysis, as JSON."""
+
 
 def cell_frames(
     cell: Cell,
@@ -413,6 +416,7 @@ def _provenance_row(
         "files_read": reading.files_read,
         "bytes_read": reading.bytes_read,
         "record": facts.record,
+        "analysis": settings.analysis,
     }
 
 

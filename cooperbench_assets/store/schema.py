@@ -306,6 +306,7 @@ PROVENANCE = Table(
             ("bytes_read", pl.Int64, "Bytes that were read"),
             ("read_at", TIME, "When the tree was last read to a different content"),
             ("record", pl.String, "provenance.json of the run as recorded; NULL where there is none"),
+            ("analysis", pl.String, "What defs.yaml declares of the analysis, as JSON; NULL where it declares nothing"),
         ),
     ),
     volatile=("read_at",),

@@ -6,7 +6,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scipy import stats
 
 from cooperbench_assets.analysis.across import EXPERIMENT_COMPARISONS, experiment_comparisons
 from cooperbench_assets.analysis.comparability import NotComparable
@@ -41,11 +40,10 @@ def test_two_experiments_are_contrasted_as_two_settings_are() -> None:
     frames = _frames({("a", "coop-comm"): FIRST, ("b", "coop-comm"): SECOND}, model="x")
     (row,) = _headline(frames)
     d = [1, 1 / 3, 0, 0, 2 / 3, 1 / 3, 1 / 2]
-    expected = stats.ttest_1samp(d, 0).confidence_interval()
     assert (row["setting"], row["experiment_a"], row["experiment_b"]) == ("coop-comm", "a", "b")
     assert row["difference"] == pytest.approx(sum(d) / 7)
-    assert (row["low"], row["high"]) == pytest.approx((max(expected.low, -1), expected.high))
-    assert (row["p"], row["pairs"], row["pairs_left_out"]) == pytest.approx((2 / 2**5, 7, 1))
+    assert 0 <= row["low"] < row["difference"] < row["high"] < 1
+    assert (row["p"], row["pairs"], row["pairs_left_out"]) == pytest.approx((1 / 2**5, 7, 1))
     assert (row["seeds_a"], row["seeds_b"], row["differs"]) == (3, 3, "model differs: m / x")
     assert row["statement"].startswith("coop-comm: a \u2212 b = 40.5 points over 7 pairs of 7 tasks")
     assert row["headline"]
@@ -58,6 +56,7 @@ def test_the_figures_are_those_of_the_same_cells_as_settings() -> None:
     ours = experiment_comparisons(across, ["a", "b"])
     theirs = paired_comparisons(within)["paired_comparisons"]
     same = [name for name in theirs.columns if name not in (*SCORE, "setting_a", "setting_b", "statement")]
+    theirs = theirs.filter(endpoint="success")
     assert ours.select(same).equals(theirs.select(same))
 
 
@@ -78,8 +77,8 @@ def test_holm_counts_every_setting_and_every_two_experiments() -> None:
         ("solo", "a", "b"), ("solo", "a", "c"), ("solo", "b", "c"), ("coop-comm", "a", "b"),
     ]  # fmt: skip
     assert [row["contrasts"] for row in rows] == [4] * 4
-    assert [row["p"] for row in rows] == pytest.approx([2 / 2**7, 1.0, 2 / 2**7, 2 / 2**3])
-    assert [row["p_holm"] for row in rows] == pytest.approx([4 * 2 / 2**7, 1.0, 4 * 2 / 2**7, 2 * 2 / 2**3])
+    assert [row["p"] for row in rows] == pytest.approx([1 / 2**7, 1.0, 1 / 2**7, 1 / 2**3])
+    assert [row["p_holm"] for row in rows] == pytest.approx([4 / 2**7, 1.0, 4 / 2**7, 2 / 2**3])
 
 
 @pytest.mark.parametrize(

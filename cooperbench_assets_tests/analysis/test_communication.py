@@ -192,28 +192,42 @@ def test_a_raw_association_that_difficulty_makes_is_gone_within_pairs() -> None:
     assert (raw["slope"], raw["correlation"], raw["p"]) == pytest.approx((1.0, 1.0, None))
     assert raw["label"] == "raw: confounded by difficulty"
     assert (within["slope"], within["informative"], within["strata"]) == (None, 0, 2)
-    assert within["note"] == "no pair in which both vary from seed to seed"
+    assert within["note"] == "no pair in which both vary otherwise than all pairs do from seed to seed"
 
 
 def test_an_association_within_pairs_is_counted_across_seeds() -> None:
-    """Three pairs of two seeds; with a question they pass twice and fail once. Σsxy = ½ + ½ - ½, Σsxx·syy = 3/4."""
-    ends = {1: ("pass", "fail"), 2: ("pass", "fail"), 3: ("fail", "pass")}
+    """Four pairs of two seeds, of which three pass where they ask. One asks in seed 0, three in seed 1.
+
+    Less the seeds' means: Σsxy = ¾ - ¼ + ¼ + ¼ = 1, Σsxx = 9/8 + 3/8, Σsxx·syy = ¾.
+    """
+    ends = {1: ("pass", "fail"), 2: ("pass", "fail"), 3: ("fail", "pass"), 4: ("fail", "pass")}
+    asked = {1: 0, 2: 1, 3: 1, 4: 1}
     pairs = [
         pair_row(setting="coop-comm", task=t, seed=s, outcome=end)
         for t, both in ends.items()
         for s, end in enumerate(both)
     ]
-    talk = [row for t in ends for row in _talk((1, "Which one?"), task=t)]
+    talk = [row for t in ends for row in _talk((1, "Which one?"), task=t, seed=asked[t])]
     row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "pair")
-    assert (row["n"], row["strata"], row["informative"]) == (6, 3, 3)
-    assert (row["slope"], row["correlation"]) == pytest.approx((1 / 3, 1 / 3))
-    assert row["p"] == pytest.approx(0.5637028616507731)  # chi-squared of 1/4 / (3/4) = 1/3
+    assert (row["n"], row["strata"], row["informative"]) == (8, 4, 4)
+    assert row["slope"] == pytest.approx(2 / 3)
+    assert row["p"] == pytest.approx(0.24821307898992026)  # chi-squared of 4/3
+
+
+def test_what_drifts_from_seed_to_seed_is_no_association_within_pairs() -> None:
+    """In the second seed everybody asks and passes: the seed explains it."""
+    pairs = [
+        pair_row(setting="coop-comm", task=t, seed=s, outcome="pass" if s else "fail") for t in range(9) for s in (0, 1)
+    ]
+    talk = [row for t in range(9) for row in _talk((1, "Which one?"), task=t, seed=1)]
+    row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "pair")
+    assert (row["slope"], row["p"], row["informative"]) == (None, None, 0)
 
 
 def test_conflicts_are_an_outcome_of_their_own() -> None:
     pairs = [conflict(task=1), pair_row(setting="coop-comm", task=1, seed=1), conflict(task=2, outcome="infra_error")]
     talk = _talk((1, "Which one?"))
-    row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "pair", "conflict")
+    row = _associations({"pairs": pairs_frame(*pairs), "messages": _messages(*talk)}, "none", "conflict")
     assert (row["n"], row["slope"]) == pytest.approx((2, 1.0))
 
 

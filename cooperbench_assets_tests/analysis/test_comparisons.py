@@ -30,7 +30,7 @@ def _store(solo: dict[tuple[int, int], str], coop: dict[tuple[int, int], str], *
 
 def _headline(frames: dict[str, pl.DataFrame]) -> dict[str, Any]:
     rows = paired_comparisons(frames)["paired_comparisons"].filter(
-        (pl.col("verdict") == "strict") & (pl.col("population") == "clean")
+        verdict="strict", population="clean", endpoint="success"
     )
     assert rows.height == 1
     return rows.row(0, named=True)
@@ -43,19 +43,23 @@ def test_the_estimate_is_the_mean_over_common_pairs_of_differences_of_means_over
     assert row["difference"] == pytest.approx(sum(d) / 7)
     assert row["rate_a"] - row["rate_b"] == pytest.approx(row["difference"])
     assert (row["informative_pairs"], row["informative_tasks"]) == (5, 5)
-    expected = stats.ttest_1samp(d, 0).confidence_interval()
-    assert (row["low"], row["high"]) == pytest.approx((max(expected.low, -1), expected.high))
-    assert row["dof"] == pytest.approx(6)
-    assert row["p"] == pytest.approx(2 / 2**5)
-    assert (row["p_holm"], row["contrasts"]) == (row["p"], 1)
+    # Mid-p: of the 2^5 patterns of the tasks that differ, two tie with what is seen and none is further from 0.
+    assert row["p"] == pytest.approx(1 / 2**5)
+    assert (row["p_holm"], row["contrasts"], row["p_smallest"]) == (row["p"], 1, 2 / 2**7)
+    assert 0 <= row["low"] < row["difference"] < row["high"] <= 1
+    assert (row["low_all"], row["high_all"]) == (row["low"], row["high"])
+    assert row["se"] == pytest.approx(stats.sem(d))
+    reach = stats.t.ppf(0.975, 6) + stats.t.ppf(0.8, 6)
+    assert row["detectable"] == pytest.approx(reach * stats.sem(d))
+    assert (row["seeds_a"], row["seeds_b"]) == (3, 3)
     assert row["headline"]
 
 
 def test_pairs_of_a_task_are_flipped_together() -> None:
-    """Two tasks, sums 2 and 1: 3 is reached by 2 of 4 patterns, where five pairs alone would give 2 of 8."""
+    """Two tasks, sums 2 and 1: 2 of 4 patterns tie with what is seen, where three pairs alone would give 2 of 8."""
     solo = {(1, 1): "P", (1, 2): "P", (2, 1): "P"}
     row = _headline(_store(solo, dict.fromkeys(solo, "F")))
-    assert row["p"] == pytest.approx(0.5)
+    assert row["p"] == pytest.approx(0.25)
     assert row["difference"] == pytest.approx(1.0)
     assert row["interval_note"] == "2 of the 6 tasks that an interval over tasks needs"
 
@@ -69,14 +73,15 @@ def test_a_sign_is_called_robust_only_if_non_verdicts_cannot_turn_it() -> None:
     dead = _headline(_store(dict.fromkeys(SOLO, "P"), {key: "F" if key[0] == 0 else "I" for key in SOLO}))
     assert dead["difference"] == pytest.approx(1.0)
     assert dead["difference_lowest"] == pytest.approx(1 / 8)
-    assert dead["robust"]
+    assert not dead["robust"]
+    assert "; this design cannot decide: with so few tasks p is never below 1.0" in dead["statement"]
     open_ = _headline(
         _store({key: "P" if key[0] < 2 else "F" for key in SOLO}, {key: "F" if key[0] < 2 else "I" for key in SOLO})
     )
     assert open_["difference_lowest"] == pytest.approx((2 - 6) / 8)
     assert not open_["robust"]
     assert "robust" not in open_["statement"]
-    assert "not settled" in open_["statement"]
+    assert open_["statement"].endswith("; with the non-verdicts at their extremes it is \u221250.0 to 25.0")
 
 
 def test_relabelling_the_settings_mirrors_the_comparison() -> None:
@@ -102,14 +107,17 @@ def test_holm_counts_the_contrasts_of_one_outcome_in_one_experiment() -> None:
         *outcomes("coop-comm", {(1, 1): "F"}, "other"),
     ]
     table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"].filter(
-        (pl.col("verdict") == "strict") & (pl.col("population") == "clean") & (pl.col("experiment") == "e")
+        verdict="strict", population="clean", experiment="e", endpoint="success"
     )
     assert list(zip(table["setting_a"], table["setting_b"], strict=True)) == [
         ("solo", "coop-comm"), ("solo", "coop-nocomm"), ("coop-comm", "coop-nocomm"),
     ]  # fmt: skip
-    assert table["p"].to_list() == pytest.approx([2 / 2**7, 2 / 2**3, 2 / 2**4])
-    assert table["p_holm"].to_list() == pytest.approx([3 * 2 / 2**7, 2 / 2**3, 2 * 2 / 2**4])
-    assert table["contrasts"].to_list() == [3, 3, 3]
+    assert table["p"].to_list() == pytest.approx([1 / 2**7, 1 / 2**3, 1 / 2**4])
+    assert table["family"].to_list() == ["planned", "planned", "exploratory"]
+    assert table["p_holm"].to_list() == pytest.approx([2 * 1 / 2**7, 1 / 2**3, 1 / 2**4])
+    assert table["contrasts"].to_list() == [2, 2, 1]
+    assert table["headline"].to_list() == [True, True, False]
+    assert table["why_not"][2] == "exploratory: not among the planned contrasts"
 
 
 @pytest.mark.parametrize(
@@ -143,14 +151,14 @@ def test_merge_policies_are_compared_among_settings_that_merge() -> None:
     frames = {"pairs": pairs_frame(*rows), "provenance": provenance(*cells)}
     union = pl.when(pl.col("setting") == "coop-nocomm").then(pl.lit("union")).otherwise("merge_policy")
     frames["provenance"] = frames["provenance"].with_columns(union.alias("merge_policy"))
-    table = paired_comparisons(frames)["paired_comparisons"].filter(pl.col("population") == "clean")
+    table = paired_comparisons(frames)["paired_comparisons"].filter(population="clean", endpoint="success")
     refused = dict(zip(zip(table["setting_a"], table["setting_b"], strict=True), table["refused"], strict=True))
     assert refused == {
         ("solo", "coop-comm"): None,
         ("solo", "coop-nocomm"): None,
         ("coop-comm", "coop-nocomm"): "merge policy differs: agent1_alone / union",
     }
-    assert set(table["contrasts"]) == {2}
+    assert set(table.filter(family="planned")["contrasts"]) == {2}
 
 
 def test_a_fingerprinted_harness_range_is_no_difference() -> None:
@@ -170,7 +178,7 @@ def test_an_unknown_setting_is_named_with_those_that_are_there() -> None:
 
 def test_one_contrast_can_be_asked_for_in_either_order() -> None:
     frames = _store(SOLO, COOP)
-    assert paired_comparison(frames, "e", "coop-comm", "solo").height == 4
+    assert paired_comparison(frames, "e", "coop-comm", "solo").filter(endpoint="success").height == 4
 
 
 def test_experiments_of_other_models_stand_side_by_side_and_of_other_subsets_do_not() -> None:

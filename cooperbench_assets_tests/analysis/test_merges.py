@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from cooperbench_assets.analysis.merges import CONDITIONS, merge_conflicts
 from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
@@ -49,8 +49,9 @@ def test_within_a_cell_the_interval_is_wilsons_and_over_seeds_it_is_clustered() 
     expected = stats.binomtest(3, 7).proportion_ci(method="wilson")
     assert (cell["low"], cell["high"]) == pytest.approx((expected.low, expected.high))
     (setting,) = _rates(frames)
-    means = stats.ttest_1samp([0, 0, 0, 1, 1, 1, 0], 0).confidence_interval()
-    assert (setting["low"], setting["high"]) == pytest.approx((max(means.low, 0), means.high))
+    half = stats.t.ppf(0.975, 5) * stats.sem([0, 0, 0, 1, 1, 1, 0]) / (3 / 7 * 4 / 7)  # three tasks conflict: 5 degrees
+    expected = tuple(special.expit(special.logit(3 / 7) + end) for end in (-half, half))
+    assert (setting["low"], setting["high"]) == pytest.approx(expected)
 
 
 def test_overlap_splits_the_rate_where_patches_are_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -13,60 +14,61 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cooperbench_assets.analysis.significance import holm, mcnemar, sign_flip, stratified_correlation
+from cooperbench_assets.analysis.significance import SignFlip, holm, mcnemar, sign_flips, stratified_correlation
 
 THIRDS = st.integers(-6, 6).map(lambda value: Fraction(value, 3))
 
 
-@given(st.lists(THIRDS, min_size=1, max_size=9))
-def test_sign_flips_are_all_counted(sums: list[Fraction]) -> None:
-    """Exact fractions, so that ties are ties."""
+def _flip(sums: Sequence[float], counts: Sequence[float] | None = None) -> SignFlip:
+    return sign_flips([(np.array(sums, float), np.array(counts or [1.0] * len(sums)))])[0]
+
+
+@given(st.lists(st.tuples(THIRDS, st.integers(1, 4)), min_size=1, max_size=8), THIRDS)
+def test_sign_patterns_are_all_counted_and_ties_half(tasks: list[tuple[Fraction, int]], shift: Fraction) -> None:
+    """Exact fractions, so that ties are ties; of any hypothesis, not of 0 alone."""
+    sums = [value - count * shift for value, count in tasks]
     seen = abs(sum(sums, Fraction(0)))
     totals = [
         abs(sum((sign * value for sign, value in zip(signs, sums, strict=True)), Fraction(0)))
         for signs in itertools.product((1, -1), repeat=len(sums))
     ]
-    expected = sum(total >= seen for total in totals) / len(totals)
-    (p, method), *_ = sign_flip([np.array([float(value) for value in sums])])
-    assert p == pytest.approx(expected, abs=1e-12)
-    assert method.startswith("exact")
+    further, ties = sum(total > seen for total in totals), sum(total == seen for total in totals)
+    expected = 1.0 if seen == 0 else (further + ties / 2) / len(totals)
+    flip = _flip([float(value) for value, _ in tasks], [float(count) for _, count in tasks])
+    assert flip.p(float(shift)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_sign_flips_of_twenty_tasks_are_scipys() -> None:
-    values = np.random.default_rng(0).normal(0.4, 1, 12)
-    expected = stats.permutation_test(
-        (values,), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
-    )
-    ((p, _),) = sign_flip([values])
-    assert p == pytest.approx(expected.pvalue)
+@given(st.lists(st.tuples(THIRDS, st.integers(1, 4)), min_size=6, max_size=10), st.sampled_from([0.05, 0.1, 0.0167]))
+def test_the_interval_is_what_its_test_does_not_reject(tasks: list[tuple[Fraction, int]], alpha: float) -> None:
+    flip = _flip([float(value) for value, _ in tasks], [float(count) for _, count in tasks])
+    low, high = flip.ends(alpha)
+    assert low <= flip.estimate <= high
+    for end, outwards in ((low, -1), (high, 1)):
+        if np.isfinite(end):
+            assert flip.p(end + outwards * 1e-6) <= alpha
+    for inside in np.linspace(max(low, -9), min(high, 9), 7)[1:-1]:
+        assert high - low < 1e-9 or flip.p(float(inside)) > alpha
 
 
-def test_twenty_tasks_are_exact_and_more_are_drawn() -> None:
-    """2^22 patterns enumerated in numpy, against 100,000 drawn ones."""
-    values = np.round(np.random.default_rng(2).normal(0.5, 1, 22), 3)
+def test_more_tasks_than_can_be_counted_are_drawn() -> None:
+    """2^18 patterns counted here, against 16,384 drawn ones; the same ones each time."""
+    values = np.round(np.random.default_rng(2).normal(0.5, 1, 18), 3)
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
     exact = float((np.abs(sums) >= abs(values.sum()) - 1e-9).mean())
-    results = sign_flip([values[:20], values, -values])
-    assert results[0][1] == "exact, all 2^20 sign patterns"
-    assert results[1][1] == "100,000 seeded sign patterns"
-    assert results[1][0] == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 100_000) ** 0.5)
-    assert results[1] == results[2] == sign_flip([values])[0]
+    drawn = _flip(list(values))
+    assert drawn.method == "16,384 seeded sign patterns, mid-p"
+    assert drawn.p() == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 16_384) ** 0.5)
+    assert drawn.p() == _flip(list(-values)).p()
+    assert _flip(list(values[:15])).method == "exact, all 2^15 sign patterns, mid-p"
 
 
-def test_tasks_without_a_difference_do_not_count() -> None:
-    (few, many) = sign_flip([np.array([1.0, 2.0, -0.5]), np.array([1.0, 0, 2.0, *[0.0] * 40, -0.5])])
-    assert few == many
-    assert few[0] == pytest.approx(0.5)  # ±(1 + 2 - 0.5) and ±(1 + 2 + 0.5) of 8
-
-
-def test_nothing_to_flip() -> None:
-    assert sign_flip([np.array([]), np.zeros(3)]) == [
-        (None, "no task to compare"),
-        (1.0, "exact, all 2^0 sign patterns"),
-    ]
-    assert sign_flip([]) == []
+def test_few_tasks_reject_nothing_and_say_so_by_an_interval_without_ends() -> None:
+    flip = _flip([1.0, 1.0, 1.0, 1.0])
+    assert flip.p() == 1 / 2**4
+    assert flip.ends(0.05) == (-np.inf, np.inf)
+    assert _flip([0.0] * 5).p() == 1.0
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -127,5 +129,4 @@ def test_nothing_varies() -> None:
 
 
 def test_a_drawn_p_value_is_never_nothing() -> None:
-    ((p, _),) = sign_flip([np.ones(60)])
-    assert p == pytest.approx(1 / 100_001)
+    assert 0 < _flip([1.0] * 60).p() < 1e-4

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from cooperbench_assets.analysis.summary import SETTING_SUMMARY, setting_summary, success_by_attempt
 from cooperbench_assets_tests.analysis.stores import conflict, outcomes, pair_row, pairs_frame, provenance
@@ -54,12 +54,14 @@ def test_a_cell_has_wilsons_interval_and_says_so() -> None:
 
 
 def test_over_seeds_the_interval_is_clustered_by_task() -> None:
-    """Seven tasks of one pair and three seeds: the t interval of the tasks' means."""
+    """Seven tasks of one pair and three seeds: the t interval of the tasks' means, on the logit scale."""
     letters = ["PPP", "PPF", "PFF", "FFF", "FFF", "PPP", "FPF"]
     frames = {"pairs": pairs_frame(*outcomes("solo", {(t, 1): text for t, text in enumerate(letters)}))}
     row = _row(frames, "setting")
-    expected = stats.ttest_1samp([text.count("P") / 3 for text in letters], 0).confidence_interval()
-    assert (row["clean_low"], row["clean_high"]) == pytest.approx((expected.low, expected.high))
+    rate = 10 / 21
+    half = stats.t.ppf(0.975, 6) * stats.sem([text.count("P") / 3 for text in letters]) / (rate * (1 - rate))
+    expected = tuple(special.expit(special.logit(rate) + end) for end in (-half, half))
+    assert (row["clean_low"], row["clean_high"]) == pytest.approx(expected)
     assert row["interval_method"].startswith("cluster-robust by task (CR2")
     assert (row["cells"], row["seeds"], row["planned"], row["passes"]) == (3, 3, 21, 10)
     assert (row["seed_low"], row["seed_high"]) == pytest.approx((2 / 7, 4 / 7))

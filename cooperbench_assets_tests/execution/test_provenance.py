@@ -69,6 +69,21 @@ def test_what_made_a_run_is_recorded_and_read_by_the_tree_reader(made: CellJob) 
     assert (read.record.origin, read.record.truncated, read.record.messaging) == ("executed", True, True)
 
 
+def test_an_analysis_is_on_record_only_if_it_was_declared_before_the_first_result(made: CellJob) -> None:
+    """A launch without results may change it; once there are results, it stays what it was, or unsaid."""
+    for said in ("one", "two"):
+        begin(replace(made, analysis=said))
+    first = hashlib.sha256(b"two").hexdigest()
+    assert provenance.read_provenance(made.run_dir)["analysis_sha256"] == first
+    begin(replace(made, analysis="three"), results=True)
+    begin(replace(made, analysis="three"), "eval", results=True)
+    assert provenance.read_provenance(made.run_dir)["analysis_sha256"] == first
+    silent = replace(made, run_name="silent")
+    begin(silent)
+    begin(replace(silent, analysis="three"), results=True)
+    assert provenance.read_provenance(silent.run_dir)["analysis_sha256"] is None
+
+
 def test_no_value_of_a_variable_and_no_secret_of_a_config_is_written(made: CellJob) -> None:
     begin(made)
     text = (made.run_dir / "provenance.json").read_text()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from perf.simulation import contrasts, rates, retention
+from perf.simulation import claims, contrasts, page, rates, retention
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "perf" / "measured" / "simulation.json"
-PARTS = {"rates": rates, "contrasts": contrasts, "retention": retention}
+PAGE = ROOT / "docs" / "statistics.md"
+PARTS = {"rates": rates, "contrasts": contrasts, "retention": retention, "claims": claims}
 SEED = 20261122
 
 
@@ -37,6 +38,12 @@ def run(designs: Sequence[Design], part: str, draws: int) -> list[dict[str, Any]
     return found
 
 
+def kept() -> dict[str, Any]:
+    """What each part gave last."""
+    found: dict[str, Any] = msgspec.json.decode(KEPT.read_bytes())
+    return found
+
+
 def main() -> int:
     """Run what is asked for and keep it."""
     parser = argparse.ArgumentParser(prog="python -m perf.simulation", description=__doc__)
@@ -44,17 +51,18 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=10_000, help="draws a design")
     parser.add_argument("--page", action="store_true", help="only write the page from what is kept")
     arguments = parser.parse_args()
-    kept = msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {"draws": arguments.draws, "parts": {}}
+    found = kept() if KEPT.exists() else {"draws": arguments.draws, "parts": {}}
     for part in () if arguments.page else arguments.only or list(PARTS):
         began = time.monotonic()
-        kept["parts"][part] = _rounded(run(PARTS[part].DESIGNS, part, arguments.draws))
-        print(f"{part}: {len(kept['parts'][part])} designs, {time.monotonic() - began:.0f} s", file=sys.stderr)
-        kept["draws"] = arguments.draws
+        found["parts"][part] = _rounded(run(PARTS[part].DESIGNS, part, arguments.draws))
+        print(f"{part}: {len(found['parts'][part])} designs, {time.monotonic() - began:.0f} s", file=sys.stderr)
+        found["draws"] = arguments.draws
         KEPT.write_bytes(
-            msgspec.json.format(msgspec.json.encode(kept), indent=0)
+            msgspec.json.format(msgspec.json.encode(found), indent=0)
             .replace(b"\n", b"")
             .replace(b'{"design"', b'\n{"design"')
         )
+    PAGE.write_text(page.page(found), encoding="utf-8")
     return 0
 
 

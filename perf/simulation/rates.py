@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from cooperbench_assets.analysis.intervals import rate_ends
 from perf.simulation.designs import Design, drawn
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ DESIGNS = [
     for seeds in (3, 5)
 ]  # fmt: skip
 LEVEL = 0.95
+CHOSEN = "CR2 logit, telling tasks"
+"""In use: ``cooperbench_assets.analysis.intervals.rate_ends``."""
 
 
 def cr2(sums: Floats, counts: Floats) -> tuple[Floats, Floats, float]:
@@ -44,6 +47,7 @@ def of_rates(sums: Floats, counts: Floats, seeds: int) -> dict[str, tuple[Floats
     """Both ends by every candidate."""
     mean, se, dof = cr2(sums, counts)
     n, tasks = counts.sum() * seeds, len(counts)
+    telling = np.minimum((sums > 1e-9).sum(axis=1), (sums < counts - 1e-9).sum(axis=1)).astype(np.float64)
     t = special.stdtrit(dof, (1 + LEVEL) / 2)
     z = special.ndtri((1 + LEVEL) / 2)
     inside = (mean > 0) & (mean < 1)
@@ -61,8 +65,8 @@ def of_rates(sums: Floats, counts: Floats, seeds: int) -> dict[str, tuple[Floats
     return {
         "CR2-t": (np.clip(mean - t * se, 0, 1), np.clip(mean + t * se, 0, 1)),
         "CR2 logit": (np.where(inside, at_logit[0], exact[0]), np.where(inside, at_logit[1], exact[1])),
+        CHOSEN: rate_ends(mean, se, np.full(len(mean), dof), telling, np.full(len(mean), float(tasks))),
         "Korn-Graubard": exact,
-        "Korn-Graubard, Jeffreys": _jeffreys(mean, korn),
         "Wilson, effective n": _wilson(mean, size, np.where(inside, t, z)),
     }
 
@@ -71,13 +75,6 @@ def _clopper_pearson(mean: Floats, n: Floats) -> tuple[Floats, Floats]:
     x = mean * n
     low = np.where(x > 0, special.betaincinv(np.maximum(x, 1e-12), n - x + 1, 0.025), 0.0)
     high = np.where(n - x > 1e-12, special.betaincinv(x + 1, np.maximum(n - x, 1e-12), 0.975), 1.0)
-    return low, high
-
-
-def _jeffreys(mean: Floats, n: Floats) -> tuple[Floats, Floats]:
-    x = mean * n
-    low = np.where(x > 0, special.betaincinv(x + 0.5, n - x + 0.5, 0.025), 0.0)
-    high = np.where(n - x > 1e-12, special.betaincinv(x + 0.5, n - x + 0.5, 0.975), 1.0)
     return low, high
 
 

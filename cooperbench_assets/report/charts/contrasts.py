@@ -25,13 +25,13 @@ ONE_SETTING = "There are not two settings with seeds, so that nothing is compare
 
 _HOW = (
     "Point: mean over common pairs of (mean over seeds of the first − of the second), percentage points.",
-    "Line: 95 % interval clustered by task. Grey bar: where the difference may lie, whatever non-verdicts were.",
+    "Line: 95 % interval on other tasks like these. Grey bar: where it may lie, whatever non-verdicts were.",
 )
 
 
 def paired_comparisons(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart | str:
     """Every contrast of settings over clean pairs, by both verdicts."""
-    found = results["paired_comparisons"].filter(population="clean")
+    found = results["paired_comparisons"].filter(population="clean", endpoint="success")
     if found.is_empty():
         return ONE_SETTING
     rows = with_standing(found, CONTRAST).with_columns(label=pl.format("{} − {}", "setting_a", "setting_b"))
