@@ -10,7 +10,7 @@ import re
 
 _NAMES = re.compile(
     r"^(?:FAILED|ERROR)\s+\S+::\S+.*|^(?:FAIL|ERROR): \S+.*|^--- FAIL: .*|^test \S+ \.\.\. FAILED|^\s*(?:✕|✗|×|✖) .*"
-    r"|^not ok \d+.*|^# FAIL:.*|^FAIL\s+\S+.*"
+    r"|^not ok \d+.*|^# FAIL:.*|^FAIL\s+\S+.*|^_{3,} \S.* _{3,}$"
 )
 """pytest, unittest, Go, cargo, jest and vitest, TAP."""
 

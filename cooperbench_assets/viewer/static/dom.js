@@ -56,11 +56,12 @@ var View = window.View || (window.View = {});
     if (bytes < 1000) return `${bytes} B`;
     return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
   };
-  /** Seconds as a clock: 1:02:03, 2:03.4. */
+  /** Seconds as a clock: 1:02:03, 2:03.4; below one as milliseconds. */
   View.clock = (seconds) => {
     if (seconds === null || seconds === undefined) return "–";
     const sign = seconds < 0 ? "−" : "", all = Math.abs(seconds), hours = Math.floor(all / 3600);
     const minutes = Math.floor(all / 60) % 60, rest = all % 60, two = (n) => String(n).padStart(2, "0");
+    if (all > 0 && all < 1) return `${sign}${(all * 1000).toFixed(all < 0.01 ? 1 : 0)} ms`;
     if (hours) return `${sign}${hours}:${two(minutes)}:${two(Math.floor(rest))}`;
     return `${sign}${minutes}:${two(Math.floor(rest))}.${Math.floor((rest * 10) % 10)}`;
   };
