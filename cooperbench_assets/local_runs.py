@@ -22,7 +22,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import HOST_TAG, asset_key, op_name, partition_key, partitions_of
-from cooperbench_assets.automation.dagster_runs import PARTITION_TAG, RANGE_TAGS, READ_AGAIN, job_name
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, PARTITION_TAG, RANGE_TAGS, READ_AGAIN, job_name
 from cooperbench_assets.automation.dead_runs import report_dead_runs
 from cooperbench_assets.automation.observation import observe
 from cooperbench_assets.automation.policy import wait_for_round
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.store.cells import Cell
 
 T = TypeVar("T")
-
-CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
-"""What a run of a cell materialises."""
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """Events go to the instance, where the UI shows them; the terminal shows what the command prints."""

@@ -155,6 +155,26 @@ def test_private_names_of_dagster_are_in_few_modules_and_have_no_public_one_yet(
     assert [name for names in found.values() for name in names if hasattr(dagster, name)] == []
 
 
+ROOMS_OF_FACTS = ("assets", "automation", "benchmark", "execution", "importing", "sharing", "store")
+
+
+def test_a_text_or_a_list_of_texts_that_modules_share_is_declared_once() -> None:
+    declared: dict[tuple[str, str], list[str]] = {}
+    for module, file in MODULES.items():
+        if module.partition(".")[0] not in ROOMS_OF_FACTS and "." in module:
+            continue
+        if module == "execution.worker.model_calls":  # It may not import `benchmark.records`, which needs msgspec.
+            continue
+        for node in ast.parse(file.read_text()).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            value = getattr(node, "value", None)
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant | ast.Tuple | ast.Set):
+                said = ast.unparse(value)
+                if "'" in said and len(said) > len("'mode'"):
+                    declared.setdefault((target.id.lstrip("_"), said), []).append(module)
+    assert {name: modules for name, modules in declared.items() if len(modules) > 1} == {}
+
+
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
     """The functions of a module that say what their arguments are."""
     for node in ast.walk(tree):

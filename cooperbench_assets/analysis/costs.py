@@ -24,6 +24,7 @@ from cooperbench_assets.analysis.frames import (
     table_of,
     tally,
 )
+from cooperbench_assets.benchmark.records import TOKENS
 from cooperbench_assets.store import schema
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ _COUNTED = (
     "lost_unknown",
     "unjudged",
 )
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
 _LEFT_OUT = {"left_out": "Pairs with a result and without a clean verdict: in no mean but the two that name them"}
 
@@ -97,7 +97,7 @@ COST_REPORT = result_table(
         ("cost_mean_usd", pl.Float64, "Mean over the results with a clean verdict whose cost is known"),
         ("cost_median_usd", pl.Float64, "Median over them"),
         ("cost_mean_left_out_usd", pl.Float64, "Mean over the other results whose cost is known"),
-        *((name, pl.Int64, f"Known {name.replace('_', ' ')} of the results of record") for name in _TOKENS),
+        *((name, pl.Int64, f"Known {name.replace('_', ' ')} of the results of record") for name in TOKENS),
         ("tokens_unknown", pl.Int64, "Results whose tokens are not known, or not those of every agent"),
         ("hours", pl.Float64, "Agents' time of the results of record, summed"),
         ("hours_unknown", pl.Int64, "Results whose time is not known"),
@@ -240,7 +240,7 @@ def cost_report(frames: Frames) -> dict[str, pl.DataFrame]:
     of_record = done.group_by(CELL).agg(
         _known("cost_usd").alias("cost_usd"),
         pl.col("cost_usd").null_count().cast(pl.Int64).alias("cost_unknown"),
-        *(_known(name).alias(name) for name in _TOKENS),
+        *(_known(name).alias(name) for name in TOKENS),
         tally(_some_tokens_unknown()).alias("tokens_unknown"),
         (_known("duration_seconds") / 3600).alias("hours"),
         pl.col("duration_seconds").null_count().cast(pl.Int64).alias("hours_unknown"),
@@ -260,7 +260,7 @@ def cost_report(frames: Frames) -> dict[str, pl.DataFrame]:
 def _some_tokens_unknown() -> pl.Expr:
     """Whether the tokens of a result are not known, or not those of every agent."""
     of_some = pl.col("agents_with_tokens") < pl.col("agents")
-    return pl.any_horizontal(*(pl.col(name).is_null() for name in _TOKENS[:2]), of_some.fill_null(False))
+    return pl.any_horizontal(*(pl.col(name).is_null() for name in TOKENS[:2]), of_some.fill_null(False))
 
 
 def _spending(pairs: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:

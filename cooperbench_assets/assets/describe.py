@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 import polars as pl
 
-from cooperbench_assets.store.rows import TOKENS, cell_counts
+from cooperbench_assets.benchmark.records import TOKENS
+from cooperbench_assets.store.rows import cell_counts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cooperbench_assets.automation.policy import rounds_of
+from cooperbench_assets.automation.policy import LONGEST_LIMIT, rounds_of
 from cooperbench_assets.execution.attempts.records import of_stage
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.planning.plan import plan_agents, plan_evaluations
@@ -149,7 +149,6 @@ _CLOCK = re.compile(
     r"resets?(?: at)?\s+(\d{1,2})(?::(\d\d))?\s*(am|pm)?(?:\s*\(?([A-Z][A-Za-z]*(?:/[A-Za-z_]+)?)\)?)?", re.IGNORECASE
 )
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
-_LONGEST_LIMIT = timedelta(days=7)
 
 
 def lifted_at(evidence: str, failed: datetime) -> datetime | None:
@@ -163,7 +162,7 @@ def lifted_at(evidence: str, failed: datetime) -> datetime | None:
         failed: When it happened, UTC.
     """
     found = _after_span(evidence, failed) or _at_instant(evidence) or _at_clock(evidence, failed)
-    return found if found is not None and failed <= found <= failed + _LONGEST_LIMIT else None
+    return found if found is not None and failed <= found <= failed + LONGEST_LIMIT else None
 
 
 def _after_span(evidence: str, failed: datetime) -> datetime | None:
@@ -174,7 +173,7 @@ def _after_span(evidence: str, failed: datetime) -> datetime | None:
     for number, unit in _PART.findall(match[1]):
         short = "ms" if unit.lower() == "ms" else unit[0].lower()
         seconds += float(number) * _SECONDS[short]
-    return failed + timedelta(seconds=min(seconds, 10 * _LONGEST_LIMIT.total_seconds()))
+    return failed + timedelta(seconds=min(seconds, 10 * LONGEST_LIMIT.total_seconds()))
 
 
 def _at_instant(evidence: str) -> datetime | None:

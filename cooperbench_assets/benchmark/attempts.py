@@ -89,9 +89,14 @@ def unreadable(stage: Stage, n: int, started_at: str = "") -> Attempt:
     )
 
 
+def folder_name(stage: Stage, n: int) -> str:
+    """Name of a try's folder below the pair's folder of attempts."""
+    return f"{stage}-{n}"
+
+
 def place_of(pair: Pair, mode: str | None, attempt: Attempt) -> str:
     """A try's folder, relative to the run folder."""
-    return f"{ATTEMPTS}/{mode}/{pair.name}/{attempt.stage}-{attempt.n}"
+    return f"{ATTEMPTS}/{mode}/{pair.name}/{folder_name(attempt.stage, attempt.n)}"
 
 
 def parse_folder(name: str) -> tuple[Stage, int] | None:

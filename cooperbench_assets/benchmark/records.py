@@ -21,6 +21,9 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 NOTHING = Raw()
 """An undecoded field that is not there."""
 
+TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+"""Counts of tokens, as upstream names them."""
+
 When = str | float | None
 """A time as recorded: ISO text (without a zone: UTC), seconds since 1970, or nothing."""
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from cooperbench_assets.benchmark.failures import Failure, classify_output, excerpt, says_disk_is_full
 from cooperbench_assets.errors import UserError
 
-_PREFIX = re.compile(r"\[infra:([a-z_]+)\]\s*(.*)", re.DOTALL)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _EXCERPT = 500
 _ROOM = 2**30
@@ -34,12 +33,6 @@ class InfrastructureError(UserError):
         super().__init__(f"[infra:{family}] {text}")
         self.family = family
         self.text = text
-
-
-def read_prefix(text: str) -> tuple[str, str] | None:
-    """Family and text of an error that carries the prefix anywhere; None for another one."""
-    found = _PREFIX.search(text)
-    return (found[1], found[2]) if found else None
 
 
 def from_exception(error: BaseException) -> InfrastructureError | None:

@@ -29,7 +29,7 @@ from cooperbench_assets.benchmark.provenance import facts_of
 from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.errors import CellBusy
-from cooperbench_assets.execution.provenance import read_provenance, write_provenance
+from cooperbench_assets.execution.provenance import PROVENANCE_FILE, read_provenance, write_provenance
 from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.files import sync_all
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.project import Project
     from cooperbench_assets.spec import ExperimentSpec
 
-PROVENANCE: Final = "provenance.json"
 _TEMPORARY: Final = ".adopting-"
 _LOCK: Final = ".adopting.lock"
 _PAIR: Final = re.compile(r"f\d+(_f\d+)*")
@@ -283,7 +282,7 @@ class _Layout:
     def place(self, relative: str) -> str | None:
         """Where a file goes; None where it is not taken: see `left`, and our own working files."""
         first = relative.partition("/")[0]
-        if first.startswith(".") or relative == PROVENANCE or first in self.left:
+        if first.startswith(".") or relative == PROVENANCE_FILE or first in self.left:
             return None
         return f"{self.mode}/{relative}" if first in self.older else relative
 

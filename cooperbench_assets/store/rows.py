@@ -18,7 +18,7 @@ from cooperbench_assets.benchmark.evidence import EVIDENCE_LIMIT
 from cooperbench_assets.benchmark.jsonfiles import printable
 from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.benchmark.provenance import facts_of
-from cooperbench_assets.benchmark.records import parse_time, text_of
+from cooperbench_assets.benchmark.records import TOKENS, parse_time, text_of
 from cooperbench_assets.store.schema import (
     AGENTS,
     ATTEMPTS,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.store.cells import Cell
 
 Row = dict[str, Any]
-TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-"""The counts of tokens that upstream keeps."""
 
 
 @dataclass(frozen=True, slots=True)

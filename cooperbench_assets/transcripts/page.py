@@ -14,7 +14,7 @@ from cooperbench_assets.benchmark.attempts import ATTEMPTS, place_of
 from cooperbench_assets.benchmark.jsonfiles import open_regular, printable
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import judge
-from cooperbench_assets.store.rows import TOKENS
+from cooperbench_assets.benchmark.records import TOKENS
 from cooperbench_assets.transcripts.conversation import messages_of
 from cooperbench_assets.transcripts.evaluation import graded
 from cooperbench_assets.transcripts.index import chunk_of, index_of, transcript_file

@@ -13,12 +13,12 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from cooperbench_assets.assets.keys import asset_key, partitions_of
 from cooperbench_assets.assets.reading import CELL_CHECKS
 from cooperbench_assets.assets.results_store import publish_experiment
-from cooperbench_assets.automation.dagster_runs import RANGE_TAGS, error_of
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, RANGE_TAGS, error_of
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
 from cooperbench_assets.dagster_storage import OpenEventLog
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.local_runs import CELL_ASSETS, QUIET, open_instance
+from cooperbench_assets.local_runs import QUIET, open_instance
 from cooperbench_assets.store.read import query
 from cooperbench_assets_tests.automation.driving import Driver
 from cooperbench_assets_tests.experiments import SETTINGS, bind, fill, tree

@@ -11,10 +11,9 @@ import pytest
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.assets.reading import CELL_CHECKS
 from cooperbench_assets.assets.results_store import publish_experiment
-from cooperbench_assets.automation.dagster_runs import error_of
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, error_of
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.local_runs import CELL_ASSETS
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition_tables import list_units
 from cooperbench_assets.store.read import query

@@ -10,10 +10,10 @@ import pytest
 
 from cooperbench_assets.assets.keys import asset_key, cell_of, partitions_of
 from cooperbench_assets.assets.reading import CELL_CHECKS
-from cooperbench_assets.automation.dagster_runs import RANGE_TAGS, error_of
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, RANGE_TAGS, error_of
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.local_runs import CELL_ASSETS, QUIET
+from cooperbench_assets.local_runs import QUIET
 from cooperbench_assets.store.read import query
 from cooperbench_assets_tests.automation.driving import Driver
 from cooperbench_assets_tests.experiments import bind, fill, tree

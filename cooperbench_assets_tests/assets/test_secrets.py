@@ -11,8 +11,8 @@ import pytest
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.assets.redacted_steps import keeping_secrets
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS
 from cooperbench_assets.experiment import experiment_definitions
-from cooperbench_assets.local_runs import CELL_ASSETS
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.experiments import bind, fill, tree

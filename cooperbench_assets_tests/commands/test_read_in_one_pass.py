@@ -13,9 +13,9 @@ import dagster as dg
 import pytest
 from dagster._core.instance.ref import InstanceRef
 
-from cooperbench_assets.automation.dagster_runs import RANGE_TAGS
+from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, RANGE_TAGS
 from cooperbench_assets.cli import INTERRUPTED, NOT_DONE
-from cooperbench_assets.local_runs import CELL_ASSETS, NO_OUTPUT
+from cooperbench_assets.local_runs import NO_OUTPUT
 from cooperbench_assets_tests.commands.place import PAIRS, write_run
 from cooperbench_assets_tests.projects import environment, make_project
 

@@ -34,6 +34,7 @@ from cooperbench_assets.execution.attempts.records import (
     write_attempt,
 )
 from cooperbench_assets.execution.secret_values import clean
+from cooperbench_assets.execution.worker.protocol import LOG
 from cooperbench_assets.faultpoints import hit
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def _promote(made: Try, attempt: Attempt, *, replied: bool) -> Settled:
         verdict_to=attempts_dir / folder_name("eval", verdict.n) if verdict else None,
     )
     if made.place.log.exists():
-        made.place.log.rename(made.folder / staging.CHILD_LOG)
+        made.place.log.rename(made.folder / LOG)
     (promote_agents if made.stage == "agent" else promote_verdict)(promotion)
     return _settled(made, attempt, replied=replied)
 

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from cooperbench_assets.benchmark.attempts import FILE
 from cooperbench_assets.execution.attempts.records import Attempt, write_attempt
+from cooperbench_assets.execution.worker.protocol import LOG
 from cooperbench_assets.faultpoints import hit
 from cooperbench_assets.files import sync, sync_all, write_atomically
 
@@ -30,7 +32,7 @@ JOURNAL: Final = "promotion.json"
 """Lies in the try's folder while its files are on their way."""
 
 RESULT, VERDICT = "result.json", "eval.json"
-_OURS: Final = frozenset({"attempt.json", JOURNAL, "child.log"})
+_OURS: Final = frozenset({FILE, JOURNAL, LOG})
 
 
 class Move(msgspec.Struct, frozen=True):

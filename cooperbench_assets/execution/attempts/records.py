@@ -15,6 +15,7 @@ import msgspec
 from cooperbench_assets.benchmark.attempt_tree import scan_attempts as scan_attempts
 from cooperbench_assets.benchmark.attempts import FILE, last
 from cooperbench_assets.benchmark.attempts import Attempt as Attempt
+from cooperbench_assets.benchmark.attempts import folder_name as folder_name
 from cooperbench_assets.benchmark.attempts import of_stage as of_stage
 from cooperbench_assets.benchmark.attempts import owner as owner
 from cooperbench_assets.files import write_atomically
@@ -33,11 +34,6 @@ EVIDENCE_LENGTH: Final = 2000
 def now() -> str:
     """The present time as attempts record it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def folder_name(stage: Stage, n: int) -> str:
-    """Name of a try's folder below the pair's folder of attempts."""
-    return f"{stage}-{n}"
 
 
 def write_attempt(folder: Path, attempt: Attempt) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, read_bytes
 from cooperbench_assets.execution.job import STAGING, CellJob
+from cooperbench_assets.execution.worker.protocol import LOG, PROGRESS, REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,15 +27,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.attempts.deadlines import Counted, End
     from cooperbench_assets.execution.worker.protocol import Stage
-
-CHILD_LOG: Final = "child.log"
-"""What a child printed."""
-
-PROGRESS: Final = "evaluation.json"
-"""What an evaluation is doing."""
-
-REPORT: Final = "child.json"
-"""What a child said of its end."""
 
 _MIN_EVIDENCE: Final = 1500
 
@@ -52,7 +44,7 @@ class Staged:
     @property
     def log(self) -> Path:
         """What the child printed."""
-        return self.root / CHILD_LOG
+        return self.root / LOG
 
 
 def staged(job: CellJob, pair: Pair, name: str) -> Staged:

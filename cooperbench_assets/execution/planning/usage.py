@@ -20,6 +20,7 @@ import msgspec
 from cooperbench_assets.benchmark.attempt_tree import pair_folders, plain_listing, scan_attempts
 from cooperbench_assets.benchmark.attempts import ATTEMPTS, of_stage
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode, read_bytes
+from cooperbench_assets.benchmark.pairfolder import MODES
 from cooperbench_assets.execution.cell_lock import LOCK_FILE, holder
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.attempts.records import Attempt
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.worker.protocol import Stage
-
-MODES = ("solo", "coop", "team")
 
 ENOUGH_RUNS: Final = 8
 """Other cells from which expectations are made: more would tell little, and cost each cell a reading of all others."""

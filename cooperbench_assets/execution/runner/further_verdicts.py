@@ -26,6 +26,7 @@ from cooperbench_assets.execution.attempts.records import Attempt, now, write_at
 from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.planning.steps import Plan, Step
 from cooperbench_assets.execution.secret_values import clean
+from cooperbench_assets.execution.worker.protocol import LOG
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +150,7 @@ def settle_verdict(made: Try, how: How, estimate: float | None, states: Mapping[
     if isinstance(record, Verdict) and record.outcome == "completed":
         record = msgspec.structs.replace(record, verdict=outcome.outcome, reason=outcome.reason)
     if made.place.log.exists():
-        made.place.log.replace(made.folder / staging.CHILD_LOG)
+        made.place.log.replace(made.folder / LOG)
     write_attempt(made.folder, record)
     done = record.outcome == "completed"
     return Settled(record, states[made.pair], replied=done, failed=None if done else record.family or "unknown")

@@ -15,14 +15,13 @@ from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.runner.harness_client import HarnessError, HarnessServer
 from cooperbench_assets.execution.runner.slots import state_folder
 from cooperbench_assets.execution.secret_values import open_environment
+from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.worker.protocol import HarnessInfo
-
-EXTERNAL_AGENTS: Final = "COOPERBENCH_EXTERNAL_AGENTS"
 
 MODEL_CALLS: Final = {
     # Ten calls of three requests each, and 273 s, are what a dead endpoint costs otherwise.

@@ -37,16 +37,9 @@ from cooperbench_assets.execution.worker import harness
 from cooperbench_assets.execution.worker.agent_monitor import watch_agents
 from cooperbench_assets.execution.worker.backends import open_backend
 from cooperbench_assets.execution.worker.model_probe import ask_model
-from cooperbench_assets.execution.worker.protocol import ChildRequest
+from cooperbench_assets.execution.worker.protocol import LOG, PROGRESS, REPORT, ChildRequest
 from cooperbench_assets.redaction import Redactor, secret_variables
 
-REPORT = "child.json"
-"""File in the staging folder that says how a child ended, for a parent that was not there to hear it."""
-
-PROGRESS = "evaluation.json"
-"""File in the staging folder that says what an evaluation is doing."""
-
-LOG = "child.log"
 _LONGEST_TEXT = 8000
 
 

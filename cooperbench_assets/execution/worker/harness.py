@@ -22,9 +22,7 @@ from typing import Any
 
 from cooperbench_assets.execution.sandboxes.base import OWN_BACKENDS
 from cooperbench_assets.execution.sandboxes.process.backend import choose_isolation
-from cooperbench_assets.execution.worker.protocol import HarnessInfo
-
-EXTERNAL_AGENTS = "COOPERBENCH_EXTERNAL_AGENTS"
+from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS, HarnessInfo
 
 _MODULES = (
     "cooperbench.runner.solo",

@@ -10,7 +10,20 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Stage = Literal["agent", "eval"]
+from cooperbench_assets.benchmark.failures import Stage as Stage
+
+REPORT = "child.json"
+"""File in the staging folder that says how a child ended, for a parent that was not there to hear it."""
+
+PROGRESS = "evaluation.json"
+"""File in the staging folder that says what an evaluation is doing."""
+
+LOG = "child.log"
+"""File in the staging folder with all that a child printed."""
+
+EXTERNAL_AGENTS = "COOPERBENCH_EXTERNAL_AGENTS"
+"""Upstream's variable with the modules that register agents, separated by commas."""
+
 Errand = Literal["agent", "eval", "ask"]
 """What a child does: a stage of a pair, or asking the model for one token."""
 

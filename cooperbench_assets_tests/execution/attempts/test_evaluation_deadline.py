@@ -13,7 +13,6 @@ import pytest
 from cooperbench_assets.benchmark.failures import classify
 from cooperbench_assets.benchmark.pairs import Subset
 from cooperbench_assets.execution.api import run_agents, run_evaluations
-from cooperbench_assets.execution.attempts import staging
 from cooperbench_assets.execution.attempts.completion import evaluation_timed_out
 from cooperbench_assets.execution.attempts.lifecycle import begin
 from cooperbench_assets.execution.infra_errors import InfrastructureError
@@ -23,6 +22,7 @@ from cooperbench_assets.execution.sandboxes import base
 from cooperbench_assets.execution.sandboxes.base import RUNNER, Finished, evaluation_seconds
 from cooperbench_assets.execution.sandboxes.docker import engine, session
 from cooperbench_assets.execution.sandboxes.monitored import MAKING, Progress, Watched
+from cooperbench_assets.execution.worker.protocol import PROGRESS
 from cooperbench_assets_tests.execution import making
 from cooperbench_assets_tests.execution.cells import AGENTS, PAIRS, ROOT, attempt, cell, outcomes
 from cooperbench_assets_tests.execution.toy import Toy
@@ -80,7 +80,7 @@ def test_what_an_evaluation_was_doing_when_its_deadline_came_decides(
     made = begin(job, "agent", making.state(pair), 1)
     if progress is not None:
         content = {"since": time.time() - progress.pop("ago"), **progress}
-        (made.place.root / staging.PROGRESS).write_text(json.dumps(content))
+        (made.place.root / PROGRESS).write_text(json.dumps(content))
     failure = classify(evaluation_timed_out(made), "eval")
     assert failure is not None
     assert (failure.family, failure.retryable) == (family, True)

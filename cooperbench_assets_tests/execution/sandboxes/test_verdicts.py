@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cooperbench_assets.benchmark.failures import classify
 from cooperbench_assets.execution.infra_errors import (
     InfrastructureError,
     classify_test_run,
     from_exception,
-    read_prefix,
 )
 from cooperbench_assets.execution.sandboxes.base import RUNNER, SandboxOptions
 from cooperbench_assets.execution.sandboxes.process import bubblewrap
@@ -290,7 +290,9 @@ def test_a_run_that_ended_well_is_never_an_infrastructure_error(output: str) -> 
 @given(st.sampled_from(["oom", "test_timeout", "disk"]), st.text(max_size=50).filter(lambda text: text == text.strip()))
 def test_the_prefix_is_read_back(family: str, text: str) -> None:
     error = InfrastructureError(family, text)
-    assert read_prefix(f"RuntimeError: {error}") == (family, text)
+    found = classify(f"RuntimeError: {error}")
+    assert found is not None
+    assert (found.family, error.text) == (family, text)
     assert from_exception(error) is error
 
 

@@ -19,7 +19,7 @@ from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.runner.harness_client import SERVER, HarnessServer
 from cooperbench_assets.execution.worker import child as child_module
 from cooperbench_assets.execution.worker.child import describe, fit, shorten
-from cooperbench_assets.execution.worker.protocol import ChildEnd, ChildRequest
+from cooperbench_assets.execution.worker.protocol import LOG, REPORT, ChildEnd, ChildRequest
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy, make_toy
 
 ROOT = Path(__file__).parents[3]
@@ -208,15 +208,15 @@ def test_an_agent_that_raises_systemexit_is_named_though_upstream_loses_it(runs:
 def test_the_end_is_written_where_a_later_parent_finds_it(runs: Runs) -> None:
     request = runs.request("exit")
     end = runs.end(request)
-    written = read(Path(request.staging, child_module.REPORT))
+    written = read(Path(request.staging, REPORT))
     assert (written["key"], written["pid"], written["error"]) == (request.key, end.pid, "SystemExit: 3")
-    assert "SystemExit" in Path(request.staging, child_module.LOG).read_text()
+    assert "SystemExit" in Path(request.staging, LOG).read_text()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_full_disk_does_not_swallow_the_error(runs: Runs) -> None:
     request = runs.request("exit")
-    for name in (child_module.LOG, child_module.REPORT):
+    for name in (LOG, REPORT):
         Path(request.staging, name).symlink_to("/dev/full")
     assert runs.end(request).error == "SystemExit: 3"
 
@@ -294,7 +294,7 @@ def test_a_sandbox_that_cannot_be_made_leaves_its_reason(runs: Runs, toy: Toy, t
     assert end.error is not None
     assert "runner.sh is missing" in end.error
     assert not (runs.pair_folder(request) / "eval.json").exists()
-    assert read(Path(request.staging, child_module.REPORT))["error"] == end.error
+    assert read(Path(request.staging, REPORT))["error"] == end.error
 
 
 def test_an_execution_is_served_by_our_sandbox_where_there_is_one_and_by_upstream_s_elsewhere(runs: Runs) -> None:
