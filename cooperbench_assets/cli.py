@@ -74,6 +74,7 @@ COMMANDS: Final = {
         "Show experiments, pairs and transcripts in the browser, or write them as files.",
     ),
     "query": Lazy("cooperbench_assets.commands.query:query", "Ask the results store something, in SQL."),
+    "power": Lazy("cooperbench_assets.commands.power:power", "Say how many tasks, pairs and seeds a difference needs."),
     "export": Lazy("cooperbench_assets.commands.export:export", "Write an experiment as one file for co-authors."),
     "import-bundle": Lazy(
         "cooperbench_assets.commands.import_bundle:import_bundle",

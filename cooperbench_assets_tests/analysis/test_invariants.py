@@ -163,8 +163,8 @@ def _null_p_values(repetitions: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     rng = np.random.default_rng(11)
     tests = []
     for _ in range(repetitions):
-        lean = rng.normal(0, 1, 15)  # which setting a task happens to favour, the same for its pairs
-        pairs = rng.integers(1, 9, 15)
+        lean = rng.normal(0, 1, 12)  # which setting a task happens to favour, the same for its pairs
+        pairs = rng.integers(1, 9, 12)
         sums = np.array([rng.normal(shift, 0.5, size).sum() for shift, size in zip(lean, pairs, strict=True)])
         tests.append((sums, pairs.astype(np.float64)))
     return np.array([flip.p() for flip in sign_flips(tests)], dtype=np.float64)
