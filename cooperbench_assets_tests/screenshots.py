@@ -20,6 +20,7 @@ from playwright.sync_api import Page, expect
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import load_experiments
+from cooperbench_assets.viewer.shelves import library_of_project
 from cooperbench_assets_tests.automation.ui_actions import (
     LOCATION,
     check_page,
@@ -32,6 +33,7 @@ from cooperbench_assets_tests.automation.ui_actions import (
 )
 from cooperbench_assets_tests.projects import CHECKOUT, make_project
 from cooperbench_assets_tests.ui import browser, dagster_dev
+from cooperbench_assets_tests.viewer.places import serving
 
 if TYPE_CHECKING:
     from cooperbench_assets.project import Project
@@ -48,10 +50,10 @@ def demo_attributes() -> dict[str, Any]:
     return {**content["attributes"], "nightly": "* * * * *", "retry": {"backoff_minutes": 0, "every_seconds": 5}}
 
 
-def take(page: Page, folder: Path, name: str) -> None:
+def take(page: Page, folder: Path, name: str, what: str = "ui") -> None:
     """One picture, when the page has come to rest."""
     time.sleep(SETTLING_SECONDS)
-    file = folder / f"ui-{name}.png"
+    file = folder / f"{what}-{name}.png"
     page.screenshot(path=file)
     sys.stdout.write(f"{file}\n")
 
@@ -95,6 +97,28 @@ def at_the_end(page: Page, address: str, folder: Path) -> None:
     take(page, folder, "runs")
 
 
+def of_the_viewer(page: Page, project: Project, folder: Path) -> None:
+    """Pictures of the viewer's pages: the experiment, its pairs, one pair with a message that was not read in time."""
+    with serving(library_of_project(project)) as viewer:
+        page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+        page.goto(f"{viewer}/#/e/{EXPERIMENT}")
+        expect(page.get_by_role("heading", name="Headline")).to_be_visible()
+        take(page, folder, "experiment", "viewer")
+        page.goto(f"{viewer}/#/e/{EXPERIMENT}/pairs?rows=pairs")
+        expect(page.get_by_text("500 of 500 results, 100 pairs")).to_be_visible()
+        take(page, folder, "pairs", "viewer")
+        page.goto(f"{viewer}/#/e/{EXPERIMENT}/pairs?outcome=fail&setting=coop-comm&sort=-messages")
+        page.get_by_role("cell").get_by_role("link").first.click()
+        page.locator("#tests .failing").first.wait_for()
+        take(page, folder, "pair", "viewer")
+        page.keyboard.press("s")
+        page.locator(".strip").scroll_into_view_if_needed()
+        page.keyboard.press("m")
+        page.keyboard.press("o")
+        page.locator(".step-body .text").first.wait_for()
+        take(page, folder, "steps", "viewer")
+
+
 def everything_is_done(experiment: ExperimentContext, address: str) -> bool:
     """Whether the experiment is complete, and no run is left."""
     told = list((experiment.project.data / "alerts" / experiment.name).glob("complete-*.json"))
@@ -126,6 +150,7 @@ def make_pictures(project: Project, folder: Path) -> None:
         on_the_way(page, address, folder)
         until(lambda: everything_is_done(experiment, address))
         at_the_end(page, address, folder)
+        of_the_viewer(page, project, folder)
 
 
 def main() -> None:

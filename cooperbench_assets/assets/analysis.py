@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from cooperbench_assets import __version__
 from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES, Analysis, run_analysis
 from cooperbench_assets.assets.describe import column_schema, table_value
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
@@ -39,6 +40,7 @@ def build_analysis_assets(experiment: ExperimentContext) -> dg.AssetsDefinition:
                 metadata={"dagster/column_schema": column_schema(analysis.tables[0])},
                 automation_condition=FOLLOWS,
                 tags={"experiment": experiment.name},
+                code_version=__version__,
             )
             for analysis in ANALYSES
         ],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cooperbench_assets import __version__
 from cooperbench_assets.analysis.registry import ANALYSES
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name
 from cooperbench_assets.experiment_context import ExperimentContext
@@ -38,6 +39,7 @@ def build_report_asset(experiment: ExperimentContext) -> dg.AssetsDefinition:
         group_name=group_name(experiment.name),
         tags={"experiment": experiment.name},
         automation_condition=FOLLOWS,
+        code_version=__version__,
         pool="results_store",
     )
     def report() -> dg.MaterializeResult[Any]:

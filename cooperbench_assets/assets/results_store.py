@@ -2,12 +2,13 @@
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an op as they are.
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
+from cooperbench_assets import __version__
 from cooperbench_assets.assets.check_events import check_results, check_specs
 from cooperbench_assets.assets.describe import published_metadata
 from cooperbench_assets.assets.keys import FOLLOWS, asset_key, group_name, op_name
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
 
+NIGHTLY: Final = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26))
+"""Of an experiment with nights: a warning after one that published nothing, a failure after two."""
+
+
 def build_results_store(experiment: ExperimentContext) -> dg.AssetsDefinition:
     """results_store of one experiment: publishes its cells, and checks them together."""
     key = asset_key(experiment.name, "results_store")
@@ -46,6 +51,8 @@ def build_results_store(experiment: ExperimentContext) -> dg.AssetsDefinition:
                 metadata={"dagster/relation_identifier": "results.main.pairs"},
                 automation_condition=FOLLOWS,
                 tags={"experiment": experiment.name},
+                code_version=__version__,
+                freshness_policy=NIGHTLY if experiment.spec.nightly else None,
             )
         ],
         check_specs=check_specs(key, RESULTS_STORE_CHECKS),

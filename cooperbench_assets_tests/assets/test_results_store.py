@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
+from cooperbench_assets import __version__
 from cooperbench_assets.assets.keys import asset_key
-from cooperbench_assets.assets.results_store import kept_cells, publish_experiment
+from cooperbench_assets.assets.results_store import NIGHTLY, build_results_store, kept_cells, publish_experiment
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.sharing.bundle import export_bundle
@@ -178,3 +179,11 @@ def test_whether_imported_agents_shared_git_is_not_known_unless_it_is_said(tmp_p
     assert view(experiment, "coop-comm").frames["provenance"]["git"].to_list() == [None]
     said = bind(tmp_path, settings={"coop-comm": {"mode": "coop", "git": True, "seeds": [0]}})
     assert view(said, "coop-comm").frames["provenance"]["git"].to_list() == [True]
+
+
+def test_the_ui_learns_of_an_upgrade_and_of_a_night_that_published_nothing(tmp_path: Path) -> None:
+    (nightly,) = build_results_store(bind(tmp_path / "a", nightly="0 2 * * *")).specs
+    (other,) = build_results_store(bind(tmp_path / "b")).specs
+    assert nightly.code_version == other.code_version == __version__
+    assert nightly.freshness_policy == NIGHTLY
+    assert other.freshness_policy is None

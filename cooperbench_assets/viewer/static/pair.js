@@ -153,7 +153,7 @@
     const start = View.startOf(page);
     const hidden = new Set(["system"]);
     let steps = null;
-    const onNote = View.inBundle ? null : writer(key, page, () => pairNotes());
+    const onNote = View.inBundle || page.row.experiment === null ? null : writer(key, page, () => pairNotes());
     steps = View.transcript({ page, key, start, onNote, hidden });
     const jump = (agent, index) => { if (!steps.jump(agent, index)) View.say("That step is not in the transcript."); };
     const strip = View.strip(page, jump);
@@ -181,7 +181,7 @@
       page.files.length ? section("files", `Raw files (${page.files.length})`, page.files.map((file) => View.inBundle ? View.h("p", {}, View.h("code", {}, View.visible(file.name)), ` ${View.size(file.bytes)}`)
         : View.fold([View.h("code", {}, View.visible(file.name)), ` ${View.size(file.bytes)}`], () => rawText(file))),
         View.note(View.inBundle ? "A bundle holds none of them." : "Without secrets, e-mail addresses and users' names.")) : null,
-      missing(page), section("notes", "Notes", notes),
+      missing(page), onNote || page.notes.length ? section("notes", "Notes", notes) : null,
     ].filter(Boolean);
     const toSection = (id) => {
       const head = document.getElementById(`${id}-title`);
