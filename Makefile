@@ -74,4 +74,4 @@ lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:  ## remove run-time files of the demo and caches; .venv and your logs stay
-	rm -rf data/dagster data/tables data/results.duckdb data/report data/demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf data/dagster data/tables data/transcripts data/results.duckdb data/report data/demo .mypy_cache .ruff_cache .pytest_cache

@@ -91,7 +91,9 @@ def transcript_file(folder: Path, names: Container[str], agent: str, feature: in
     """The file that says most of what an agent did: the first with replies of the model, else the first there is."""
     trajectory = f"{agent}_traj.json" if feature is None else f"agent{feature}_traj.json"
     found = [name for name in (f"{agent}_session.jsonl", f"{agent}_stream.jsonl", trajectory) if name in names]
-    found = [name for name in found if (folder / name).is_file() and (folder / name).stat().st_size]
+    # A link may lead to any file of the machine.
+    found = [name for name in found if not (folder / name).is_symlink() and (folder / name).is_file()]
+    found = [name for name in found if (folder / name).stat().st_size]
     for name in found:
         with _opened(folder / name, None, _SAMPLES) as file:
             if file.reader is not None and any(draft.replied for draft in drafts(file.buffer, file.spans, file.reader)):

@@ -310,7 +310,10 @@ class _Page:
         return patches
 
     def _patch(self, file: Path) -> str | None:
-        """A patch's text; None where the file is missing or cannot be read."""
+        """A patch's text; None where the file is missing, a link that may lead anywhere, or cannot be read."""
+        if file.is_symlink():
+            self.left_out.append(LeftOut(file=file.name, reason="it is a link, which is not followed"))
+            return None
         try:
             descriptor, size = open_regular(str(file))
         except OSError:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cooperbench_assets.transcripts.listing import pair_rows
-from cooperbench_assets.transcripts.model import Agent, PairPage, Text
-from cooperbench_assets.transcripts.page import chunk, pair_page
-from cooperbench_assets.transcripts.sources import Source, source_of_logs
+from cooperbench_assets.transcripts.model import Agent, PairPage, Text, encode
+from cooperbench_assets.transcripts.page import chunk, pair_page, raw_part
+from cooperbench_assets.transcripts.sources import Source, SourceError, source_of_logs
 
 LOGS = Path(__file__).parent / "samples" / "logs"
 
@@ -169,3 +169,23 @@ def test_a_context_that_was_cut_is_said_and_leaves_open_what_was_read(tmp_path: 
     assert (message.read, message.read_index) == ("not recorded", None)
     assert [one.file for one in found.left_out if "context was cut" in one.reason] == ["agent2_full_traj.json"]
     assert "agent2_full_traj.json" in {file.name.rpartition("/")[2] for file in found.files}
+
+
+def test_links_in_a_tree_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("do not show this")
+    folder = tmp_path / "logs" / "hostile-coop" / "coop" / "slotbook_task" / "8" / "f4_f5"
+    shutil.copytree(LOGS / "mini-coop-comm" / "coop" / "slotbook_task" / "8" / "f4_f5", folder)
+    for name in ("agent4_traj.json", "agent4.patch", "agent1_stream.jsonl", "notes.txt"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(tmp_path / "secret")
+    hostile = source_of_logs(tmp_path / "logs", tmp_path / "cache")
+    found = pair_page(hostile, "hostile-coop/coop/slotbook_task/8/f4_f5")
+    first, second = found.agents
+    assert (first.transcript, first.steps, second.transcript) == (None, [], "agent5_traj.json")
+    assert [patch.text is None for patch in found.patches] == [True, False]
+    assert b"do not show" not in encode(found)
+    names = {file.name.rpartition("/")[2] for file in found.files}
+    assert names.isdisjoint({"agent4.patch", "notes.txt"})
+    for name in ("notes.txt", "../../../../../secret"):
+        with pytest.raises(SourceError, match="has no file"):
+            raw_part(hostile, found.row.path, f"coop/slotbook_task/8/f4_f5/{name}")
