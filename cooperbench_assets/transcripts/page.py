@@ -104,8 +104,9 @@ def raw_part(source: Source, path: str, name: str, start: int = 0) -> RawPart:
         raise SourceError(f"{path} has no file {name[:200]!r}")
     try:
         descriptor, size = open_regular(str(cell.run_dir / name))
+        start = min(max(0, start), size)
         try:
-            raw = os.pread(descriptor, CHUNK_BYTES, max(0, start))
+            raw = os.pread(descriptor, CHUNK_BYTES, start)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -56,6 +56,8 @@ def test_a_raw_file_is_given_out_in_parts_that_make_up_all_of_it(source: Source)
         whole += part.text
         part = raw_part(source, path, name, part.end)
     assert part.end == part.bytes
+    assert raw_part(source, path, name, 10**30).text == ""
+    assert raw_part(source, path, name, -1).start == 0
     assert whole.startswith("{")
     assert whole.rstrip().endswith("}")
 
