@@ -44,6 +44,13 @@ RULES = {
 """Label → regular expression (Rust syntax) that a message of that kind contains. `answer` is not a matter of words:
 the first message of an agent after a question of another."""
 
+PRECISION = {"plan": (24, 24), "question": (12, 12), "answer": (5, 9), "update": (20, 20), "acknowledgement": (21, 23)}
+"""Of so many messages that the rules label, how many do it: one reading of messages of six real runs (703 in all,
+claude-sonnet-5), drawn at random but for questions and answers, which are all that there are."""
+
+LEAST_PRECISION = 0.9
+"""Labels by rule that are right less often than this are in the tables, and not drawn."""
+
 LABELS = ("plan", "question", "answer", "update", "acknowledgement")
 MENTIONS = ("mentions_file", "mentions_line")
 

@@ -167,8 +167,8 @@ COMMUNICATION = Section(
             "message_kinds",
             communication.message_kinds,
             "Share of messages that do each thing, by rules on their words and order (or by imported labels, where the "
-            "figure says so). The rules read words, not minds; a message may do several things. Plan in the first "
-            "message is a share of agents that wrote; unanswered is a share of questions.",
+            "figure says so). The rules read words, not minds, and how often they are right stands in the figure. Plan "
+            "in the first message is a share of agents that wrote; unanswered is a share of questions.",
         ),
     ),
     ("communication", "communication_associations", "message_labels"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zlib
@@ -11,6 +12,7 @@ import vl_convert
 
 from cooperbench_assets.analysis.grid import pair_grid
 from cooperbench_assets.analysis.summary import setting_summary
+from cooperbench_assets.report.charts.communication import message_kinds
 from cooperbench_assets.report.charts.grid import pair_grid as draw_grid
 from cooperbench_assets.report.charts.success import seed_rows, setting_rows
 from cooperbench_assets.report.figure import Figure, with_own_ids
@@ -162,3 +164,17 @@ def test_steps_of_messages_are_told_where_trajectories_have_them() -> None:
     texts = _texts(draw(source_of("e", tables))["communication"].svg or "")
     told = "coop-comm, by trajectory, of 2 of 2 agents that wrote: 8 % of steps sent a message, the first one at step 3"
     assert any(told in text for text in texts)
+
+
+def test_labels_of_rules_that_are_often_wrong_are_not_drawn_and_the_others_say_how_often_they_are_right() -> None:
+    rows = table("solo", "P F") + table("coop-comm", "P F")
+    frames = {**store(rows), "messages": messages("Which file?", "a.py")}
+    source = source_of("e", frames)
+    chart = message_kinds(source.results, source.look)
+    assert not isinstance(chart, str)
+    text = json.dumps(chart.to_dict())
+    assert "question 12 of 12" in text
+    assert "Not drawn: answer, right 5 times of 9." in text
+    assert source.results["communication"]["share_answer"].to_list() == [0.5, 0.5]
+    assert '"kind": "answer"' not in text
+    assert '"kind": "question"' in text
