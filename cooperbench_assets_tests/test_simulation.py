@@ -22,6 +22,7 @@ def test_the_interval_of_a_rate_covers_where_the_t_interval_does_not() -> None:
         assert found["CR2-t"]["coverage"] < 0.9
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_differ_are_rarely_called_different() -> None:
     for design in (Design(0.1, 6, 3, 0.3, 0.1), Design(0.5, 12, 3, 0.6, 0.5), Design(0.3, 20, 3, 0.3, 0.3, "drift")):
         found = contrasts.measured(design, 2_000, np.random.default_rng(6))[page.CONTRAST]

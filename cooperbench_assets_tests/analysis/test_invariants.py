@@ -78,6 +78,7 @@ def test_counts_add_up_and_intervals_hold_their_estimate(rows: list[dict[str, An
     assert tables.filter(pl.sum_horizontal("both", "only_a", "only_b", "neither") != pl.col("pairs")).is_empty()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(stores())
 def test_comparisons_keep_their_estimate_between_the_extremes(rows: list[dict[str, Any]]) -> None:
@@ -170,6 +171,7 @@ def _null_p_values(repetitions: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([flip.p() for flip in sign_flips(tests)], dtype=np.float64)
 
 
+@pytest.mark.slow
 def test_under_the_null_p_is_uniform_though_tasks_are_clustered() -> None:
     p = _null_p_values(1000)
     for level in (0.01, 0.05, 0.1, 0.25, 0.5, 0.75):

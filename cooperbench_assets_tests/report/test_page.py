@@ -94,6 +94,7 @@ def test_each_table_is_there_as_csv_and_latex_and_each_figure_as_svg_and_png(bui
     assert f"{USUAL}/#/e/e/solo/0/" in " ".join(page.having("href"))
 
 
+@pytest.mark.slow
 def test_a_dead_arm_shows_its_warning_its_bounds_and_its_rates_both_ways(tmp_path: Path) -> None:
     _, page = build(dead_arm(), tmp_path)
     before = page.visible.split("Success by setting")[0]
@@ -141,6 +142,7 @@ def test_cells_of_different_models_are_refused_a_headline_and_a_comparison(tmp_p
     assert "no headline: model differs" in svg
 
 
+@pytest.mark.slow
 def test_what_agents_and_folders_say_is_never_markup(tmp_path: Path) -> None:
     rows = [
         *table("solo", "PP PF FF"),
