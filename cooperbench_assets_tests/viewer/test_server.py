@@ -160,3 +160,18 @@ def test_an_address_that_is_taken_or_no_loopback_one_is_refused_in_one_sentence(
     assert "loopback only" in CliRunner().invoke(cli, ["view"]).stderr
     said = CliRunner().invoke(cli, ["view", "nosuch"])
     assert "'nosuch' is neither an experiment (experiments here: made) nor a folder of logs" in said.stderr
+
+
+def test_the_report_is_served_in_an_origin_of_its_own_and_its_links_lead_to_pages_here(
+    address: str, experiment: ExperimentContext
+) -> None:
+    folder = experiment.project.report / "made"
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text('<a href="http://127.0.0.1:9/#/e/made/solo/0/a/1/f1_f2">P</a>')
+    (folder / "out").symlink_to(experiment.project.root)
+    status, headers, body = ask(address, "/report/made/report.html")
+    assert (status, body) == (200, b'<a href="../../index.html#/e/made/solo/0/a/1/f1_f2">P</a>')
+    assert headers["content-security-policy"].startswith("sandbox allow-scripts")
+    assert ask(address, "/index.html")[0] == 200
+    for path in ("/report/made/out/dagster.yaml", "/report/made/nothing.csv", "/report/nosuch/report.html"):
+        assert ask(address, path)[0] == 404, path
