@@ -88,6 +88,7 @@ def look(page: Page, address: str, done: subprocess.CompletedProcess[str]) -> No
 
 def from_the_red_check_to_the_tests_output_in_two_clicks(page: Page, address: str) -> None:
     page.goto(f"{address}/assets/made/run_logs?view=checks&checkDetail=no_agent_infra_error")
+    expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text("Failed (1)", exact=True)).to_be_visible()
     page.get_by_text("solo/1", exact=True).filter(visible=True).last.click()
