@@ -53,7 +53,7 @@ def power(
     planned contrasts.
 
     \b
-      cooperbench-assets power demo --contrast solo coop-comm --difference 0.2
+      cooperbench-assets power command_a --contrast solo coop-comm --difference 0.2
       cooperbench-assets power --variances 0.05 0.1 0.2
     """
     from cooperbench_assets.analysis import power as formulas
