@@ -60,6 +60,7 @@ def test_a_truncated_cell_takes_the_headline_from_its_setting(name: str) -> None
     assert set(found.values()) == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_cells_of_two_models_take_the_headline_from_their_setting(name: str) -> None:
     results = run_all(_frames({"setting": "coop-comm", "seed": 1, "model": "x"}))

@@ -157,6 +157,7 @@ def put_in_place(tree: Tree, file: str, content: bytes) -> Iterator[None]:
         path.unlink() if before is None else path.write_bytes(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 @settings(max_examples=60)
 @given(content=st.binary(max_size=60))

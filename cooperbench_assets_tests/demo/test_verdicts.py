@@ -74,6 +74,7 @@ class Judge:
         return bool(result["both_passed"]), bool(result["both_passed"] and clean and applied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_a_sample_of_each_cell_is_judged_as_promised(run: Runner, evaluating: object, bench: Bench, name: str) -> None:
     setting, seed, *_ = CELLS[name]

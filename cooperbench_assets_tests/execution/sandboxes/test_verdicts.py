@@ -122,6 +122,7 @@ def test_a_test_that_hangs_is_ended_at_its_deadline_with_all_it_started(
     assert naptime not in listed
 
 
+@pytest.mark.slow
 def test_upstream_s_own_timeout_holds_for_commands_and_for_tests_where_nothing_else_is_asked_for(
     toy: Toy, tmp_path: Path, isolation: str
 ) -> None:
