@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.project import Project
     from cooperbench_assets.sharing.bundle import UnitEntry
     from cooperbench_assets.store.cells import Cell
+    from cooperbench_assets.store.schema import Table
 
 LARGEST_TABLE: Final = 2**31
 """Bytes from which a table's file is refused."""
@@ -184,9 +185,24 @@ def _unit_of(file: Path, entry: UnitEntry, experiment: str) -> Unit:
     return unit
 
 
+LATER = {"provenance": ("analysis",)}
+"""Columns that a bundle of an earlier release does not have: NULL then."""
+
+
+def _with_later_columns(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with those of ``LATER`` that it lacks."""
+    lacking = [name for name in LATER.get(table.name, ()) if name not in frame.columns]
+    return frame.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in lacking)
+
+
+def _as_written(table: Table, frame: pl.DataFrame) -> Table:
+    """`table` with the columns that the bundle's release knew: what its hash is of."""
+    return replace(table, columns=tuple(column for column in table.columns if column.name in frame.columns))
+
+
 def _frames(file: Path, unit: Unit, entry: UnitEntry, tables: Mapping[str, bytes]) -> dict[str, pl.DataFrame]:
     """A unit's tables, each as it was written and as it is declared here."""
-    frames = {}
+    frames, written = {}, []
     for name, sha256 in entry.tables.items():
         data = tables.get(f"tables/{entry.name}/{name}.parquet")
         if data is None or hashlib.sha256(data).hexdigest() != sha256:
@@ -194,12 +210,14 @@ def _frames(file: Path, unit: Unit, entry: UnitEntry, tables: Mapping[str, bytes
         if name not in DECLARED:
             raise BundleError(f"{file}: {entry.name} has a table {name!r} that is not known here; nothing was imported")
         try:
-            frame = pl.read_parquet(io.BytesIO(data))
+            found = pl.read_parquet(io.BytesIO(data))
+            frame = _with_later_columns(DECLARED[name], found)
             check_frame(unit, DECLARED[name], frame)
         except (pl.exceptions.PolarsError, FrameError) as error:
             raise BundleError(f"{file}: {entry.name}: {error}; nothing was imported") from error
         frames[name] = frame
-    if content_sha256([(DECLARED[name], frame) for name, frame in frames.items()]) != entry.content_sha256:
+        written.append((_as_written(DECLARED[name], found), found))
+    if content_sha256(written) != entry.content_sha256:
         raise BundleError(f"{file}: {entry.name} is not what {CONTENTS} says; nothing was imported")
     return frames
 
