@@ -17,6 +17,7 @@ import polars as pl
 from filelock import FileLock
 
 from cooperbench_assets.analysis.costs import manifest_json
+from cooperbench_assets.report.font import with_font
 from cooperbench_assets.report.numbers import numbers_tex
 from cooperbench_assets.report.page import (
     draw,
@@ -142,7 +143,7 @@ def _figure_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for name, figure in figures.items():
         if figure.svg is not None:
-            files[f"figures/{name}.svg"] = figure.svg.encode()
+            files[f"figures/{name}.svg"] = with_font(figure.svg).encode()
             files[f"figures/{name}.png"] = figure.png()
         else:
             files[f"figures/{name}.txt"] = f"{figure.sentence}\n".encode()

@@ -18,6 +18,7 @@ from cooperbench_assets.analysis.across import EXPERIMENT_COMPARISONS, experimen
 from cooperbench_assets.report.charts import contrasts
 from cooperbench_assets.report.charts.success import success_by_experiment
 from cooperbench_assets.report.figure import Figure, render
+from cooperbench_assets.report.font import font_faces
 from cooperbench_assets.report.headline import HeadlineRow, changing, headline_rows, statements, statements_across
 from cooperbench_assets.report.pair_table import pair_table
 from cooperbench_assets.report.sections import DECLARED, SECTIONS, WARNINGS, Section
@@ -160,7 +161,7 @@ def page(
     return environment.get_template("page.html.j2").render(
         title=" and ".join(source.experiment for source in sources),
         several=len(sources) > 1,
-        style=Markup((TEMPLATES / "page.css").read_text()),  # noqa: S704 - files of this package
+        style=Markup(font_faces() + (TEMPLATES / "page.css").read_text()),  # noqa: S704 - files of this package
         script=Markup((TEMPLATES / "page.js").read_text()),  # noqa: S704
         remarks=[(source.experiment, source.look.remark) for source in sources if source.look.remark],
         warnings=_warnings(sources),

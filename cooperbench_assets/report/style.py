@@ -45,7 +45,8 @@ WIDTH: Final = 560
 SMALLEST: Final = 11
 """Pixels of the smallest letters."""
 
-FONT: Final = "Arial, Liberation Sans, Helvetica, sans-serif"
+FONT: Final = "Arimo, Arial, Liberation Sans, Helvetica, sans-serif"
+"""All of the same widths but the last; ``font`` has Arimo."""
 UNKNOWN: Final = "–"
 
 

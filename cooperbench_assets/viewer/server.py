@@ -40,7 +40,7 @@ HEADERS: Final = {
 }
 REPORT_POLICY: Final = (
     "sandbox allow-scripts allow-downloads allow-popups allow-popups-to-escape-sandbox; default-src 'none'; "
-    "script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+    "script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; font-src data:; frame-ancestors 'none'"
 )
 """The report is one file with its script in it: it runs in an origin of its own, and can ask for nothing here."""
 

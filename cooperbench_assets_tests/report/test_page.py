@@ -16,6 +16,7 @@ from cooperbench_assets.store import schema
 from cooperbench_assets.viewer_links import USUAL
 from cooperbench_assets_tests.analysis.stores import START, pair_row
 from cooperbench_assets_tests.report.making import Page, dead_arm, messages, ordinary, source, store, table
+from cooperbench_assets_tests.ui import browser
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
@@ -37,9 +38,31 @@ def test_the_page_takes_nothing_from_anywhere_else(built: tuple[Path, Page]) -> 
     assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "img", "base", "form"}
     linked = re.sub(rf'href="{USUAL}/#/[^"]*"', "", text)  # Links that a person follows, to the viewer on loopback.
     assert not re.search(r"@import|https?:(?!//www\.w3\.org/)", linked)
-    assert all(reference.startswith("#") for reference in re.findall(r"url\(([^)]+)\)", text))
+    assert all(reference.startswith(("#", "data:font/woff2;")) for reference in re.findall(r"url\(([^)]+)\)", text))
     for href in page.having("href"):
         assert href.startswith(("#", "./", "tables/", f"{USUAL}/#/e/e")), href
+
+
+OUTSIDE = """
+document.fonts.ready.then(() => {
+  const loaded = [...document.fonts].filter((font) => font.status === "loaded").map((font) => font.weight);
+  const edge = document.documentElement.getBoundingClientRect().right;
+  const outside = [...document.querySelectorAll("svg text")].filter(
+    (text) => text.getBoundingClientRect().right > edge + 1).map((text) => text.textContent);
+  return {loaded: [...new Set(loaded)].sort(), outside};
+})
+"""
+
+
+@pytest.mark.browser
+def test_figures_and_pages_carry_the_font_that_their_texts_were_laid_out_with(built: tuple[Path, Page]) -> None:
+    folder, _ = built
+    with browser() as page:
+        for file in [folder / "report.html", *sorted((folder / "figures").glob("*.svg"))]:
+            page.goto(file.as_uri())
+            found = page.evaluate(OUTSIDE)
+            assert found["loaded"] in (["400", "700"], ["700"]), file.name
+            assert found["outside"] == [], file.name
 
 
 def test_every_link_leads_somewhere_and_every_id_is_there_once(built: tuple[Path, Page]) -> None:
