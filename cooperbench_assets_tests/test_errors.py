@@ -21,6 +21,7 @@ INTERNAL = {
     "local_runs": {"Cancelled"},
     "store.errors": {"FrameError"},
     "store.files": {"FolderGoneError"},
+    "viewer.library": {"NotThere"},
 }
 """Errors that a module of this package handles; one that gets as far as a person is a mistake of ours."""
 
