@@ -145,8 +145,10 @@ def cli() -> None:
     """Run and judge CooperBench: run logs, verdicts and one DuckDB results store.
 
     Every command finds its project by itself: the checkout that the current folder is in, else the one that the
-    command was installed from; COOPERBENCH_ASSETS_ROOT names another. Variables in the project's .env are set, as they
-    are for the UI. Paths are relative to the current folder.
+    command was installed from; COOPERBENCH_ASSETS_ROOT names another. Its runs are recorded in the Dagster instance
+    that its dagster.yaml describes; COOPERBENCH_ASSETS_INSTANCE names the folder of another dagster.yaml, such as that
+    of a deployment. Variables in the project's .env are set, as they are for the UI. Paths are relative to the current
+    folder.
     """
 
 

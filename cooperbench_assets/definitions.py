@@ -14,7 +14,7 @@ from cooperbench_assets.broken_experiment import broken_definitions
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.experiments import read_experiments
-from cooperbench_assets.project import Project
+from cooperbench_assets.project import Project, named_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +24,11 @@ LOG = logging.getLogger(__name__)
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Load the defs folder; an experiment that cannot be used is one asset that says why, beside all others."""
-    return project_definitions(Project(Path(__file__).parents[1]))
+    """Load the defs folder; an experiment that cannot be used is one asset that says why, beside all others.
+
+    It is that of the project that COOPERBENCH_ASSETS_ROOT names, else of the checkout that this code is part of.
+    """
+    return project_definitions(named_project() or Project(Path(__file__).parents[1]))
 
 
 def project_definitions(project: Project) -> dg.Definitions:

@@ -262,7 +262,7 @@ def look_at_docker(need: Need) -> Iterator[Probe]:
     yield need.there(f"{info.get('ServerVersion')}, {info.get('Images')} images")
     root = Path(str(info.get("DockerRootDir")))
     disk = Need("Docker disk", "pulling task images", need.needed_by)
-    if not root.is_dir():
+    if not (info["on this machine"] and root.is_dir()):
         yield disk.there(f"{root} is not on this machine; its free space is not known")
     elif (free := shutil.disk_usage(root).free) < LARGEST_IMAGE_GB * 1e9:
         yield disk.missing(f"{_gigabytes(free)} free at {root}; the largest image of lite has {LARGEST_IMAGE_GB} GB")
@@ -275,7 +275,14 @@ def _ask_engine() -> dict[str, Any] | str:
     import docker
     from docker.errors import DockerException
 
-    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    from cooperbench_assets.execution.infra_errors import InfrastructureError
+    from cooperbench_assets.execution.sandboxes.docker.contexts import resolved
+
+    try:
+        environment = resolved(os.environ)
+    except InfrastructureError as error:
+        return error.text
+    address = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if address.startswith("unix://"):
         # Asked first by ourselves: the SDK leaks the socket that it cannot connect.
         try:
@@ -285,8 +292,8 @@ def _ask_engine() -> dict[str, Any] | str:
         except OSError as error:
             return f"{address}: {error.strerror or error}"
     try:
-        with contextlib.closing(docker.from_env(timeout=int(PATIENCE_SECONDS))) as client:
-            return dict(client.info())
+        with contextlib.closing(docker.from_env(timeout=int(PATIENCE_SECONDS), environment=environment)) as client:
+            return {**client.info(), "on this machine": address.startswith("unix://")}
     except (DockerException, OSError) as error:
         return f"{address}: {_last_cause(error)}"
 

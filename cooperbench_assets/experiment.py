@@ -21,7 +21,7 @@ from cooperbench_assets.assets.subset import build_subset_asset
 from cooperbench_assets.assets.task_images import build_task_images
 from cooperbench_assets.automation.definitions import automation_definitions
 from cooperbench_assets.experiment_context import ExperimentContext
-from cooperbench_assets.project import Project
+from cooperbench_assets.project import Project, named_project
 from cooperbench_assets.spec import ExperimentError, ExperimentSpec
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ class Experiment(dg.Component):
         return cls(attributes)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The definitions of the experiment whose folder this is: <root>/cooperbench_assets/defs/<name>."""
-        project = Project(context.path.parents[2])
+        """The definitions of the experiment whose folder this is: <root>/cooperbench_assets/defs/<name>.
+
+        Its data are in the project that COOPERBENCH_ASSETS_ROOT names, where it is set.
+        """
+        project = named_project() or Project(context.path.parents[2])
         return experiment_definitions(ExperimentContext(context.path.name, self.spec, project))
 
 

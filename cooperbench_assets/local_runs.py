@@ -75,11 +75,15 @@ def open_instance(project: Project) -> Iterator[dg.DagsterInstance]:
     """The project's Dagster instance; the current folder is the project's root meanwhile.
 
     dagster.yaml's folders are relative to the current folder: anywhere else they would be a second instance.
+
+    Raises:
+        ProjectError: if a variable names the folder of another instance, and it has no dagster.yaml.
     """
+    folder = project.instance
     project.dagster.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(project.root):
         # `DagsterInstance.get` reads dagster.yaml as it stands; only a reference takes an override, and is private.
-        reference = InstanceRef.from_dir(str(project.root), overrides=NO_OUTPUT)
+        reference = InstanceRef.from_dir(str(folder), overrides=NO_OUTPUT)
         with dg.DagsterInstance.from_ref(reference) as instance:
             yield instance
 
@@ -113,7 +117,7 @@ class Launcher:
         self._everything = self._definitions.resolve_implicit_global_asset_job_def()
 
     def __enter__(self) -> Self:
-        os.environ.setdefault("DAGSTER_HOME", str(self.experiment.project.root))
+        os.environ.setdefault("DAGSTER_HOME", str(self.experiment.project.instance))
         self._instance = self._stack.enter_context(open_instance(self.experiment.project))
         # Dagster would configure logging anew for each run, and in doing so wait for the handlers of the others while
         # these wait for logging's lock: runs side by side would stand still for ever.

@@ -14,6 +14,9 @@ from cooperbench_assets.errors import UserError
 ROOT_VARIABLE = "COOPERBENCH_ASSETS_ROOT"
 """Names the project's root where it is not the checkout that the package runs from."""
 
+INSTANCE_VARIABLE = "COOPERBENCH_ASSETS_INSTANCE"
+"""Names the folder whose dagster.yaml describes the Dagster instance, where it is not the project's own."""
+
 
 class ProjectError(UserError):
     """The project's root cannot be found."""
@@ -52,8 +55,20 @@ class Project:
 
     @property
     def dagster(self) -> Path:
-        """Storage of the Dagster instance, as dagster.yaml says."""
+        """Storage of the project's own Dagster instance, as its dagster.yaml says."""
         return self.data / "dagster"
+
+    @property
+    def instance(self) -> Path:
+        """The folder whose dagster.yaml describes the Dagster instance: the project's, unless a variable says else.
+
+        Raises:
+            ProjectError: if the variable names a folder without one.
+        """
+        named = os.environ.get(INSTANCE_VARIABLE)
+        if named and not (Path(named) / "dagster.yaml").is_file():
+            raise ProjectError(f"no dagster.yaml in {named} ({INSTANCE_VARIABLE})")
+        return Path(named).resolve() if named else self.root
 
     def resolve(self, path: str) -> Path:
         """A path of defs.yaml: absolute, below the home folder (~), or relative to the root."""
@@ -70,13 +85,27 @@ def find_project() -> Project:
     Raises:
         ProjectError: if none of them holds a dagster.yaml and this package's folder.
     """
-    named = os.environ.get(ROOT_VARIABLE)
-    candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents, Path(__file__).parents[1]]
-    for candidate in candidates:
-        if (candidate / "dagster.yaml").is_file() and (candidate / "cooperbench_assets" / "defs").is_dir():
+    if (named := named_project()) is not None:
+        return named
+    for candidate in (Path.cwd(), *Path.cwd().parents, Path(__file__).parents[1]):
+        if _is_project(candidate):
             return Project(candidate.resolve())
-    raise ProjectError(
-        f"no project at {named} ({ROOT_VARIABLE})"
-        if named
-        else f"no project here: go to a checkout of cooperbench-assets, or name one in {ROOT_VARIABLE}"
-    )
+    raise ProjectError(f"no project here: go to a checkout of cooperbench-assets, or name one in {ROOT_VARIABLE}")
+
+
+def named_project() -> Project | None:
+    """The project that the variable names, for code that is installed elsewhere; None if it is not set.
+
+    Raises:
+        ProjectError: if it names a folder without a dagster.yaml and this package's folder.
+    """
+    named = os.environ.get(ROOT_VARIABLE)
+    if not named:
+        return None
+    if not _is_project(Path(named)):
+        raise ProjectError(f"no project at {named} ({ROOT_VARIABLE})")
+    return Project(Path(named).resolve())
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / "dagster.yaml").is_file() and (folder / "cooperbench_assets" / "defs").is_dir()

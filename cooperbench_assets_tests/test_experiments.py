@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cooperbench_assets.definitions import defs as code_location
 from cooperbench_assets.definitions import project_definitions
 from cooperbench_assets.experiments import Experiments, read_experiments
-from cooperbench_assets.project import Project
+from cooperbench_assets.project import ROOT_VARIABLE, Project, ProjectError
 from cooperbench_assets.spec import COMPONENT
 from cooperbench_assets_tests.projects import add_experiment, environment, make_project
 
@@ -190,3 +191,14 @@ def test_the_check_of_a_broken_experiment_fails_with_the_sentence(project: Proje
         again = sensor(dg.build_sensor_context(instance=instance, cursor=first.cursor))
         assert isinstance(again, dg.SensorResult)
         assert again.asset_events == [], "said once"
+
+
+def test_the_code_location_loads_the_project_that_the_variable_names(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_experiment(project, "there", GOOD)
+    monkeypatch.setenv(ROOT_VARIABLE, str(project.root))
+    with pytest.raises(ProjectError, match=f"no project at {project.root}"):
+        code_location()
+    (project.root / "dagster.yaml").touch()
+    assert {key.path[0] for key in code_location().resolve_all_asset_keys()} == {"there"}

@@ -17,7 +17,8 @@ import cooperbench_assets
 PACKAGE = Path(cooperbench_assets.__file__).parent
 
 EXECUTION = (
-    "execution.errors execution.infra_errors execution.job execution.options execution.processes execution.cell_lock",
+    "execution.errors execution.infra_errors execution.job execution.options execution.processes",
+    "execution.shared_folders execution.cell_lock",
     "execution.sandboxes",
     "execution.sandboxes.process execution.sandboxes.docker",
     "execution.worker execution.secret_values execution.consistency",
@@ -131,6 +132,7 @@ PRIVATE_OF_DAGSTER = {
     "automation.backfills": {"AssetGraphSubset", "BulkActionStatus", "BulkActionsFilter", "PartitionBackfill"},
     "automation.dead_runs": {"SqliteRunStorage"},
     "automation.jobs": {"UnresolvedAssetJobDefinition"},
+    "container_runs": {"CheckRunHealthResult", "LaunchRunContext", "WorkerStatus"},
     "dagster_storage": {
         "AssetCheckExecutionRecord",
         "AssetCheckExecutionRecordStatus",

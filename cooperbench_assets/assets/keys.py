@@ -18,6 +18,14 @@ FOLLOWS = dg.AutomationCondition.any_deps_updated()
 HOST_TAG = "cooperbench-assets/host"
 """Tag of a run: where its process works (``processes.namespace``), which alone can tell whether that is alive."""
 
+MODEL_TAG = "cooperbench-assets/model"
+"""Tag of a run whose agents ask a model: an instance can limit how many of them run at once."""
+
+
+def model_tag(spec: ExperimentSpec) -> dict[str, str]:
+    """The tag of runs of this experiment; none where it runs nothing."""
+    return {MODEL_TAG: spec.model_name} if spec.execution != "none" and spec.model_name else {}
+
 
 def asset_key(experiment: str, asset: str) -> dg.AssetKey:
     """The key of an experiment's asset: ``<experiment>/<asset>``."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 
 from cooperbench_assets.analysis.registry import ANALYSES
-from cooperbench_assets.assets.keys import asset_key, op_name
+from cooperbench_assets.assets.keys import asset_key, model_tag, op_name
 from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, job_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -55,12 +55,13 @@ def build_jobs(experiment: ExperimentContext) -> list[UnresolvedAssetJobDefiniti
 
 
 def _job(
-    experiment: ExperimentContext, name: str, assets: Iterable[str], text: str, config: dict[str, Any] | None = None
+    experiment: ExperimentContext, name: str, assets: Collection[str], text: str, config: dict[str, Any] | None = None
 ) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         job_name(experiment.name, name),
         selection=dg.AssetSelection.assets(*(asset_key(experiment.name, asset) for asset in assets)),
         description=text,
         config=config,
+        tags=model_tag(experiment.spec) if "run_logs" in assets else None,
         executor_def=dg.in_process_executor,
     )

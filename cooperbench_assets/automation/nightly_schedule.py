@@ -12,7 +12,7 @@ from typing import Final
 
 import dagster as dg
 
-from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
+from cooperbench_assets.assets.keys import asset_key, model_tag, op_name, partition_key
 from cooperbench_assets.automation.backfills import add_backfill, running_backfills
 from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, UNFINISHED, WHY_TAG, job_name
 from cooperbench_assets.automation.dead_runs import report_dead_runs
@@ -144,6 +144,7 @@ def launch_backfill(
         description=listed,
         tags={
             NIGHTLY_TAG: experiment.name,
+            **model_tag(experiment.spec),
             # The Backfills page shows tags and no title, and cuts what is long.
             WHY_TAG: title.removeprefix("Nightly: "),
             "dagster/schedule_name": job_name(experiment.name, "nightly"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from cooperbench_assets.assets.keys import asset_key, op_name, partition_key
+from cooperbench_assets.assets.keys import asset_key, model_tag, op_name, partition_key
 from cooperbench_assets.automation.alert_rules import alerts_of, input_alerts
 from cooperbench_assets.automation.alerts import Notifier
 from cooperbench_assets.automation.backfills import still_to_launch
@@ -123,6 +123,7 @@ def request(experiment: ExperimentContext, state: CellState, launch: Launch) -> 
         tags={
             FINGERPRINT_TAG: state.fingerprint,
             WHY_TAG: launch.why,
+            **model_tag(experiment.spec),
         },
     )
 

@@ -13,6 +13,7 @@ import click
 from dotenv import dotenv_values
 
 from cooperbench_assets import project as projects
+from cooperbench_assets.commands.output import note
 from cooperbench_assets.experiments import Experiments, read_experiments
 from cooperbench_assets.project import Project, ProjectError
 
@@ -30,6 +31,7 @@ __all__ = [
     "choose",
     "find_project",
     "read_experiments",
+    "say_instance",
 ]
 
 
@@ -50,6 +52,16 @@ def find_project() -> Project:
         if value is not None:
             os.environ.setdefault(name, value)
     return project
+
+
+def say_instance(project: Project) -> None:
+    """Say which Dagster instance a command records its runs in, where that is not the project's own.
+
+    Raises:
+        ProjectError: if the one that a variable names is not there.
+    """
+    if project.instance != project.root:
+        note(f"Dagster instance: {project.instance} ({projects.INSTANCE_VARIABLE})")
 
 
 def choose(found: Experiments, name: str) -> ExperimentSpec:

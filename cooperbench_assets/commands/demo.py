@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cooperbench_assets.commands.context import Experiments, choose, find_project, read_experiments
+from cooperbench_assets.commands.context import Experiments, choose, find_project, read_experiments, say_instance
 from cooperbench_assets.commands.materialize import chosen_cells, report, run_cells
 from cooperbench_assets.commands.output import console
 from cooperbench_assets.commands.status import look, show, stored
@@ -34,6 +34,7 @@ def demo() -> None:
     project = find_project()
     spec = choose(read_experiments(project), EXPERIMENT)
     out = console()
+    say_instance(project)
     out.print("The agents of this experiment are scripted: its figures say nothing about any model.")
 
     from cooperbench_assets.local_runs import Launcher  # imports Dagster: seconds that --help need not cost

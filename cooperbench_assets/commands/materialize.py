@@ -20,7 +20,7 @@ from rich.progress import (
 
 from cooperbench_assets.assets.progress import News, describe, describe_wait
 from cooperbench_assets.cli import NOT_DONE, NOT_IN_ORDER
-from cooperbench_assets.commands.context import choose, find_project, read_experiments
+from cooperbench_assets.commands.context import choose, find_project, read_experiments, say_instance
 from cooperbench_assets.commands.errors_left import described, errors_left
 from cooperbench_assets.commands.output import console
 from cooperbench_assets.execution.runner.progress import SlotWait
@@ -105,6 +105,7 @@ def materialize(
         print_plans(ExperimentContext(experiment, spec, project), cells, config, out)
         return
     limits = spec.limits
+    say_instance(project)
     rounds = 1 if no_retry or only or at_most else limits.agent_attempts + limits.eval_attempts
     with Launcher(project, experiment, spec) as launcher:
         if gold:

@@ -1,7 +1,9 @@
 """One cell, one process at a time: a lock in the run folder that names its holder.
 
 What belongs here: taking and probing the lock. What does not: what is done under it (``api``). The lock is a flock,
-so it is free as soon as its holder is gone, however it went.
+so it is free as soon as its holder is gone, however it went: also for the containers of one machine, which have one
+kernel. Between machines that holds only where their file system carries locks from one to the other. So a holder of
+another machine that the file still names on such a file system is never taken for dead: its tries may be running.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cooperbench_assets.execution.errors import CellBusy
+from cooperbench_assets.execution.errors import CellBusy, LaunchError
+from cooperbench_assets.execution.processes import boot
+from cooperbench_assets.execution.shared_folders import file_system_of_several_machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +44,9 @@ class Holder(msgspec.Struct, frozen=True):
     what: str
     """What the holder calls itself: a Dagster run, a command."""
 
+    boot: str = ""
+    """Boot of the kernel that it runs on, which the containers of a machine share; empty if it did not say."""
+
     def __str__(self) -> str:
         return f"{self.what} (process {self.pid} on {self.host}, since {self.started_at})"
 
@@ -53,7 +60,8 @@ def cell_lock(run_dir: Path, what: str) -> Iterator[None]:
         what: What to call this process when another one wants the cell.
 
     Raises:
-        CellBusy: at once, if another process holds the cell; the message names it.
+        CellBusy: at once, if another process holds the cell, or may hold it on another machine; the message names it.
+        LaunchError: if the folder's file system has no locks.
     """
     while (descriptor := _acquire(run_dir)) is None:
         pass
@@ -77,6 +85,8 @@ def holder(run_dir: Path) -> Holder | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(descriptor) or Holder(0, "unknown", "", "another process")
+    except OSError:  # Where there are no locks, nobody can hold one.
+        return None
     else:
         return None
     finally:
@@ -92,8 +102,15 @@ def _acquire(run_dir: Path) -> int | None:
     except FileNotFoundError:  # The folder was removed with it.
         return None
     try:
-        if not _take(descriptor):
-            raise CellBusy(_busy(run_dir, _read(descriptor)))
+        try:
+            if not _take(descriptor):
+                raise CellBusy(_busy(run_dir, _read(descriptor)))
+        except OSError as error:
+            raise LaunchError(
+                f"{run_dir} lies on a file system without locks ({error.strerror}), so that two runs of the cell could "
+                "not tell of each other; put logs: on a local disk, or mount that file system with locks"
+            ) from error
+        _refuse_elsewhere(run_dir, _read(descriptor))
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 return descriptor
@@ -102,6 +119,20 @@ def _acquire(run_dir: Path) -> int | None:
         raise
     os.close(descriptor)
     return None
+
+
+def _refuse_elsewhere(run_dir: Path, left: Holder | None) -> None:
+    """Refuse a lock that was free to take and whose file names a holder on another machine.
+
+    It was killed there, or it runs, and the file system tells this machine nothing of its locks.
+    """
+    if left is None or left.boot == boot() or left.host == socket.gethostname():
+        return
+    if (kind := file_system_of_several_machines(run_dir)) is not None:
+        raise CellBusy(
+            f"{run_dir.name} was begun by {left}, and lies on {kind}, which may keep that machine's lock from being "
+            f"seen here; if that run is over, remove {run_dir / LOCK_FILE} and start again"
+        )
 
 
 def _take(descriptor: int) -> bool:
@@ -121,7 +152,7 @@ def _take(descriptor: int) -> bool:
 def _write(descriptor: int, what: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), now, what)), 0)
+    os.pwrite(descriptor, msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), now, what, boot())), 0)
 
 
 def _read(descriptor: int) -> Holder | None:

@@ -41,7 +41,7 @@ def process_identity(pid: int) -> str | None:
     """
     if _HAS_PROC:
         fields = _stat(pid)
-        return f"{_boot()}:{fields[19]}" if fields else None
+        return f"{boot()}:{fields[19]}" if fields else None
     import psutil
 
     try:
@@ -56,12 +56,17 @@ def namespace() -> str:
 
     A container has a namespace of its own; after a restart of the machine the boot is another.
     """
-    boot = _boot() if _HAS_PROC else ""
     try:
         own = str((_PROC / "self/ns/pid").readlink())
     except OSError:
         own = ""
-    return "/".join((socket.gethostname(), boot, own))
+    return "/".join((socket.gethostname(), boot(), own))
+
+
+@cache
+def boot() -> str:
+    """Id of the kernel's present boot, the same in every container of a machine; empty where there is no /proc."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip() if _HAS_PROC else ""
 
 
 def is_alive(pid: int, identity: str | None = None) -> bool:
@@ -250,11 +255,6 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split()
-
-
-@cache
-def _boot() -> str:
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def _prctl(option: int, value: int) -> None:

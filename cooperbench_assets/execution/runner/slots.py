@@ -24,6 +24,7 @@ import msgspec
 import platformdirs
 
 from cooperbench_assets.errors import UserError
+from cooperbench_assets.execution.runner.machine_size import MachineSize
 from cooperbench_assets.execution.runner.slot_queue import Line
 from cooperbench_assets.files import replacing
 
@@ -38,7 +39,8 @@ _EVALUATION_MEMORY: Final = 2**30
 _TEXT = """\
 # How much runs at once on this machine, for all experiments and all processes of this user together.
 # Limits of an experiment (limits.concurrency, limits.eval_concurrency) are caps below these numbers.
-# Made from the number of CPUs and the memory; change it at any time, running work included.
+# Made from the CPUs and the memory that the first run could use, by the limits of its container too; change it at any
+# time, running work included.
 
 # Pairs whose agents run at once. Agents mostly wait for their model.
 agents = {agents}
@@ -106,25 +108,13 @@ def _parse(text: str, path: Path) -> dict[PoolName, int]:
 
 
 def _make(path: Path) -> str:
-    text = _TEXT.format(**default_sizes(_cpus(), _memory()))
+    size = MachineSize()
+    text = _TEXT.format(**default_sizes(size.cpus(), size.memory()))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Somebody else may have made or edited one meanwhile.
     with replacing(path, keep=True) as file:
         file.write(text.encode())
     return path.read_text(encoding="utf-8")
-
-
-def _cpus() -> int | None:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
 
 
 class SlotUser(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -65,7 +66,7 @@ def base_image(engine: Engine) -> str:
     programs = _programs()
     name = f"{BASE}:{_fingerprint(programs)}"
     with FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-base-{os.getuid()}.lock"):
-        if not _is_there(engine, name):
+        if not is_there(engine, name):
             with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
                 with tarfile.open(fileobj=archive, mode="w") as tar:
                     _write_base(tar, programs)
@@ -81,8 +82,8 @@ def make_image(engine: Engine, name: str, base: str, files: Mapping[str, bytes],
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for path, data in files.items():
-            _add_bytes(tar, path, data, mode)
-    return _commit(engine, name, base, content.getvalue(), {})
+            add_bytes(tar, path, data, mode)
+    return commit(engine, name, base, content.getvalue(), {})
 
 
 def git_server_image(engine: Engine) -> str:
@@ -93,11 +94,11 @@ def git_server_image(engine: Engine) -> str:
     base = base_image(engine)
     name = f"{BASE.removesuffix('base')}git:{base.rpartition(':')[2]}"
     with FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-git-{os.getuid()}.lock"):
-        if not _is_there(engine, name):
+        if not is_there(engine, name):
             serve = ["git", "daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", "--base-path=/git"]
             empty = io.BytesIO()
             tarfile.open(fileobj=empty, mode="w").close()
-            _commit(engine, name, base, empty.getvalue(), {"Entrypoint": [*serve, "--listen=0.0.0.0", "/git"]})
+            commit(engine, name, base, empty.getvalue(), {"Entrypoint": [*serve, "--listen=0.0.0.0", "/git"]})
     return name
 
 
@@ -108,8 +109,8 @@ def _task_image(engine: Engine, base: str, task: Path) -> str:
         return name
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.add(task / "repo", "workspace/repo", filter=_as_root)
-        _add_bytes(tar, "usr/local/bin/runner.sh", (task / "runner.sh").read_bytes(), 0o755)
+        tar.add(task / "repo", "workspace/repo", filter=as_root)
+        add_bytes(tar, "usr/local/bin/runner.sh", (task / "runner.sh").read_bytes(), 0o755)
     config: dict[str, object] = {
         "Entrypoint": ["/usr/local/bin/runner.sh"],
         "Cmd": [],
@@ -117,11 +118,12 @@ def _task_image(engine: Engine, base: str, task: Path) -> str:
         "Env": [f"PATH={_PATH}", "PYTHONDONTWRITEBYTECODE=1"],
         "Labels": {CONTENT: content},
     }
-    _commit(engine, name, base, archive.getvalue(), config)
+    commit(engine, name, base, archive.getvalue(), config)
     return name
 
 
-def _commit(engine: Engine, name: str, base: str, archive: bytes, config: dict[str, object]) -> str:
+def commit(engine: Engine, name: str, base: str, archive: bytes | BinaryIO, config: dict[str, object]) -> str:
+    """Make an image of another one with the files of an archive; returns its id."""
     container = engine.api.create_container(base, ["true"])["Id"]
     try:
         engine.api.put_archive(container, "/", archive)
@@ -132,7 +134,8 @@ def _commit(engine: Engine, name: str, base: str, archive: bytes, config: dict[s
     return str(made["Id"])
 
 
-def _is_there(engine: Engine, name: str) -> bool:
+def is_there(engine: Engine, name: str) -> bool:
+    """Whether the engine has an image."""
     return bool(engine.api.images(name=name))
 
 
@@ -176,23 +179,23 @@ def _fingerprint(programs: Mapping[Path, Path]) -> str:
 
 def _write_base(tar: tarfile.TarFile, programs: Mapping[Path, Path]) -> None:
     for name in ("bin", "sbin", "lib", "lib64"):
-        _add_link(tar, name, f"usr/{name}")
+        add_link(tar, name, f"usr/{name}")
     library = dict(_standard_library())
     objects = [*programs.values(), *(path for path in library.values() if ".so" in path.name)]
     written: set[str] = set()
-    for inside, file in {**programs, **library, **_libraries(objects)}.items():
+    for inside, file in {**programs, **library, **libraries(objects)}.items():
         name = re.sub(r"^/(bin|sbin|lib|lib64)/", r"/usr/\1/", str(inside)).lstrip("/")
         if name not in written:
             written.add(name)
-            _add_file(tar, name, file)
+            add_file(tar, name, file)
     for name in ("python3", "python"):
-        _add_link(tar, f"usr/local/bin/{name}", str(_python()))
+        add_link(tar, f"usr/local/bin/{name}", str(_python()))
     for name, mode in (("tmp", 0o1777), ("root", 0o700), ("workspace", 0o755)):
         folder = tarfile.TarInfo(name)
         folder.type, folder.mode = tarfile.DIRTYPE, mode
         tar.addfile(folder)
-    _add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/bash\n", 0o644)
-    _add_bytes(tar, "etc/group", b"root:x:0:\n", 0o644)
+    add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/bash\n", 0o644)
+    add_bytes(tar, "etc/group", b"root:x:0:\n", 0o644)
 
 
 def _standard_library() -> Iterator[tuple[Path, Path]]:
@@ -212,32 +215,35 @@ def _standard_library() -> Iterator[tuple[Path, Path]]:
                 yield folder / site / "pip" / found.relative_to(package), found
 
 
-def _libraries(objects: Iterable[Path]) -> dict[Path, Path]:
+def libraries(objects: Iterable[Path]) -> dict[Path, Path]:
+    """Path in the image → file of the host, of what these programs load."""
     told = subprocess.run(["ldd", *map(str, objects)], capture_output=True, text=True, check=False).stdout
     return {Path(path): Path(path).resolve() for path in re.findall(r"(/\S+) \(0x", told)}
 
 
-def _add_file(tar: tarfile.TarFile, name: str, file: Path) -> None:
+def add_file(tar: tarfile.TarFile, name: str, file: Path) -> None:
+    """Add a file of the host, root's."""
     information = tar.gettarinfo(file, name)
     # One inode under several names would become a link to a name that may come later.
     information.type, information.size = tarfile.REGTYPE, file.stat().st_size
     with file.open("rb") as content:
-        tar.addfile(_as_root(information), content)
+        tar.addfile(as_root(information), content)
 
 
-def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
+def add_bytes(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
+    """Add a file that is made here."""
     information = tarfile.TarInfo(name)
     information.size, information.mode = len(content), mode
     tar.addfile(information, io.BytesIO(content))
 
 
-def _add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
+def add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
     information = tarfile.TarInfo(name)
     information.type, information.linkname = tarfile.SYMTYPE, target
     tar.addfile(information)
 
 
-def _as_root(information: tarfile.TarInfo) -> tarfile.TarInfo:
+def as_root(information: tarfile.TarInfo) -> tarfile.TarInfo:
     information.uid = information.gid = 0
     information.uname = information.gname = "root"
     return information
