@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS, overlaps_of
 from cooperbench_assets.benchmark.jsonfiles import BadFileError, read_bytes
 from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, SubsetError, find_subset, load_subset
@@ -21,6 +20,7 @@ from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.secret_values import redactor
 from cooperbench_assets.spec import ExperimentError, load_experiment
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS, overlaps_of
 from cooperbench_assets.store.redacted_frames import without_secrets
 from cooperbench_assets.store.rows import CellSettings, cell_frames
 

@@ -61,6 +61,7 @@ PHRASES = (
 
 MOVED = {
     "adoption": "importing.adopt",
+    "analysis.overlap": "benchmark.diffs",
     "analysis.words": "analysis.formatting",
     "assets.secrecy": "assets.redacted_steps",
     "assets.whole": "assets.experiment_assets",

@@ -25,6 +25,7 @@ from cooperbench_assets.analysis.frames import (
     HEADLINE,
     POPULATION,
     VERDICT,
+    Frames,
     cells_of,
     columns,
     compared_cells,
@@ -39,7 +40,6 @@ from cooperbench_assets.store.schema import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cooperbench_assets.analysis.frames import Frames
 
 _KEY = ["experiment", "setting_a", "setting_b"]
 _SWAPPED = {"experiment": "setting", "setting": "experiment"}

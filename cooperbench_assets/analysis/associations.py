@@ -6,17 +6,14 @@ drew lots over who writes what.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from cooperbench_assets.analysis.communication import talk_of_pairs
 from cooperbench_assets.analysis.frames import (
-    EXPERIMENT,
     VERDICT,
     VERDICTS,
+    Frames,
     cells_of,
-    columns,
     compared_cells,
     conform,
     result_table,
@@ -26,9 +23,6 @@ from cooperbench_assets.analysis.frames import (
 from cooperbench_assets.analysis.merges import is_conflict
 from cooperbench_assets.analysis.messages import labels_of
 from cooperbench_assets.analysis.significance import stratified_correlation
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
 
 TRAITS = {
     "messages": "number of messages",
@@ -50,29 +44,24 @@ STRATA = {
 COMMUNICATION_ASSOCIATIONS = result_table(
     "communication_associations",
     "Association of traits of a conversation with passing and with conflicts, over clean pairs; exploratory.",
-    EXPERIMENT,
-    columns(
-        ("setting", pl.String, "Setting"),
-    ),
-    VERDICT,
-    columns(
-        ("outcome", pl.String, "pass, or conflict: the plain merge conflicts"),
-        ("trait", pl.String, "Trait: " + "; ".join(f"{name} ({text})" for name, text in TRAITS.items())),
-        ("stratum", pl.String, "What rows are compared within: pair (across seeds), task, or none"),
-        ("label", pl.String, "What the stratum leaves open"),
-        ("n", pl.Int64, "Pairs times seeds with trait and outcome; for task: pairs"),
-        ("strata", pl.Int64, "Strata"),
-        ("informative", pl.Int64, "Strata in which trait and outcome both vary; all others say nothing"),
-        ("slope", pl.Float64, "Change of the outcome's rate for one more of the trait, within strata"),
-        ("correlation", pl.Float64, "Correlation within strata"),
-        ("p", pl.Float64, "Mantel-Haenszel correlation test, not adjusted for the many tests here; NULL for raw"),
-        ("note", pl.String, "Why there is no figure"),
-    ),
+    ("setting", pl.String, "Setting"),
+    *VERDICT,
+    ("outcome", pl.String, "pass, or conflict: the plain merge conflicts"),
+    ("trait", pl.String, "Trait: " + "; ".join(f"{name} ({text})" for name, text in TRAITS.items())),
+    ("stratum", pl.String, "What rows are compared within: pair (across seeds), task, or none"),
+    ("label", pl.String, "What the stratum leaves open"),
+    ("n", pl.Int64, "Pairs times seeds with trait and outcome; for task: pairs"),
+    ("strata", pl.Int64, "Strata"),
+    ("informative", pl.Int64, "Strata in which trait and outcome both vary; all others say nothing"),
+    ("slope", pl.Float64, "Change of the outcome's rate for one more of the trait, within strata"),
+    ("correlation", pl.Float64, "Correlation within strata"),
+    ("p", pl.Float64, "Mantel-Haenszel correlation test, not adjusted for the many tests here; NULL for raw"),
+    ("note", pl.String, "Why there is no figure"),
 )
 
 
 def communication_associations(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Every trait against passing and conflict, within pair, within task, and raw, for each setting with agents."""
+    """What in a conversation goes with success and with conflicts."""
     cells = compared_cells(cells_of(frames))
     labels = labels_of(frames)
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
@@ -84,8 +73,8 @@ def communication_associations(frames: Frames) -> dict[str, pl.DataFrame]:
         for name in STRATA
     ]
     rows = pl.concat(parts).with_columns(p=pl.when(pl.col("stratum") != "none").then("p"), note=_note())
-    order = pl.col("stratum").replace_strict({name: at for at, name in enumerate(STRATA)}, return_dtype=pl.Int8)
-    rows = rows.sort("experiment", "place", "verdict", "outcome", "trait", order)
+    stratum = pl.col("stratum").cast(pl.Enum([*STRATA]))
+    rows = rows.sort("experiment", "place", "verdict", "outcome", "trait", stratum)
     return {COMMUNICATION_ASSOCIATIONS.name: conform(COMMUNICATION_ASSOCIATIONS, rows)}
 
 

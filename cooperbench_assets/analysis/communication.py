@@ -6,18 +6,16 @@ success (``associations``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from cooperbench_assets.analysis.comparability import refused_units, with_headline
 from cooperbench_assets.analysis.frames import (
     CELL,
-    EXPERIMENT,
     HEADLINE,
+    UNIT,
+    Frames,
     cells_and_settings,
     cells_of,
-    columns,
     conform,
     is_clean,
     pairs_of,
@@ -29,9 +27,6 @@ from cooperbench_assets.analysis.frames import (
 from cooperbench_assets.analysis.messages import LABELS, MENTIONS, labels_of
 from cooperbench_assets.store import schema
 
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
-
 _SHARES = (*LABELS, *MENTIONS)
 _PAIR = (*CELL, "pair")
 _OF_PAIR = (*CELL, "place", "agents", "steps", "messages", "first_seconds", "first_share", "is_clean")
@@ -39,44 +34,40 @@ _OF_PAIR = (*CELL, "place", "agents", "steps", "messages", "first_seconds", "fir
 COMMUNICATION = result_table(
     "communication",
     "Messages between agents, per cell and setting; means and shares over clean pairs. Labels are by stated rules.",
-    EXPERIMENT,
-    columns(
-        ("setting", pl.String, "Setting; never a solo one"),
-        ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
-        ("pairs", pl.Int64, "Pairs with a readable result"),
-        ("pairs_with_messages", pl.Int64, "Pairs in which any message was sent"),
-        ("agents", pl.Int64, "Agents of those results"),
-        ("messages", pl.Int64, "Messages"),
-        ("clean", pl.Int64, "Those pairs that have a clean verdict: every figure after this one is over them"),
-        ("left_out", pl.Int64, "The other pairs: dead agents and what was not judged"),
-        ("left_out_messages_per_pair", pl.Float64, "Messages of these over their number"),
-        ("messages_per_pair", pl.Float64, "Messages of clean pairs / clean"),
-        ("messages_per_agent", pl.Float64, "Messages of clean pairs / their agents"),
-        ("characters_median", pl.Float64, "Median length of a message"),
-        ("steps", pl.Int64, "Steps of the pairs whose steps are known"),
-        ("share_of_steps", pl.Float64, "Messages per step over those pairs, a message taken as one step"),
-        ("first_message_minutes", pl.Float64, "Median minutes from the start of the agents to the first message"),
-        ("first_message_share", pl.Float64, "Median of that time over the pair's duration"),
-        ("first_message_known", pl.Int64, "Pairs whose first message has a time within the agents' run"),
-        ("writers", pl.Int64, "Agents that sent a message"),
-        ("writers_known", pl.Int64, "Those of which every message's step is known from the trajectory"),
-        ("message_steps", pl.Int64, "Steps in which these sent a message"),
-        ("share_message_steps", pl.Float64, "message_steps over all steps of these agents"),
-        ("first_message_step", pl.Float64, "Median step, from 1, of the first message of these agents"),
-        ("first_message_step_share", pl.Float64, "Median of that step over the agent's steps"),
-        *((f"share_{name}", pl.Float64, f"Share of messages labelled {name}") for name in _SHARES),
-        ("first_turn_plan", pl.Float64, "Of agents that wrote, the share whose first message has a plan"),
-        ("questions", pl.Int64, "Messages with a question"),
-        ("questions_unanswered", pl.Int64, "Those after which no other agent sent anything"),
-        ("share_unanswered", pl.Float64, "questions_unanswered / questions"),
-        ("labels", pl.String, "Where the labels come from: rules, or the names of other sources"),
-    ),
-    HEADLINE,
+    *UNIT,
+    ("pairs", pl.Int64, "Pairs with a readable result"),
+    ("pairs_with_messages", pl.Int64, "Pairs in which any message was sent"),
+    ("agents", pl.Int64, "Agents of those results"),
+    ("messages", pl.Int64, "Messages"),
+    ("clean", pl.Int64, "Those pairs that have a clean verdict: every figure after this one is over them"),
+    ("left_out", pl.Int64, "The other pairs: dead agents and what was not judged"),
+    ("left_out_messages_per_pair", pl.Float64, "Messages of these over their number"),
+    ("messages_per_pair", pl.Float64, "Messages of clean pairs / clean"),
+    ("messages_per_agent", pl.Float64, "Messages of clean pairs / their agents"),
+    ("characters_median", pl.Float64, "Median length of a message"),
+    ("steps", pl.Int64, "Steps of the pairs whose steps are known"),
+    ("share_of_steps", pl.Float64, "Messages per step over those pairs, a message taken as one step"),
+    ("first_message_minutes", pl.Float64, "Median minutes from the start of the agents to the first message"),
+    ("first_message_share", pl.Float64, "Median of that time over the pair's duration"),
+    ("first_message_known", pl.Int64, "Pairs whose first message has a time within the agents' run"),
+    ("writers", pl.Int64, "Agents that sent a message"),
+    ("writers_known", pl.Int64, "Those of which every message's step is known from the trajectory"),
+    ("message_steps", pl.Int64, "Steps in which these sent a message"),
+    ("share_message_steps", pl.Float64, "message_steps over all steps of these agents"),
+    ("first_message_step", pl.Float64, "Median step, from 1, of the first message of these agents"),
+    ("first_message_step_share", pl.Float64, "Median of that step over the agent's steps"),
+    *((f"share_{name}", pl.Float64, f"Share of messages labelled {name}") for name in _SHARES),
+    ("first_turn_plan", pl.Float64, "Of agents that wrote, the share whose first message has a plan"),
+    ("questions", pl.Int64, "Messages with a question"),
+    ("questions_unanswered", pl.Int64, "Those after which no other agent sent anything"),
+    ("share_unanswered", pl.Float64, "questions_unanswered / questions"),
+    ("labels", pl.String, "Where the labels come from: rules, or the names of other sources"),
+    *HEADLINE,
 )
 
 
 def communication(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Messages and labels per cell and setting of more than one agent."""
+    """How much agents write to each other, when, and what kind of thing."""
     cells = cells_of(frames)
     labels = labels_of(frames)
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")

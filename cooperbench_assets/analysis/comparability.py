@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cooperbench_assets.analysis.frames import CELL, cells_of, compared_cells, joined_reasons, pairs_of
+from cooperbench_assets.analysis.frames import CELL, Frames, cells_of, compared_cells, joined_reasons, pairs_of
 from cooperbench_assets.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cooperbench_assets.analysis.frames import Frames
 
 MUST_AGREE = {
     "model": "model",
@@ -58,18 +57,9 @@ def comparable_values(cells: pl.DataFrame) -> pl.DataFrame:
 
 def _difference(name: str) -> pl.Expr:
     """A sentence on the values of `name`, if there is more than one; a cell may list several by commas."""
-    values = (
-        pl.col(name)
-        .cast(pl.String)
-        .drop_nulls()
-        .str.split(",")
-        .explode(empty_as_null=False)
-        .str.strip_chars()
-        .unique()
-        .sort()
-    )
-    shown = values.str.slice(0, 40)
-    text = pl.concat_str([pl.lit(f"{_NAMES[name]} differs: "), shown.str.join(" / ")])
+    listed = pl.col(name).cast(pl.String).drop_nulls().str.split(",").explode(empty_as_null=False)
+    values = listed.str.strip_chars().unique().sort()
+    text = pl.concat_str([pl.lit(f"{_NAMES[name]} differs: "), values.str.slice(0, 40).str.join(" / ")])
     return pl.when(values.len() > 1).then(text)
 
 
@@ -183,25 +173,6 @@ def with_headline(rows: pl.DataFrame, *reasons: pl.Expr) -> pl.DataFrame:
 def without_refused(*figures: str) -> list[pl.Expr]:
     """These columns, NULL in rows that are ``refused``."""
     return [pl.when(pl.col("refused").is_null()).then(name).alias(name) for name in figures]
-
-
-def require_comparable(frames: Frames, experiment: str, setting_a: str, setting_b: str) -> None:
-    """Check that two settings of an experiment may be compared.
-
-    Raises:
-        NotComparable: naming the fields that differ and their values, or the setting that is not there.
-    """
-    cells = compared_cells(cells_of(frames)).filter(pl.col("experiment") == experiment)
-    for setting in (setting_a, setting_b):
-        if cells.filter(pl.col("setting") == setting).is_empty():
-            there = ", ".join(cells["setting"].unique(maintain_order=True)) or "none"
-            raise NotComparable(f"{experiment} has no cell of setting {setting!r}; it has: {there}")
-    contrast = pl.DataFrame({"experiment": [experiment], "setting_a": [setting_a], "setting_b": [setting_b]})
-    if text := contrast_differences(cells, contrast)["differs"][0]:
-        raise NotComparable(
-            f"{experiment}: {setting_a} and {setting_b} cannot be compared, {text}; "
-            "run the cells that differ again, or make them an experiment of their own"
-        )
 
 
 def require_comparable_experiments(frames: Frames, experiments: Sequence[str]) -> None:

@@ -6,20 +6,18 @@ What belongs here: contrasts of settings within an experiment. What does not: ho
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
-from cooperbench_assets.analysis.comparability import refusals, require_comparable, window_gaps, without_refused
+from cooperbench_assets.analysis.comparability import refusals, window_gaps, without_refused
 from cooperbench_assets.analysis.contrasts import ESTIMATE, against_each_other, conclusion, contrasted, pair_means
 from cooperbench_assets.analysis.declarations import plans_of, with_plan, without_excluded
 from cooperbench_assets.analysis.endpoints import ENDPOINTS, endpoint_scores
 from cooperbench_assets.analysis.frames import (
-    EXPERIMENT,
     HEADLINE,
     POPULATION,
     SCORE,
     VERDICT,
+    Frames,
     cells_of,
     columns,
     compared_cells,
@@ -28,12 +26,10 @@ from cooperbench_assets.analysis.frames import (
     result_table,
     score_kinds,
     settings_of,
+    tally,
 )
 from cooperbench_assets.analysis.grid import gold_passes
 from cooperbench_assets.analysis.significance import mcnemar_column
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
 
 _KEY = ["experiment", "setting_a", "setting_b"]
 _SIDES = columns(
@@ -44,88 +40,64 @@ _SIDES = columns(
 PAIRED_COMPARISONS = result_table(
     "paired_comparisons",
     "Mean over common pairs of (mean over seeds in A − mean over seeds in B), tested and clustered by task.",
-    EXPERIMENT,
-    VERDICT,
-    POPULATION,
-    _SIDES,
-    ESTIMATE,
-    HEADLINE,
+    *VERDICT,
+    *POPULATION,
+    *_SIDES,
+    *ESTIMATE,
+    *HEADLINE,
 )
 
 CONCLUSIONS = result_table(
     "conclusions",
     "What changes the conclusion: every contrast by verdict, with dead pairs in or out, over all pairs or sound ones.",
-    EXPERIMENT,
-    _SIDES,
-    columns(
-        ("endpoint", pl.String, "success or merging"),
-        ("family", pl.String, "planned or exploratory"),
-        ("verdict", pl.String, "Whose verdict"),
-        ("dead_pairs", pl.String, "out (clean verdicts only) or in (every eval.json, infra_error left in)"),
-        ("which_pairs", pl.String, "all, or without those that the gold baseline shows broken"),
-        ("pairs", pl.Int64, "Common pairs"),
-        ("tasks", pl.Int64, "Their tasks"),
-        ("difference", pl.Float64, "Rate of the first setting less that of the second"),
-        ("p_holm", pl.Float64, "p on other tasks like these, adjusted by Holm within its family"),
-        ("conclusion", pl.String, "Which setting is higher, or that no difference is shown or can be"),
-        ("flips", pl.Boolean, "It is another than by the strict verdict over all clean pairs"),
-    ),
+    *_SIDES,
+    ("endpoint", pl.String, "success or merging"),
+    ("family", pl.String, "planned or exploratory"),
+    ("verdict", pl.String, "Whose verdict"),
+    ("dead_pairs", pl.String, "out (clean verdicts only) or in (every eval.json, infra_error left in)"),
+    ("which_pairs", pl.String, "all, or without those that the gold baseline shows broken"),
+    ("pairs", pl.Int64, "Common pairs"),
+    ("tasks", pl.Int64, "Their tasks"),
+    ("difference", pl.Float64, "Rate of the first setting less that of the second"),
+    ("p_holm", pl.Float64, "p on other tasks like these, adjusted by Holm within its family"),
+    ("conclusion", pl.String, "Which setting is higher, or that no difference is shown or can be"),
+    ("flips", pl.Boolean, "It is another than by the strict verdict over all clean pairs"),
 )
 
 PAIRED_TABLES = result_table(
     "paired_tables",
     "Both / only A / only B / neither and exact McNemar, by seed and by majority: a statement on these pairs only.",
-    EXPERIMENT,
-    VERDICT,
-    POPULATION,
-    _SIDES,
-    columns(
-        (
-            "basis",
-            pl.String,
-            "seed, or majority of seeds where both settings have the same odd number; an open majority is left out",
-        ),
-        ("seed", pl.Int32, "Seed; NULL for the majority"),
-        ("pairs", pl.Int64, "Pairs judged on both sides"),
-        ("both", pl.Int64, "Passed in A and in B"),
-        ("only_a", pl.Int64, "Passed in A only"),
-        ("only_b", pl.Int64, "Passed in B only"),
-        ("neither", pl.Int64, "Passed in neither"),
-        ("p_mcnemar", pl.Float64, "Exact two-sided McNemar test, not adjusted"),
-        ("label", pl.String, "What the p value is about"),
-        ("refused", pl.String, "Why these settings may not be compared"),
+    *VERDICT,
+    *POPULATION,
+    *_SIDES,
+    (
+        "basis",
+        pl.String,
+        "seed, or majority of seeds where both settings have the same odd number; an open majority is left out",
     ),
+    ("seed", pl.Int32, "Seed; NULL for the majority"),
+    ("pairs", pl.Int64, "Pairs judged on both sides"),
+    ("both", pl.Int64, "Passed in A and in B"),
+    ("only_a", pl.Int64, "Passed in A only"),
+    ("only_b", pl.Int64, "Passed in B only"),
+    ("neither", pl.Int64, "Passed in neither"),
+    ("p_mcnemar", pl.Float64, "Exact two-sided McNemar test, not adjusted"),
+    ("label", pl.String, "What the p value is about"),
+    ("refused", pl.String, "Why these settings may not be compared"),
 )
 
 THESE_PAIRS_ONLY = "these pairs only: pairs of one task are taken as independent"
 
 
-def paired_comparison(frames: Frames, experiment: str, setting_a: str, setting_b: str) -> pl.DataFrame:
-    """The rows of ``paired_comparisons`` for one contrast; Holm still counts the experiment's other contrasts.
-
-    Raises:
-        NotComparable: if the settings' cells differ in what must agree.
-    """
-    require_comparable(frames, experiment, setting_a, setting_b)
-    rows = paired_comparisons(frames)[PAIRED_COMPARISONS.name]
-    same = (pl.col("setting_a") == setting_a) & (pl.col("setting_b") == setting_b)
-    swapped = (pl.col("setting_a") == setting_b) & (pl.col("setting_b") == setting_a)
-    return rows.filter((pl.col("experiment") == experiment) & (same | swapped))
-
-
 def paired_comparisons(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Every two settings of every experiment, by every endpoint and both verdicts, over both populations."""
+    """Every two settings, over the pairs that both were judged on, clustered by task."""
     cells, plans = cells_of(frames), plans_of(frames)
     contrasts, used = with_plan(contrasts_of(cells), plans), compared_cells(cells)
     gaps = window_gaps(frames, used, contrasts).rename({"gap": "caution"})
     reasons = refusals(used, contrasts).join(gaps, on=_KEY, how="left")
     frames = without_excluded(frames, plans)
     rows = contrasted(endpoint_scores(frames, cells), contrasts, reasons, SCORE)
-    order = [
-        *map(pl.col, SCORE),
-        pl.col("endpoint").replace_strict(dict(zip(ENDPOINTS, range(4), strict=True)), default=9),
-    ]
-    rows = rows.sort(*order, "place_a", "place_b")
+    rows = rows.sort(*SCORE, pl.col("endpoint").cast(pl.Enum([*ENDPOINTS])), "place_a", "place_b")
     sound = _sound(frames, cells)
     again = rows.clear() if sound is None else contrasted(endpoint_scores(sound, cells), contrasts, reasons, SCORE)
     return {
@@ -163,7 +135,7 @@ def contrasts_of(cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Fourfold tables of every two settings, for each common seed and by majority of seeds."""
+    """Fourfold tables and exact McNemar tests by seed and by majority, for these pairs only."""
     cells = cells_of(frames)
     rows = pl.concat([_tables(kind, cells) for kind in score_kinds(frames, cells)])
     rows = rows.with_columns(p_mcnemar=mcnemar_column(rows["only_a"], rows["only_b"]), label=pl.lit(THESE_PAIRS_ONLY))
@@ -175,12 +147,19 @@ def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
 
 
 def _tables(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
-    """Fourfold tables of one kind of score, by seed and by majority."""
+    """Counts of the four ways that a pair can go in two settings, of one kind of score, by seed and by majority."""
     seeds = scores.filter(pl.col("score").is_not_null()).select(
-        *SCORE, "setting", "place", "seed", "pair", passed=pl.col("score") == 1
+        *SCORE, "setting", "place", "seed", "pair", basis=pl.lit("seed"), passed=pl.col("score") == 1
     )
-    majority = _fourfold(_majorities(scores, cells), "majority", ["cells"])
-    return pl.concat([_fourfold(seeds, "seed", ["seed"]), majority], how="diagonal_relaxed")
+    judged = pl.concat([seeds, _majorities(scores, cells)], how="diagonal")
+    match = [*SCORE, "basis", "seed", "cells"]
+    both = judged.join(judged, on=[*match, "pair"], suffix="_b", nulls_equal=True)
+    a, b = pl.col("passed"), pl.col("passed_b")
+    sides = [pl.col("setting", "place").name.suffix("_a"), "setting_b", "place_b"]
+    return both.filter(pl.col("place") < pl.col("place_b")).group_by(*match, *sides).agg(
+        pairs=pl.len().cast(pl.Int64), both=tally(a & b), only_a=tally(a & ~b), only_b=tally(~a & b),
+        neither=tally(~a & ~b),
+    )  # fmt: skip
 
 
 def _majorities(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
@@ -192,24 +171,6 @@ def _majorities(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     pairs = pair_means(scores).join(seeds, on=["experiment", "setting"]).filter(pl.col("cells") % 2 == 1)
     passed = 2 * pl.col("k") > pl.col("cells")
     failed = 2 * (pl.col("n") - pl.col("k")) > pl.col("cells")
-    return pairs.filter(passed | failed).select(*SCORE, "setting", "place", "cells", "pair", passed=passed)
-
-
-def _fourfold(judged: pl.DataFrame, basis: str, match: list[str]) -> pl.DataFrame:
-    """Counts of the four ways that a pair can go on two sides, matched on the pair and `match`."""
-    both = judged.join(judged, on=[*SCORE, "pair", *match], suffix="_b").filter(pl.col("place") < pl.col("place_b"))
-    a, b = pl.col("passed"), pl.col("passed_b")
-    keys = [
-        *SCORE,
-        pl.col("setting").alias("setting_a"),
-        "setting_b",
-        pl.col("place").alias("place_a"),
-        "place_b",
-    ]
-    if basis == "seed":
-        keys.append("seed")
-    counts = {"pairs": pl.lit(True), "both": a & b, "only_a": a & ~b, "only_b": ~a & b, "neither": ~a & ~b}
-    sums = {name: flag.sum().cast(pl.Int64) for name, flag in counts.items() if name != "pairs"}
-    return both.group_by(keys).agg(pl.len().cast(pl.Int64).alias("pairs"), **sums).with_columns(
-        basis=pl.lit(basis)
-    )  # fmt: skip
+    return pairs.filter(passed | failed).select(
+        *SCORE, "setting", "place", "cells", "pair", basis=pl.lit("majority"), passed=passed
+    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import scipy
 
 from cooperbench_assets.analysis.comparability import (
     CONTRAST_REASONS,
@@ -23,12 +24,11 @@ from cooperbench_assets.analysis.comparability import (
     without_refused,
 )
 from cooperbench_assets.analysis.declarations import PLANNED
-from cooperbench_assets.analysis.distributions import t_quantile
 from cooperbench_assets.analysis.endpoints import ENDPOINTS
 from cooperbench_assets.analysis.formatting import MINUS, counted, points
 from cooperbench_assets.analysis.frames import SCORE, columns
-from cooperbench_assets.analysis.intervals import ALPHA, FEWEST_TASKS, clustered
-from cooperbench_assets.analysis.significance import holm, mcnemar_column, sign_flips
+from cooperbench_assets.analysis.intervals import ALPHA, clustered, why_no_interval
+from cooperbench_assets.analysis.significance import holm, mcnemar_column, sign_flips, smallest_p
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +63,11 @@ ESTIMATE = columns(
     ("p_method", pl.String, "How p was found"),
     ("p_holm", pl.Float64, "p adjusted by Holm over the contrasts of its family, endpoint, verdict and population"),
     ("contrasts", pl.Int64, "Contrasts that Holm's method adjusts for"),
-    ("p_smallest", pl.Float64, "Smallest p_holm of an exact test over so many tasks: 2/2^tasks times contrasts"),
+    (
+        "p_smallest",
+        pl.Float64,
+        "Smallest p_holm for so many tasks: 2/2^tasks, or 1/16,385 of drawn patterns, times contrasts",
+    ),
     (
         "detectable",
         pl.Float64,
@@ -185,11 +189,9 @@ def _estimates(differences: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     )
     spread = clustered(known.with_columns(one=pl.lit(1)), CONTRAST, total="d", count="one")
     rows = rows.join(spread.select(*CONTRAST, "tasks", "se", "dof"), on=CONTRAST, how="left")
-    few, flat = pl.col("tasks").fill_null(0) < FEWEST_TASKS, pl.col("se") < 1e-9
-    needed = pl.format("{} of the {} tasks that an interval over tasks needs", "tasks", pl.lit(FEWEST_TASKS))
-    same = pl.lit("every task has the same mean, so that an interval over tasks has no width to show")
-    note = pl.when(pl.col("tasks") > 0).then(pl.when(few).then(needed).when(flat).then(same))
-    return rows.with_columns(pl.col("tasks").fill_null(0), interval_note=note, se=pl.when(~few & ~flat).then("se"))
+    note = why_no_interval(pl.col("se") < 1e-9)
+    shown = note.is_null() & pl.col("tasks").is_not_null()
+    return rows.with_columns(pl.col("tasks").fill_null(0), interval_note=note, se=pl.when(shown).then("se"))
 
 
 def _by_seed(scores: pl.DataFrame) -> pl.DataFrame:
@@ -259,10 +261,10 @@ def _ends(row: Mapping[str, Any], flips: Sequence[SignFlip]) -> tuple[float | No
 
 def _with_conclusions(rows: pl.DataFrame) -> pl.DataFrame:
     """What the design could show, whether a difference is claimed, and whether its sign is settled."""
-    smallest = (pl.col("contrasts") * 2.0 * pl.lit(0.5).pow(pl.col("tasks"))).clip(upper_bound=1.0)
+    smallest = (pl.col("contrasts") * smallest_p(pl.col("tasks"))).clip(upper_bound=1.0)
     dof = rows["dof"].fill_null(1.0).to_numpy()
     share = 1 - ALPHA / 2 / np.maximum(rows["contrasts"].to_numpy(), 1)
-    reach = pl.Series(t_quantile(dof, share) + t_quantile(dof, POWER), dtype=pl.Float64)
+    reach = pl.Series(scipy.special.stdtrit(dof, share) + scipy.special.stdtrit(dof, POWER), dtype=pl.Float64)
     rows = rows.with_columns(
         p_smallest=pl.when(pl.col("p").is_not_null()).then(smallest), detectable=(pl.col("se") * reach)
     )
@@ -291,7 +293,9 @@ def conclusion() -> pl.Expr:
 
 
 def _p(name: str) -> pl.Expr:
-    return pl.col(name).round_sig_figs(2).cast(pl.String)
+    """A p value to two digits; what is smaller than one in ten thousand says no more than that."""
+    exact = pl.format("= {}", pl.col(name).round_sig_figs(2))
+    return pl.when(pl.col(name) < 1e-4).then(pl.lit("< 0.0001")).otherwise(exact)
 
 
 def _statement() -> pl.Expr:
@@ -306,7 +310,7 @@ def _statement() -> pl.Expr:
         .otherwise(pl.format("no interval: {}", pl.col("interval_note").fill_null("nothing to cluster")))
     )
     tests = pl.format(
-        " ({} on other tasks like these, p = {}, Holm over {}; on these tasks p = {}); ",
+        " ({} on other tasks like these, p {}, Holm over {}; on these tasks p {}); ",
         interval, _p("p_holm"), counted("contrasts", "contrast"), _p("p_these_holm"),
     )  # fmt: skip
     return (
@@ -326,7 +330,9 @@ def _sign() -> pl.Expr:
     beside = pl.when(none).then(pl.lit("")).otherwise(
         pl.format("; with the non-verdicts at their extremes it is {}", extremes)
     )  # fmt: skip
-    undecided = pl.format("this design cannot decide: with so few tasks p is never below {}", _p("p_smallest"))
+    undecided = pl.format(
+        "this design cannot decide: with so few tasks p is never below {}", pl.col("p_smallest").round_sig_figs(2)
+    )
     return (
         pl.when(pl.col("p_smallest") > ALPHA)
         .then(pl.concat_str(undecided, beside))

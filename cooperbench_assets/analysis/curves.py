@@ -6,8 +6,6 @@ What belongs here: curves over difficulty, areas under them, and the ratio of me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from cooperbench_assets.analysis.comparability import (
@@ -26,13 +24,12 @@ from cooperbench_assets.analysis.difficulty import (
 )
 from cooperbench_assets.analysis.formatting import counted
 from cooperbench_assets.analysis.frames import (
-    EXPERIMENT,
     HEADLINE,
     POPULATION,
     SCORE,
     VERDICT,
+    Frames,
     cells_of,
-    columns,
     compared_cells,
     conform,
     joined_reasons,
@@ -41,10 +38,7 @@ from cooperbench_assets.analysis.frames import (
     score_kinds,
     settings_of,
 )
-from cooperbench_assets.analysis.intervals import FEWEST_TASKS, FIELLER, clustered_mean, ratio_interval
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
+from cooperbench_assets.analysis.intervals import FIELLER, clustered_mean, ratio_intervals, why_no_interval
 
 LEAVE_ONE_OUT = "leave-one-seed-out"
 REPRODUCTION = "reproduction, circular"
@@ -52,83 +46,74 @@ REPRODUCTION = "reproduction, circular"
 SUCCESS_BY_DIFFICULTY = result_table(
     "success_by_difficulty",
     "Success of each setting at each difficulty: the points of the curves of Figure 4.",
-    EXPERIMENT,
-    VERDICT,
-    POPULATION,
-    columns(
-        ("setting", pl.String, "Setting"),
-        ("method", pl.String, f"{LEAVE_ONE_OUT} or {REPRODUCTION}: which solo seeds difficulty is made from"),
-        (
-            "held_out",
-            pl.Int32,
-            "Solo seed left out of difficulty, and that solo is scored on; NULL: all seeds, or all of these pooled",
-        ),
-        ("scale", pl.String, "level (every difficulty that occurs) or bucket (the paper's ten)"),
-        ("level", pl.String, "The difficulty as a fraction; NULL for a bucket"),
-        ("bucket", pl.Int32, "The bucket, 0 to 9; NULL for a level"),
-        ("x", pl.Float64, "Difficulty of the point: the level, or the bucket's midpoint"),
-        ("pairs", pl.Int64, "Pairs"),
-        ("tasks", pl.Int64, "Tasks of the pairs"),
-        ("passes", pl.Int64, "Passes, over pairs and seeds"),
-        ("n", pl.Int64, "Verdicts, over pairs and seeds"),
-        ("rate", pl.Float64, "passes / n"),
-        ("low", pl.Float64, "Lower end of its 95 % interval (by task)"),
-        ("high", pl.Float64, "Upper end of its 95 % interval"),
-        ("interval_note", pl.String, "Why there is no interval"),
-        (
-            "refused",
-            pl.String,
-            "Why it, or solo, may have no headline; where the two are not comparable rate and interval are NULL",
-        ),
+    *VERDICT,
+    *POPULATION,
+    ("setting", pl.String, "Setting"),
+    ("method", pl.String, f"{LEAVE_ONE_OUT} or {REPRODUCTION}: which solo seeds difficulty is made from"),
+    (
+        "held_out",
+        pl.Int32,
+        "Solo seed left out of difficulty, and that solo is scored on; NULL: all seeds, or all of these pooled",
     ),
-    HEADLINE,
+    ("scale", pl.String, "level (every difficulty that occurs) or bucket (the paper's ten)"),
+    ("level", pl.String, "The difficulty as a fraction; NULL for a bucket"),
+    ("bucket", pl.Int32, "The bucket, 0 to 9; NULL for a level"),
+    ("x", pl.Float64, "Difficulty of the point: the level, or the bucket's midpoint"),
+    ("pairs", pl.Int64, "Pairs"),
+    ("tasks", pl.Int64, "Tasks of the pairs"),
+    ("passes", pl.Int64, "Passes, over pairs and seeds"),
+    ("n", pl.Int64, "Verdicts, over pairs and seeds"),
+    ("rate", pl.Float64, "passes / n"),
+    ("low", pl.Float64, "Lower end of its 95 % interval (by task)"),
+    ("high", pl.Float64, "Upper end of its 95 % interval"),
+    ("interval_note", pl.String, "Why there is no interval"),
+    (
+        "refused",
+        pl.String,
+        "Why it, or solo, may have no headline; where the two are not comparable rate and interval are NULL",
+    ),
+    *HEADLINE,
 )
 
 SUCCESS_AUC = result_table(
     "success_auc",
     "Area under success over difficulty buckets, by the trapezoidal rule over the midpoints of those not empty.",
-    EXPERIMENT,
-    VERDICT,
-    POPULATION,
-    columns(
-        ("setting", pl.String, "Setting"),
-        ("method", pl.String, f"{LEAVE_ONE_OUT} (the mean over held-out solo seeds) or {REPRODUCTION}"),
-        ("auc", pl.Float64, f"{LEAVE_ONE_OUT}: area / span; {REPRODUCTION}: the area alone, as the paper has it"),
-        ("span", pl.Float64, "Difficulty from the first to the last point, mean over held-out seeds"),
-        ("points", pl.Float64, "Buckets that are not empty, mean over held-out seeds"),
-        ("seeds", pl.Int64, "Solo seeds that difficulty is made from, the held-out one counted"),
-        ("curves", pl.Int64, "Curves averaged: one for each held-out seed that gives two points or more"),
-        ("retention", pl.Float64, "auc over the solo setting's; NULL where that is 0"),
-        ("note", pl.String, "What to know before it is quoted, or why there is no figure"),
-    ),
-    HEADLINE,
+    *VERDICT,
+    *POPULATION,
+    ("setting", pl.String, "Setting"),
+    ("method", pl.String, f"{LEAVE_ONE_OUT} (the mean over held-out solo seeds) or {REPRODUCTION}"),
+    ("auc", pl.Float64, f"{LEAVE_ONE_OUT}: area / span; {REPRODUCTION}: the area alone, as the paper has it"),
+    ("span", pl.Float64, "Difficulty from the first to the last point, mean over held-out seeds"),
+    ("points", pl.Float64, "Buckets that are not empty, mean over held-out seeds"),
+    ("seeds", pl.Int64, "Solo seeds that difficulty is made from, the held-out one counted"),
+    ("curves", pl.Int64, "Curves averaged: one for each held-out seed that gives two points or more"),
+    ("retention", pl.Float64, "auc over the solo setting's; NULL where that is 0"),
+    ("note", pl.String, "What to know before it is quoted, or why there is no figure"),
+    *HEADLINE,
 )
 
 RETENTION = result_table(
     "retention",
     "Mean success of a setting over mean success of solo, on the pairs that both were judged on.",
-    EXPERIMENT,
-    VERDICT,
-    POPULATION,
-    columns(
-        ("setting", pl.String, "Setting"),
-        ("reference", pl.String, "Solo setting it is held against"),
-        ("pairs", pl.Int64, "Common pairs"),
-        ("tasks", pl.Int64, "Their tasks"),
-        ("mean_setting", pl.Float64, "Mean over common pairs of the setting's mean over seeds"),
-        ("mean_solo", pl.Float64, "The same for solo"),
-        ("retention", pl.Float64, "mean_setting / mean_solo; NULL where solo never passes"),
-        ("low", pl.Float64, "Lower end of its 95 % interval; 0 where the setting never passes"),
-        ("high", pl.Float64, "Upper end; a bound where the setting never passes"),
-        ("interval_method", pl.String, "How the interval was made"),
-        ("note", pl.String, "Why there is no figure or no interval"),
-    ),
-    HEADLINE,
+    *VERDICT,
+    *POPULATION,
+    ("setting", pl.String, "Setting"),
+    ("reference", pl.String, "Solo setting it is held against"),
+    ("pairs", pl.Int64, "Common pairs"),
+    ("tasks", pl.Int64, "Their tasks"),
+    ("mean_setting", pl.Float64, "Mean over common pairs of the setting's mean over seeds"),
+    ("mean_solo", pl.Float64, "The same for solo"),
+    ("retention", pl.Float64, "mean_setting / mean_solo; NULL where solo never passes"),
+    ("low", pl.Float64, "Lower end of its 95 % interval; 0 where the setting never passes"),
+    ("high", pl.Float64, "Upper end; a bound where the setting never passes"),
+    ("interval_method", pl.String, "How the interval was made"),
+    ("note", pl.String, "Why there is no figure or no interval"),
+    *HEADLINE,
 )
 
 
 def success_by_difficulty(frames: Frames) -> dict[str, pl.DataFrame]:
-    """The curves, the areas under them, and retention, of every experiment with a solo setting."""
+    """Success over difficulty, the areas under it, and what coop retains of solo success."""
     cells = cells_of(frames)
     parts = [_of_kind(kind, cells) for kind in score_kinds(frames, cells)]
     curves, areas, retention = (pl.concat(part) for part in zip(*parts, strict=True))
@@ -283,20 +268,9 @@ def _retention(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(
         retention=pl.when(pl.col("mean_solo") > 0).then(pl.col("mean_setting") / pl.col("mean_solo"))
     )
-    rows = rows.join(_ratio_intervals(pairs.filter(common), by), on=by, how="left")
+    sums = pairs.filter(common).group_by(*by, "task").agg(pl.col("mean", "solo").sum(), n=pl.len().cast(pl.Float64))
+    rows = rows.join(ratio_intervals(sums, by, above="mean", below="solo"), on=by, how="left")
     return _with_sentences(_refused(rows, cells))
-
-
-def _ratio_intervals(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    sums = pairs.group_by(*by, "task").agg(pl.col("mean", "solo").sum(), n=pl.len().cast(pl.Float64)).sort(*by, "task")
-    lists = sums.group_by(by, maintain_order=True).agg("mean", "solo", "n")
-    ends = [
-        ratio_interval(*(values.to_numpy() for values in row)) for row in zip(*lists["mean", "solo", "n"], strict=True)
-    ]
-    return lists.drop("mean", "solo", "n").with_columns(
-        low=pl.Series([end and end[0] for end in ends], dtype=pl.Float64),
-        high=pl.Series([end and end[1] for end in ends], dtype=pl.Float64),
-    )
 
 
 def _refused(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
@@ -325,7 +299,10 @@ def _why_undefined() -> pl.Expr:
         .then(pl.lit("no pair was judged in both settings"))
         .when(pl.col("mean_solo") == 0)
         .then(pl.lit("solo passes none of the common pairs, so that there is nothing to retain"))
-        .when(pl.col("tasks") < FEWEST_TASKS)
-        .then(pl.format("{} of the {} tasks that an interval over tasks needs", "tasks", pl.lit(FEWEST_TASKS)))
-        .otherwise(pl.lit("no interval: over these tasks solo's own success cannot be told from 0"))
+        .otherwise(
+            pl.coalesce(
+                why_no_interval(pl.lit(False)),
+                pl.lit("no interval: over these tasks solo's own success cannot be told from 0"),
+            )
+        )
     )

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from cooperbench_assets.analysis.endpoints import ENDPOINTS
 from cooperbench_assets.analysis.frames import (
-    EXPERIMENT,
+    Frames,
     cells_of,
-    columns,
     compared_cells,
     conform,
     pairs_of,
@@ -25,23 +24,17 @@ from cooperbench_assets.analysis.frames import (
     settings_of,
 )
 
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
-
 PLANNED, EXPLORATORY = "planned", "exploratory"
 
 ANALYSIS_PLAN = result_table(
     "analysis_plan",
     "Which contrasts were planned, by what was declared under `analysis` in defs.yaml, and when.",
-    EXPERIMENT,
-    columns(
-        ("declared", pl.String, "before the first result, afterwards, or not at all"),
-        ("endpoint", pl.String, "Primary endpoint: " + ", ".join(ENDPOINTS)),
-        ("contrasts", pl.List(pl.String), "Planned contrasts; all others are exploratory"),
-        ("margin", pl.Float64, "Equivalence margin; NULL where none was declared"),
-        ("excluded", pl.List(pl.String), "Pairs that no comparison counts, with the reasons"),
-        ("statement", pl.String, "The same in a sentence"),
-    ),
+    ("declared", pl.String, "before the first result, afterwards, or not at all"),
+    ("endpoint", pl.String, "Primary endpoint: " + ", ".join(ENDPOINTS)),
+    ("contrasts", pl.List(pl.String), "Planned contrasts; all others are exploratory"),
+    ("margin", pl.Float64, "Equivalence margin; NULL where none was declared"),
+    ("excluded", pl.List(pl.String), "Pairs that no comparison counts, with the reasons"),
+    ("statement", pl.String, "The same in a sentence"),
 )
 
 
@@ -114,7 +107,7 @@ def without_excluded(frames: Frames, plans: dict[str, Plan]) -> Frames:
 
 
 def analysis_plan(frames: Frames) -> dict[str, pl.DataFrame]:
-    """One row for every experiment."""
+    """Which contrasts were planned, and whether that was declared before the first result."""
     rows = [
         {
             "experiment": plan.experiment,

@@ -6,26 +6,20 @@ depends on them (``curves``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import polars as pl
 
 from cooperbench_assets.analysis.frames import (
-    EXPERIMENT,
     POPULATION,
     SCORE,
     VERDICT,
+    Frames,
     cells_of,
-    columns,
     conform,
     reference_settings,
     result_table,
     scores_of,
 )
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
 
 BUCKETS = 10
 """Equal-width buckets of difficulty, as in the paper (arXiv 2601.13295v2, Figure 4)."""
@@ -33,32 +27,25 @@ BUCKETS = 10
 PAIR_DIFFICULTY = result_table(
     "pair_difficulty",
     "Difficulty of every pair: 1 − mean(pass) over the judged seeds of the solo setting.",
-    EXPERIMENT,
-    VERDICT,
-    POPULATION,
-    columns(
-        ("pair", pl.String, "Pair"),
-        ("task", pl.String, "Its task"),
-        ("reference", pl.String, "Setting that difficulty is made from"),
-        ("seeds", pl.Int64, "Solo seeds planned"),
-        ("numerator", pl.Int64, "Judged solo seeds that failed; NULL where none was judged"),
-        ("denominator", pl.Int64, "Judged solo seeds; 0 where difficulty is undefined"),
-        ("level", pl.String, "The fraction in lowest terms, such as 1/3; NULL where undefined"),
-        ("difficulty", pl.Float64, "numerator / denominator; NULL where undefined"),
-        ("bucket", pl.Int32, "The paper's bucket, 0 to 9; NULL where undefined"),
-        ("models", pl.Int64, "Models whose solo runs of this pair are in the frames"),
-        ("difficulty_models", pl.Float64, "The paper's: 1 − mean over models of each one's rate; NULL with one model"),
-        ("difficulty_rescaled", pl.Float64, "difficulty_models, rescaled so that the pairs' least is 0 and most 1"),
-    ),
+    *VERDICT,
+    *POPULATION,
+    ("pair", pl.String, "Pair"),
+    ("task", pl.String, "Its task"),
+    ("reference", pl.String, "Setting that difficulty is made from"),
+    ("seeds", pl.Int64, "Solo seeds planned"),
+    ("numerator", pl.Int64, "Judged solo seeds that failed; NULL where none was judged"),
+    ("denominator", pl.Int64, "Judged solo seeds; 0 where difficulty is undefined"),
+    ("level", pl.String, "The fraction in lowest terms, such as 1/3; NULL where undefined"),
+    ("difficulty", pl.Float64, "numerator / denominator; NULL where undefined"),
+    ("bucket", pl.Int32, "The paper's bucket, 0 to 9; NULL where undefined"),
 )
 
 
 def pair_difficulty(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Difficulty of every pair of every experiment that has a solo setting."""
+    """Difficulty of every pair from the solo seeds, as an exact fraction."""
     cells = cells_of(frames)
     solo = solo_scores(scores_of(frames, cells), cells)
-    rows = difficulties(solo).join(_over_models(solo, cells), on=[*SCORE, "pair"], how="left")
-    rows = rows.sort("experiment", "verdict", "population", "pair")
+    rows = difficulties(solo).sort("experiment", "verdict", "population", "pair")
     return {PAIR_DIFFICULTY.name: conform(PAIR_DIFFICULTY, rows)}
 
 
@@ -106,18 +93,3 @@ def bucket(numerator: pl.Expr, denominator: pl.Expr) -> pl.Expr:
     """The paper's bucket of a fraction, in whole numbers so that 3/10 falls into bucket 3; 1 into the last."""
     place = (numerator * BUCKETS) // denominator
     return pl.when(denominator > 0).then(pl.min_horizontal(place, pl.lit(BUCKETS - 1))).cast(pl.Int32)
-
-
-def _over_models(solo: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
-    """The paper's difficulty over every model in the frames; NULL where there is one."""
-    models = cells.group_by("experiment").agg(model=pl.col("model").drop_nulls().first())
-    judged = solo.join(models, on="experiment").filter(pl.col("model").is_not_null())
-    kind = ["verdict", "population", "pair"]
-    rates = judged.group_by(*kind, "model").agg(pl.col("score").mean()).filter(pl.col("score").is_not_null())
-    by_pair = rates.group_by(kind).agg(models=pl.len().cast(pl.Int64), difficulty_models=1 - pl.col("score").mean())
-    by_pair = by_pair.with_columns(pl.when(pl.col("models") > 1).then("difficulty_models").alias("difficulty_models"))
-    d = pl.col("difficulty_models")
-    least, most = d.min().over(kind[:2]), d.max().over(kind[:2])
-    by_pair = by_pair.with_columns(difficulty_rescaled=pl.when(most > least).then((d - least) / (most - least)))
-    pairs = solo.select(*SCORE, "pair").unique()
-    return pairs.join(by_pair, on=kind, how="left")

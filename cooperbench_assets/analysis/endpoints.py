@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cooperbench_assets.analysis.frames import reference_settings, score_kinds
+from cooperbench_assets.analysis.frames import Frames, reference_settings, score_kinds
 from cooperbench_assets.analysis.merges import is_conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cooperbench_assets.analysis.frames import Frames
 
 ENDPOINTS = {
     "success": "both features pass",

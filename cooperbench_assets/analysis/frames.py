@@ -15,9 +15,11 @@ from cooperbench_assets.store import schema
 from cooperbench_assets.store.schema import Column, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from polars._typing import PolarsDataType
+
+    Row: TypeAlias = tuple[str, PolarsDataType, str]
 
 Frames: TypeAlias = Mapping[str, pl.DataFrame]
 """Tables of the results store by name, filtered to one experiment or several. A table that is not there is empty."""
@@ -41,12 +43,15 @@ _REST = 1e-14
 _P_VALUES = ("p", "p_holm", "p_these", "p_these_holm", "p_smallest", "p_mcnemar")
 
 
-def columns(*rows: tuple[str, PolarsDataType, str]) -> tuple[Column, ...]:
-    """Columns of a result table, from (name, type, description)."""
-    return tuple(Column(*row) for row in rows)
+def columns(*rows: Row | Column) -> tuple[Column, ...]:
+    """Columns of a table, from (name, type, description) or as they are."""
+    return tuple(Column(*row) if isinstance(row, tuple) else row for row in rows)
 
 
-EXPERIMENT = columns(("experiment", pl.String, "Name of the experiment"))
+UNIT = columns(
+    ("setting", pl.String, "Setting"),
+    ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
+)
 VERDICT = columns(("verdict", pl.String, "Whose verdict: strict (the default) or upstream's own, beside it"))
 POPULATION = columns(
     (
@@ -61,9 +66,10 @@ HEADLINE = columns(
 )
 
 
-def result_table(name: str, description: str, *groups: Iterable[Column]) -> Table:
-    """A table of an analysis: published whole for one experiment at a time."""
-    return Table(name, description, tuple(column for group in groups for column in group), key=("experiment",))
+def result_table(name: str, description: str, *rows: Row | Column) -> Table:
+    """A table of an analysis: published whole for one experiment at a time, whose name comes first."""
+    first = ("experiment", pl.String, "Name of the experiment")
+    return Table(name, description, columns(first, *rows), key=("experiment",))
 
 
 def conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
@@ -181,19 +187,13 @@ def recorded_pass(verdict: str) -> pl.Expr:
     return pl.coalesce("both_passed_strict", as_strict)
 
 
-def score(verdict: str, population: str) -> pl.Expr:
-    """1 for a pass, 0 for a fail, NULL for a pair that does not count in `population`."""
+def score(verdict: str, population: str, value: pl.Expr | None = None) -> pl.Expr:
+    """1 for a pass, 0 for a fail, or another `value`; NULL for a pair that does not count in `population`."""
     if population == "clean":
-        outcome = pl.col(outcome_column(verdict))
-        value: pl.Expr = pl.when(outcome == "pass").then(1).when(outcome == "fail").then(0)
+        counts, passed = is_clean(), pl.col(outcome_column(verdict)) == "pass"
     else:
-        value = pl.when(has_verdict()).then(recorded_pass(verdict).cast(pl.Int8))
-    return value.cast(pl.Int8).alias("score")
-
-
-def _other_score(value: pl.Expr, population: str) -> pl.Expr:
-    counts = is_clean() if population == "clean" else has_verdict()
-    return pl.when(counts).then(value.cast(pl.Int8)).alias("score")
+        counts, passed = has_verdict(), recorded_pass(verdict)
+    return pl.when(counts).then((passed if value is None else value).cast(pl.Int8)).alias("score")
 
 
 def scores_of(frames: Frames, cells: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -227,7 +227,7 @@ def score_kinds(
                 pl.lit(verdict).alias("verdict"),
                 pl.lit(population).alias("population"),
                 *keep,
-                score(verdict, population) if value is None else _other_score(value(verdict), population),
+                score(verdict, population, None if value is None else value(verdict)),
             )
 
 

@@ -5,18 +5,16 @@ What belongs here: stages of a pair, each a subset of the one before. What does 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from cooperbench_assets.analysis.frames import (
     CELL,
-    EXPERIMENT,
+    UNIT,
     VERDICT,
     VERDICTS,
+    Frames,
     cells_and_settings,
     cells_of,
-    columns,
     conform,
     outcome_column,
     pairs_of,
@@ -25,9 +23,6 @@ from cooperbench_assets.analysis.frames import (
     settings_of,
 )
 from cooperbench_assets.analysis.merges import merge_kind
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
 
 STAGES = {
     "planned": "planned pairs",
@@ -41,49 +36,34 @@ STAGES = {
 }
 """Stages in order. A pair that passed came through all of them, whatever its files say of a stage."""
 
-_UNIT = columns(
-    ("setting", pl.String, "Setting"),
-    ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
-)
-
 OUTCOME_FUNNEL = result_table(
     "outcome_funnel",
     "Pairs that came to each stage, of all planned; within `merged` also by the kind of merge.",
-    EXPERIMENT,
-    _UNIT,
-    VERDICT,
-    columns(
-        ("position", pl.Int32, "Place of the stage, from 0"),
-        ("stage", pl.String, "Stage: " + "; ".join(f"{name} ({text})" for name, text in STAGES.items())),
-        ("detail", pl.String, "Kind of merge, for a part of stage merged; NULL for the whole stage"),
-        ("pairs", pl.Int64, "Pairs, over seeds, that came to the stage"),
-        ("share", pl.Float64, "pairs over the planned pairs"),
-        ("lost", pl.Int64, "Pairs that came to the stage before, and not to this one; NULL for a part"),
-    ),
+    *UNIT,
+    *VERDICT,
+    ("position", pl.Int32, "Place of the stage, from 0"),
+    ("stage", pl.String, "Stage: " + "; ".join(f"{name} ({text})" for name, text in STAGES.items())),
+    ("detail", pl.String, "Kind of merge, for a part of stage merged; NULL for the whole stage"),
+    ("pairs", pl.Int64, "Pairs, over seeds, that came to the stage"),
+    ("share", pl.Float64, "pairs over the planned pairs"),
+    ("lost", pl.Int64, "Pairs that came to the stage before, and not to this one; NULL for a part"),
 )
 
 FUNNEL_LOSSES = result_table(
     "funnel_losses",
     "Every pair that did not pass, once: the stage that it did not come to, and why.",
-    EXPERIMENT,
-    _UNIT,
-    VERDICT,
-    columns(
-        ("position", pl.Int32, "Place of the stage that the pairs did not come to"),
-        ("stage", pl.String, "That stage"),
-        (
-            "loss",
-            pl.String,
-            "missing, unevaluated, infra_agent, infra_eval, or the reason of the fail: conflict, tests, …",
-        ),
-        ("pairs", pl.Int64, "Pairs"),
-        ("share", pl.Float64, "pairs over the planned pairs"),
-    ),
+    *UNIT,
+    *VERDICT,
+    ("position", pl.Int32, "Place of the stage that the pairs did not come to"),
+    ("stage", pl.String, "That stage"),
+    ("loss", pl.String, "missing, unevaluated, infra_agent, infra_eval, or the reason of the fail: conflict, tests, …"),
+    ("pairs", pl.Int64, "Pairs"),
+    ("share", pl.Float64, "pairs over the planned pairs"),
 )
 
 
 def outcome_funnel(frames: Frames) -> dict[str, pl.DataFrame]:
-    """The funnel and its losses, for every cell and for every setting over its planned seeds."""
+    """How far the planned pairs came, and what stopped the others."""
     cells = cells_of(frames)
     places = settings_of(cells).select("experiment", "setting", "place", "mode")
     pairs = pairs_of(frames).join(places, on=["experiment", "setting"])

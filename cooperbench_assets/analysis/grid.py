@@ -5,17 +5,14 @@ What belongs here: pairs side by side over cells. What does not: rates of settin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from cooperbench_assets.analysis.frames import (
     CELL,
-    EXPERIMENT,
     VERDICT,
     VERDICTS,
+    Frames,
     cells_of,
-    columns,
     conform,
     outcome_column,
     pairs_of,
@@ -26,96 +23,77 @@ from cooperbench_assets.analysis.frames import (
 )
 from cooperbench_assets.analysis.intervals import clustered_mean
 
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
-
 PAIR_GRID = result_table(
     "pair_grid",
     "Every pair in every cell, with its outcome: the squares of the grid, in order.",
-    EXPERIMENT,
-    columns(
-        ("row", pl.Int64, "Row of the grid, from 0: the pairs that pass most, by the strict verdict, first"),
-        ("pair", pl.String, "Pair"),
-        ("task", pl.String, "Its task"),
-        ("column", pl.Int64, "Column of the grid, from 0: solo first, then coop, by seed"),
-        ("setting", pl.String, "Setting"),
-        ("seed", pl.Int32, "Seed"),
-        ("outcome_strict", pl.String, "Outcome by the strict verdict"),
-        ("reason_strict", pl.String, "Reason of a fail by the strict verdict"),
-        ("outcome", pl.String, "Outcome by upstream's verdict"),
-        ("reason", pl.String, "Reason of a fail by upstream's verdict"),
-        ("stage", pl.String, "Stage of an infra_error"),
-        ("family", pl.String, "Family of an infra_error"),
-        ("suspect", pl.Boolean, "Looks graded but should not be trusted"),
-        ("path", pl.String, "Folder of the raw files, relative to the log root"),
-    ),
+    ("row", pl.Int64, "Row of the grid, from 0: the pairs that pass most, by the strict verdict, first"),
+    ("pair", pl.String, "Pair"),
+    ("task", pl.String, "Its task"),
+    ("column", pl.Int64, "Column of the grid, from 0: solo first, then coop, by seed"),
+    ("setting", pl.String, "Setting"),
+    ("seed", pl.Int32, "Seed"),
+    ("outcome_strict", pl.String, "Outcome by the strict verdict"),
+    ("reason_strict", pl.String, "Reason of a fail by the strict verdict"),
+    ("outcome", pl.String, "Outcome by upstream's verdict"),
+    ("reason", pl.String, "Reason of a fail by upstream's verdict"),
+    ("stage", pl.String, "Stage of an infra_error"),
+    ("family", pl.String, "Family of an infra_error"),
+    ("suspect", pl.Boolean, "Looks graded but should not be trusted"),
+    ("path", pl.String, "Folder of the raw files, relative to the log root"),
 )
 
 PAIR_SUMMARY = result_table(
     "pair_summary",
     "Every pair over all cells of the experiment: what never passes, what is flaky, what times out again and again.",
-    EXPERIMENT,
-    VERDICT,
-    columns(
-        ("pair", pl.String, "Pair"),
-        ("task", pl.String, "Its task"),
-        ("cells", pl.Int64, "Cells that plan the pair"),
-        ("clean", pl.Int64, "Clean verdicts"),
-        ("passes", pl.Int64, "Passes"),
-        ("infra_errors", pl.Int64, "Cells in which it ended as infra_error"),
-        ("test_timeouts", pl.Int64, "Cells in which its tests ran out of time"),
-        ("repeated_timeouts", pl.Boolean, "test_timeouts is 2 or more"),
-        ("flaky", pl.Boolean, "Within one setting, some seeds pass and some fail"),
-        ("flaky_settings", pl.String, "Those settings"),
-        ("never_passed", pl.Boolean, "Judged in some cell, and passed in none"),
-        ("never_judged", pl.Boolean, "No clean verdict in any cell"),
-        (
-            "gold_passes",
-            pl.Boolean,
-            "The gold patch passes where one agent's worth of it is tested; NULL if not tested",
-        ),
-    ),
+    *VERDICT,
+    ("pair", pl.String, "Pair"),
+    ("task", pl.String, "Its task"),
+    ("cells", pl.Int64, "Cells that plan the pair"),
+    ("clean", pl.Int64, "Clean verdicts"),
+    ("passes", pl.Int64, "Passes"),
+    ("infra_errors", pl.Int64, "Cells in which it ended as infra_error"),
+    ("test_timeouts", pl.Int64, "Cells in which its tests ran out of time"),
+    ("repeated_timeouts", pl.Boolean, "test_timeouts is 2 or more"),
+    ("flaky", pl.Boolean, "Within one setting, some seeds pass and some fail"),
+    ("flaky_settings", pl.String, "Those settings"),
+    ("never_passed", pl.Boolean, "Judged in some cell, and passed in none"),
+    ("never_judged", pl.Boolean, "No clean verdict in any cell"),
+    ("gold_passes", pl.Boolean, "The gold patch passes where one agent's worth of it is tested; NULL if not tested"),
 )
 
 TASK_SUMMARY = result_table(
     "task_summary",
     "Every task over all cells of the experiment.",
-    EXPERIMENT,
-    VERDICT,
-    columns(
-        ("task", pl.String, "Task"),
-        ("pairs", pl.Int64, "Pairs of the task"),
-        ("clean", pl.Int64, "Clean verdicts"),
-        ("passes", pl.Int64, "Passes"),
-        ("rate", pl.Float64, "passes / clean"),
-        ("never_judged", pl.Int64, "Pairs without a clean verdict in any cell"),
-        ("dead", pl.Boolean, "No pair of the task passed in any cell"),
-    ),
+    *VERDICT,
+    ("task", pl.String, "Task"),
+    ("pairs", pl.Int64, "Pairs of the task"),
+    ("clean", pl.Int64, "Clean verdicts"),
+    ("passes", pl.Int64, "Passes"),
+    ("rate", pl.Float64, "passes / clean"),
+    ("never_judged", pl.Int64, "Pairs without a clean verdict in any cell"),
+    ("dead", pl.Boolean, "No pair of the task passed in any cell"),
 )
 
 GOLD_SENSITIVITY = result_table(
     "gold_sensitivity",
     "Success with and without the pairs that the dataset's own (gold) solo patch does not pass; empty without one.",
-    EXPERIMENT,
-    VERDICT,
-    columns(
-        ("setting", pl.String, "Setting"),
-        ("pairs", pl.Int64, "Pairs planned"),
-        ("gold_passes", pl.Int64, "Pairs whose gold patch passes"),
-        ("gold_fails", pl.Int64, "Pairs whose gold patch fails"),
-        ("gold_unknown", pl.Int64, "Pairs whose gold patch was not judged"),
-        ("rate", pl.Float64, "Success over clean verdicts of all pairs"),
-        ("rate_gold", pl.Float64, "Success over clean verdicts of the pairs whose gold patch passes"),
-        ("n_gold", pl.Int64, "Clean verdicts of those pairs"),
-        ("low_gold", pl.Float64, "Lower end of the 95 % interval of rate_gold (by task)"),
-        ("high_gold", pl.Float64, "Upper end of it"),
-        ("interval_note", pl.String, "Why there is no interval"),
-    ),
+    *VERDICT,
+    ("setting", pl.String, "Setting"),
+    ("pairs", pl.Int64, "Pairs planned"),
+    ("gold_passes", pl.Int64, "Pairs whose gold patch passes"),
+    ("gold_fails", pl.Int64, "Pairs whose gold patch fails"),
+    ("gold_unknown", pl.Int64, "Pairs whose gold patch was not judged"),
+    ("rate", pl.Float64, "Success over clean verdicts of all pairs"),
+    ("rate_gold", pl.Float64, "Success over clean verdicts of the pairs whose gold patch passes"),
+    ("n_gold", pl.Int64, "Clean verdicts of those pairs"),
+    ("low_gold", pl.Float64, "Lower end of the 95 % interval of rate_gold (by task)"),
+    ("high_gold", pl.Float64, "Upper end of it"),
+    ("interval_note", pl.String, "Why there is no interval"),
 )
 
 
 def pair_grid(frames: Frames) -> dict[str, pl.DataFrame]:
-    """The grid, its rows and tasks summed up, and the gold baseline as a sensitivity row."""
+    """Every pair in every cell: flaky pairs, dead tasks, repeated timeouts, and the gold baseline."""
     cells = cells_of(frames)
     pairs = pairs_of(frames)
     summary = _pair_summary(pairs, cells)

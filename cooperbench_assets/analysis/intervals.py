@@ -1,7 +1,8 @@
 """Intervals: Wilson within one cell, over tasks on the logit scale, and Fieller's of a ratio.
 
 What belongs here: formulas on numbers and frames, with their sources. What does not: which rows they are asked for.
-Which of several formulas stands here was decided by simulation: docs/statistics.md.
+Which of several formulas stands here was decided by simulation: docs/statistics.md. Distributions are those of
+``scipy.special``, which SciPy loads at its first use; ``scipy.stats`` takes a second to load, for a dozen lines.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-
-from cooperbench_assets.analysis.distributions import normal_quantile, t_quantile
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def wilson(passes: pl.Expr, n: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference (1927), eq. 4.
     """
-    z = normal_quantile(0.5 + LEVEL / 2)
+    z = float(scipy.special.ndtri(0.5 + LEVEL / 2))
     rate = passes / n
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (rate * (1 - rate) / n + z**2 / (4 * n**2)).sqrt()
@@ -55,10 +55,8 @@ def wilson(passes: pl.Expr, n: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     return pl.when(n > 0).then(low), pl.when(n > 0).then(high)
 
 
-def clustered(
-    frame: pl.DataFrame, by: Sequence[str], *, total: str, count: str = "n", cluster: str = "task"
-) -> pl.DataFrame:
-    """The mean of observations that depend on each other within a cluster, with its standard error.
+def clustered(frame: pl.DataFrame, by: Sequence[str], *, total: str, count: str = "n") -> pl.DataFrame:
+    """The mean of observations that depend on each other within a task, with its standard error.
 
     CR2 (the bias-reduced linearization of Bell & McCaffrey, Survey Methodology 28 (2002) 169–181) with
     Satterthwaite degrees of freedom, as in Pustejovsky & Tipton, J. Bus. Econ. Stat. 36 (2018) 672–683,
@@ -71,17 +69,16 @@ def clustered(
     which is the number of clusters minus 1 where all are of one size.
 
     Args:
-        frame: Any number of rows, each with the sum `total` of `count` observations of one `cluster`.
+        frame: Any number of rows, each with the sum `total` of `count` observations of one ``task``.
         by: Columns of the groups.
         total: Column of sums.
         count: Column of counts.
-        cluster: Column that names the cluster.
 
     Returns:
         One row per group: `by`, ``n``, ``tasks``, ``mean``, ``se``, ``dof``; ``size`` (mean size of an observation's
         cluster) and ``telling``: clusters not all of whose observations are 0, or 1, whichever are fewer.
     """
-    clusters = frame.group_by(*by, cluster).agg(pl.col(total).sum().alias("s"), pl.col(count).sum().alias("m"))
+    clusters = frame.group_by(*by, "task").agg(pl.col(total).sum().alias("s"), pl.col(count).sum().alias("m"))
     clusters = clusters.filter(pl.col("m") > 0)
     sums = clusters.group_by(by).agg(n=pl.col("m").sum(), mean=pl.col("s").sum() / pl.col("m").sum())
     sums = sums.with_row_index("group")
@@ -103,36 +100,28 @@ def clustered(
     return sums.join(parts, on="group").drop("group").with_columns(pl.col("n").cast(pl.Int64))
 
 
-def clustered_mean(
-    frame: pl.DataFrame, by: Sequence[str], *, total: str, count: str = "n", cluster: str = "task"
-) -> pl.DataFrame:
-    """A rate of observations that depend on each other within a cluster, with its interval (``rate_ends``).
+def clustered_mean(frame: pl.DataFrame, by: Sequence[str], *, total: str, count: str = "n") -> pl.DataFrame:
+    """A rate of observations that depend on each other within a task, with its interval (``rate_ends``).
 
     Args:
         frame: As for ``clustered``; every observation lies between 0 and 1.
         by: Columns of the groups.
         total: Column of sums.
         count: Column of counts.
-        cluster: Column that names the cluster.
 
     Returns:
         What ``clustered`` gives, but ``se`` and ``dof`` only where there is an interval; ``low``, ``high``;
         ``interval_note``, a sentence where there is no interval or only a bound; ``design_effect`` (variance over that
         of as many independent observations) and ``icc``, the correlation within a cluster that gives it.
     """
-    groups = clustered(frame, by, total=total, count=count, cluster=cluster)
-    rate, tasks = pl.col("mean"), pl.col("tasks")
+    groups = clustered(frame, by, total=total, count=count)
+    rate = pl.col("mean")
     inside = (rate > 0) & (rate < 1)
-    few, flat = tasks < FEWEST_TASKS, inside & (pl.col("se") ** 2 <= _NO_SPREAD)
-    note = (
-        pl.when(few)
-        .then(pl.format("{} of the {} tasks that an interval over tasks needs", "tasks", pl.lit(FEWEST_TASKS)))
-        .when(flat)
-        .then(pl.lit("every task has the same mean, so that an interval over tasks has no width to show"))
-    )
+    flat = inside & (pl.col("se") ** 2 <= _NO_SPREAD)
+    note = why_no_interval(flat)
     arrays = (groups[name].to_numpy().astype(np.float64) for name in ("mean", "se", "dof", "telling", "tasks"))
     low, high = rate_ends(*arrays)
-    shown = ~few & ~flat
+    shown = note.is_null()
     effect = pl.col("se") ** 2 / (rate * (1 - rate) / pl.col("n"))
     groups = groups.with_columns(low=pl.Series(low, dtype=pl.Float64), high=pl.Series(high, dtype=pl.Float64))
     groups = groups.with_columns(
@@ -142,6 +131,13 @@ def clustered_mean(
     )
     icc = pl.when(pl.col("size") > 1).then((pl.col("design_effect") - 1) / (pl.col("size") - 1))
     return groups.with_columns(icc=icc)
+
+
+def why_no_interval(flat: pl.Expr) -> pl.Expr:
+    """A sentence where ``tasks`` are too few for an interval or, being `flat`, do not differ; else NULL."""
+    needed = pl.format("{} of the {} tasks that an interval over tasks needs", "tasks", pl.lit(FEWEST_TASKS))
+    same = pl.lit("every task has the same mean, so that an interval over tasks has no width to show")
+    return pl.when(pl.col("tasks") < FEWEST_TASKS).then(needed).when(flat).then(same)
 
 
 def rate_ends(mean: Floats, se: Floats, dof: Floats, telling: Floats, tasks: Floats) -> tuple[Floats, Floats]:
@@ -161,7 +157,7 @@ def rate_ends(mean: Floats, se: Floats, dof: Floats, telling: Floats, tasks: Flo
     safe = np.where(inside, mean, 0.5)
     freedom = np.minimum(dof, telling + _ENOUGH)
     usable = np.isfinite(freedom) & (freedom > 0)
-    t = t_quantile(np.where(usable, freedom, 1.0), 1 - ALPHA / 2)
+    t = scipy.special.stdtrit(np.where(usable, freedom, 1.0), 1 - ALPHA / 2)
     half, centre = t * se / (safe * (1 - safe)), np.log(safe / (1 - safe))
     bound = 1 - (ALPHA / 2) ** (1 / np.maximum(tasks, 1))
     with np.errstate(over="ignore"):
@@ -196,9 +192,29 @@ def ratio_interval(above: Floats, below: Floats, counts: Floats) -> tuple[float,
     v_aa, v_bb, v_ab = (float((x * y / (1 - w)).sum() / n**2) for x, y in ((of_a, of_a), (of_b, of_b), (of_a, of_b)))
     scale = w**2 / (1 - w)
     dof = 1 / ((w**2).sum() + scale.sum() ** 2 - (scale**2).sum())
-    t2 = float(t_quantile(np.array([dof]), 1 - ALPHA / 2)[0]) ** 2
+    t2 = float(scipy.special.stdtrit(np.array([dof]), 1 - ALPHA / 2)[0]) ** 2
     square, linear, rest = b**2 - t2 * v_bb, a * b - t2 * v_ab, a**2 - t2 * v_aa
     if square <= 0:
         return None
     root = max(linear**2 - square * rest, 0.0) ** 0.5
     return max(float((linear - root) / square), 0.0), float((linear + root) / square)
+
+
+def ratio_intervals(frame: pl.DataFrame, by: Sequence[str], *, above: str, below: str) -> pl.DataFrame:
+    """``ratio_interval`` of every group: `by`, ``low`` and ``high``, NULL where there is none.
+
+    Args:
+        frame: Any number of rows for a task: columns `by`, ``task``, `above`, `below`, and ``n``, its pairs.
+        by: Columns of the groups.
+        above: Column of the numerator.
+        below: Column of the denominator.
+    """
+    sums = frame.group_by(*by, "task").agg(pl.col(above, below, "n").sum()).sort(*by, "task")
+    lists = sums.group_by(by, maintain_order=True).agg(above, below, "n")
+    ends = [
+        ratio_interval(*(values.to_numpy() for values in row)) for row in zip(*lists[above, below, "n"], strict=True)
+    ]
+    return lists.select(by).with_columns(
+        low=pl.Series([end and end[0] for end in ends], dtype=pl.Float64),
+        high=pl.Series([end and end[1] for end in ends], dtype=pl.Float64),
+    )

@@ -1,25 +1,23 @@
 """``merge_conflicts`` and ``merge_kinds``: how often two patches get in each other's way.
 
-What belongs here: what merging came to. What does not: where two patches touch (``overlap``), and what agents wrote
-to each other (``communication``).
+What belongs here: what merging came to. What does not: where two patches touch (``store.overlaps``), and what agents
+wrote to each other (``communication``).
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from cooperbench_assets.analysis.comparability import refused_units, with_headline
 from cooperbench_assets.analysis.frames import (
     CELL,
-    EXPERIMENT,
     HEADLINE,
     POPULATION,
     POPULATIONS,
+    UNIT,
+    Frames,
     cells_and_settings,
     cells_of,
-    columns,
     conform,
     has_verdict,
     pairs_of,
@@ -29,10 +27,7 @@ from cooperbench_assets.analysis.frames import (
     tally,
 )
 from cooperbench_assets.analysis.intervals import CR2, WILSON, clustered_mean, wilson
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS
 
 CONDITIONS = {
     "all": pl.lit(True),
@@ -46,52 +41,41 @@ CONDITIONS = {
 neighbouring lines, which is what makes a three-way merge conflict."""
 
 _OF_PAIR = (*CELL, "place", "pair", "task", "outcome", "outcome_strict", "fallback_unseen")
-_UNIT = columns(
-    ("setting", pl.String, "Setting; never a solo one"),
-    ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
-)
-
 MERGE_CONFLICTS = result_table(
     "merge_conflicts",
     "Conflict rates: of all merges first, then given that the patches overlap, where patches are known.",
-    EXPERIMENT,
-    _UNIT,
-    POPULATION,
-    columns(
-        ("condition", pl.String, "Merges counted: all, or by overlap of the two patches"),
-        ("merges", pl.Int64, "Pairs whose merge is on record: clean, identical, conflicts, or hollow"),
-        ("tasks", pl.Int64, "Their tasks"),
-        ("conflicts", pl.Int64, "Merges that conflict, whatever upstream did about it afterwards"),
-        ("rate", pl.Float64, "conflicts / merges"),
-        ("low", pl.Float64, "Lower end of the 95 % interval of rate"),
-        ("high", pl.Float64, "Upper end of it"),
-        ("interval_method", pl.String, "How it was made: Wilson within a cell, by task over seeds"),
-        ("interval_note", pl.String, "Why there is none"),
-        ("hollow", pl.Int64, "Merges called clean that hold nothing; part of merges"),
-        ("rate_not_hollow", pl.Float64, "conflicts over the merges that are not hollow"),
-    ),
-    HEADLINE,
+    *UNIT,
+    *POPULATION,
+    ("condition", pl.String, "Merges counted: all, or by overlap of the two patches"),
+    ("merges", pl.Int64, "Pairs whose merge is on record: clean, identical, conflicts, or hollow"),
+    ("tasks", pl.Int64, "Their tasks"),
+    ("conflicts", pl.Int64, "Merges that conflict, whatever upstream did about it afterwards"),
+    ("rate", pl.Float64, "conflicts / merges"),
+    ("low", pl.Float64, "Lower end of the 95 % interval of rate"),
+    ("high", pl.Float64, "Upper end of it"),
+    ("interval_method", pl.String, "How it was made: Wilson within a cell, by task over seeds"),
+    ("interval_note", pl.String, "Why there is none"),
+    ("hollow", pl.Int64, "Merges called clean that hold nothing; part of merges"),
+    ("rate_not_hollow", pl.Float64, "conflicts over the merges that are not hollow"),
+    *HEADLINE,
 )
 
 MERGE_KINDS = result_table(
     "merge_kinds",
     "What merging came to, and how many of each kind pass.",
-    EXPERIMENT,
-    _UNIT,
-    POPULATION,
-    columns(
-        (
-            "kind",
-            pl.String,
-            "clean, identical, hollow, conflict, agent1_alone (rescued by agent 1's patch alone), union, not_merged",
-        ),
-        ("pairs", pl.Int64, "Pairs"),
-        ("share", pl.Float64, "Share of the setting's counted pairs"),
-        ("passes_strict", pl.Int64, "Pass by the strict verdict"),
-        ("passes_upstream", pl.Int64, "Pass by upstream's verdict"),
-        ("fallback_unseen", pl.Int64, "Upstream tested agent 1's patch alone and kept no output of it"),
+    *UNIT,
+    *POPULATION,
+    (
+        "kind",
+        pl.String,
+        "clean, identical, hollow, conflict, agent1_alone (rescued by agent 1's patch alone), union, not_merged",
     ),
-    HEADLINE,
+    ("pairs", pl.Int64, "Pairs"),
+    ("share", pl.Float64, "Share of the setting's counted pairs"),
+    ("passes_strict", pl.Int64, "Pass by the strict verdict"),
+    ("passes_upstream", pl.Int64, "Pass by upstream's verdict"),
+    ("fallback_unseen", pl.Int64, "Upstream tested agent 1's patch alone and kept no output of it"),
+    *HEADLINE,
 )
 
 
@@ -132,16 +116,14 @@ def merged_pairs(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def merge_conflicts(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Conflict rates and kinds of merges, for every cell and every setting of more than one agent."""
+    """How often merges conflict, in all and given that the patches overlap."""
     cells = cells_of(frames)
     merged = merged_pairs(frames, cells)
     overlaps = table_of(frames, PATCH_OVERLAPS).select(*CELL, "pair", "shared_files", "touching_places")
     merged = merged.join(overlaps, on=[*CELL, "pair"], how="left")
     rows = cells_and_settings(merged, cells)
     order = [pl.col("experiment", "place", "setting"), pl.col("seed").is_not_null(), pl.col("seed", "population")]
-    place = pl.col("condition").replace_strict(
-        {name: place for place, name in enumerate(CONDITIONS)}, return_dtype=pl.Int8
-    )
+    place = pl.col("condition").cast(pl.Enum([*CONDITIONS]))
     rates, kinds = _with_standing(_rates(rows), cells), _with_standing(_kinds(rows), cells)
     return {
         MERGE_CONFLICTS.name: conform(MERGE_CONFLICTS, rates.sort(*order, place)),

@@ -8,16 +8,12 @@ The rules read words, not minds. A message may do several things, so shares of l
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cooperbench_assets.analysis.frames import CELL, columns, conform, table_of
+from cooperbench_assets.analysis.frames import CELL, Frames, columns, conform, table_of
 from cooperbench_assets.store import schema
 from cooperbench_assets.store.schema import Table
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
 
 RULES = {
     "plan": (
@@ -90,7 +86,7 @@ _MESSAGE = (*_TALK, "position")
 
 
 def message_labels(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Labels of every message: the imported ones, and the rules' for all others."""
+    """What each message does: plan, question, answer, update, acknowledgement."""
     messages = table_of(frames, schema.MESSAGES)
     imported = conform(IMPORTED_LABELS, table_of(frames, IMPORTED_LABELS)).join(messages, on=_MESSAGE, how="semi")
     own = conform(MESSAGE_LABELS, by_rules(messages)).join(imported, on=_MESSAGE, how="anti")

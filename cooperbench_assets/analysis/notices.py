@@ -6,11 +6,10 @@ Dagster's, in ``checks``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from cooperbench_assets.analysis.comparability import (
+    MUST_AGREE,
     comparable_values,
     contrast_differences,
     refused_settings,
@@ -20,18 +19,14 @@ from cooperbench_assets.analysis.comparisons import contrasts_of
 from cooperbench_assets.analysis.formatting import counted, percent
 from cooperbench_assets.analysis.frames import (
     CELL,
-    EXPERIMENT,
+    Frames,
     cells_of,
-    columns,
     compared_cells,
     conform,
     pairs_of,
     result_table,
 )
 from cooperbench_assets.analysis.intervals import FEWEST_TASKS
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
 
 DEATHS = 0.05
 """Share of a setting's planned pairs ended by agent-stage infrastructure above which it is said; and the difference
@@ -45,21 +40,18 @@ LEVELS = ("error", "warning", "info")
 WARNINGS = result_table(
     "warnings",
     "What to know before reading a figure, the worst first.",
-    EXPERIMENT,
-    columns(
-        ("position", pl.Int64, "Place in the list, from 0"),
-        ("level", pl.String, "error (figures are refused or mislead), warning, or info"),
-        ("code", pl.String, "What kind of finding it is"),
-        ("subject", pl.String, "Setting, settings or cell it is about"),
-        ("text", pl.String, "The finding in a sentence"),
-    ),
+    ("position", pl.Int64, "Place in the list, from 0"),
+    ("level", pl.String, "error (figures are refused or mislead), warning, or info"),
+    ("code", pl.String, "What kind of finding it is"),
+    ("subject", pl.String, "Setting, settings or cell it is about"),
+    ("text", pl.String, "The finding in a sentence"),
 )
 
 _ROW = ["experiment", "level", "code", "subject", "text"]
 
 
 def warnings(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Every finding of every experiment."""
+    """What to know before reading any figure."""
     cells = cells_of(frames)
     used = compared_cells(cells)
     pairs = pairs_of(frames)
@@ -78,8 +70,7 @@ def warnings(frames: Frames) -> dict[str, pl.DataFrame]:
         _unplanned(cells),
     ]
     rows = pl.concat(part.select(pl.col(_ROW).cast(pl.String)) for part in parts)
-    order = pl.col("level").replace_strict({name: at for at, name in enumerate(LEVELS)}, return_dtype=pl.Int8)
-    rows = rows.sort("experiment", order, "code", "subject", "text")
+    rows = rows.sort("experiment", pl.col("level").cast(pl.Enum(LEVELS)), "code", "subject", "text")
     rows = rows.with_columns(position=pl.int_range(pl.len()).over("experiment"))
     return {WARNINGS.name: conform(WARNINGS, rows)}
 
@@ -180,14 +171,8 @@ def _windows(frames: Frames, used: pl.DataFrame, contrasts: pl.DataFrame) -> pl.
 def _unknown(used: pl.DataFrame) -> pl.DataFrame:
     """What should agree among cells, and is not on record for some."""
     known = comparable_values(used).with_columns(solo=pl.col("mode") == "solo")
-    named = {
-        "model": "model",
-        "agent_config_sha256": "agent config",
-        "harness_version": "harness version",
-        "merge_policy": "merge policy",
-    }
     parts = []
-    for name, label in named.items():
+    for name, label in MUST_AGREE.items():
         lacking = known.filter(pl.col(name).is_null() & ~(pl.col("solo") & pl.lit(name == "merge_policy")))
         found = lacking.group_by("experiment").agg(n=pl.len())
         text = pl.format(

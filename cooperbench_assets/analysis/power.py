@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import scipy
 
 from cooperbench_assets.analysis.contrasts import POWER, pair_means
-from cooperbench_assets.analysis.distributions import t_quantile
 from cooperbench_assets.analysis.intervals import ALPHA, FEWEST_TASKS
 
 MOST_TASKS = 2000
@@ -83,7 +83,7 @@ def detectable(found: Variances, tasks: int, pairs: float, seeds: int, contrasts
         return None
     variance = (found.task + (found.pair + found.seed / seeds) / pairs) / tasks
     dof = np.array([tasks - 1.0])
-    reach = t_quantile(dof, 1 - ALPHA / 2 / contrasts) + t_quantile(dof, POWER)
+    reach = scipy.special.stdtrit(dof, 1 - ALPHA / 2 / contrasts) + scipy.special.stdtrit(dof, POWER)
     return float(reach[0] * np.sqrt(variance))
 
 

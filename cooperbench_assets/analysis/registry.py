@@ -26,19 +26,18 @@ from cooperbench_assets.analysis import (
     summary,
 )
 from cooperbench_assets.analysis.frames import Frames
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS
 from cooperbench_assets.store.schema import Table
 
 _BASE = ("pairs", "provenance")
 _TALK = (*_BASE, "messages", messages.IMPORTED_LABELS.name)
+_LABELS = (messages.MESSAGE_LABELS.name,)
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """One question: a function from frames to the tables that answer it."""
+    """One question: a function from frames to the tables that answer it, whose first line says what is asked."""
 
-    name: str
-    description: str
     function: Callable[[Frames], dict[str, pl.DataFrame]]
     tables: tuple[Table, ...]
     """What the function gives, by the tables' names."""
@@ -49,107 +48,34 @@ class Analysis:
     uses: tuple[str, ...] = ()
     """Tables of analyses before it in ``ANALYSES`` that it takes where they are at hand, or else makes itself."""
 
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return self.function.__name__
+
+    @property
+    def description(self) -> str:
+        """What is asked."""
+        return (self.function.__doc__ or "").partition("\n")[0]
+
 
 ANALYSES: tuple[Analysis, ...] = (
-    Analysis("warnings", "What to know before reading any figure.", notices.warnings, (notices.WARNINGS,)),
-    Analysis(
-        "analysis_plan",
-        "Which contrasts were planned, and whether that was declared before the first result.",
-        declarations.analysis_plan,
-        (declarations.ANALYSIS_PLAN,),
-    ),
-    Analysis(
-        "setting_summary",
-        "Outcomes and success rates of cells, settings and experiments, with bounds and intervals.",
-        summary.setting_summary,
-        (summary.SETTING_SUMMARY,),
-    ),
-    Analysis(
-        "success_by_attempt",
-        "Success by the number of the try that gave the outcome of record.",
-        summary.success_by_attempt,
-        (summary.SUCCESS_BY_ATTEMPT,),
-    ),
-    Analysis(
-        "outcome_funnel",
-        "How far the planned pairs came, and what stopped the others.",
-        funnel.outcome_funnel,
-        (funnel.OUTCOME_FUNNEL, funnel.FUNNEL_LOSSES),
-    ),
-    Analysis(
-        "paired_comparisons",
-        "Every two settings, over the pairs that both were judged on, clustered by task.",
-        comparisons.paired_comparisons,
-        (comparisons.PAIRED_COMPARISONS, comparisons.CONCLUSIONS),
-    ),
-    Analysis(
-        "paired_tables",
-        "Fourfold tables and exact McNemar tests by seed and by majority, for these pairs only.",
-        comparisons.paired_tables,
-        (comparisons.PAIRED_TABLES,),
-    ),
-    Analysis(
-        "pair_difficulty",
-        "Difficulty of every pair from the solo seeds, as an exact fraction.",
-        difficulty.pair_difficulty,
-        (difficulty.PAIR_DIFFICULTY,),
-    ),
-    Analysis(
-        "success_by_difficulty",
-        "Success over difficulty, the areas under it, and what coop retains of solo success.",
-        curves.success_by_difficulty,
-        (curves.SUCCESS_BY_DIFFICULTY, curves.SUCCESS_AUC, curves.RETENTION),
-    ),
-    Analysis(
-        "merge_conflicts",
-        "How often merges conflict, in all and given that the patches overlap.",
-        merges.merge_conflicts,
-        (merges.MERGE_CONFLICTS, merges.MERGE_KINDS),
-        (*_BASE, PATCH_OVERLAPS.name),
-    ),
-    Analysis(
-        "message_labels",
-        "What each message does: plan, question, answer, update, acknowledgement.",
-        messages.message_labels,
-        (messages.MESSAGE_LABELS,),
-        ("messages", messages.IMPORTED_LABELS.name),
-    ),
-    Analysis(
-        "communication",
-        "How much agents write to each other, when, and what kind of thing.",
-        communication.communication,
-        (communication.COMMUNICATION,),
-        (*_TALK, "agents"),
-        uses=(messages.MESSAGE_LABELS.name,),
-    ),
-    Analysis(
-        "communication_associations",
-        "What in a conversation goes with success and with conflicts.",
-        associations.communication_associations,
-        (associations.COMMUNICATION_ASSOCIATIONS,),
-        _TALK,
-        uses=(messages.MESSAGE_LABELS.name,),
-    ),
-    Analysis(
-        "results_manifest",
-        "What was run: pairs, agents, statuses, patches, cost, steps, messages.",
-        costs.results_manifest,
-        (costs.RESULTS_MANIFEST,),
-        (*_BASE, "agents"),
-    ),
-    Analysis(
-        "cost_report",
-        "Money, tokens and time, per pass and wasted on failed tries.",
-        costs.cost_report,
-        (costs.COST_REPORT,),
-        (*_BASE, "attempts"),
-    ),
-    Analysis(
-        "pair_grid",
-        "Every pair in every cell: flaky pairs, dead tasks, repeated timeouts, and the gold baseline.",
-        grid.pair_grid,
-        (grid.PAIR_GRID, grid.PAIR_SUMMARY, grid.TASK_SUMMARY, grid.GOLD_SENSITIVITY),
-    ),
+    Analysis(notices.warnings, (notices.WARNINGS,)),
+    Analysis(declarations.analysis_plan, (declarations.ANALYSIS_PLAN,)),
+    Analysis(summary.setting_summary, (summary.SETTING_SUMMARY,)),
+    Analysis(summary.success_by_attempt, (summary.SUCCESS_BY_ATTEMPT,)),
+    Analysis(funnel.outcome_funnel, (funnel.OUTCOME_FUNNEL, funnel.FUNNEL_LOSSES)),
+    Analysis(comparisons.paired_comparisons, (comparisons.PAIRED_COMPARISONS, comparisons.CONCLUSIONS)),
+    Analysis(comparisons.paired_tables, (comparisons.PAIRED_TABLES,)),
+    Analysis(difficulty.pair_difficulty, (difficulty.PAIR_DIFFICULTY,)),
+    Analysis(curves.success_by_difficulty, (curves.SUCCESS_BY_DIFFICULTY, curves.SUCCESS_AUC, curves.RETENTION)),
+    Analysis(merges.merge_conflicts, (merges.MERGE_CONFLICTS, merges.MERGE_KINDS), (*_BASE, PATCH_OVERLAPS.name)),
+    Analysis(messages.message_labels, (messages.MESSAGE_LABELS,), ("messages", messages.IMPORTED_LABELS.name)),
+    Analysis(communication.communication, (communication.COMMUNICATION,), (*_TALK, "agents"), _LABELS),
+    Analysis(associations.communication_associations, (associations.COMMUNICATION_ASSOCIATIONS,), _TALK, _LABELS),
+    Analysis(costs.results_manifest, (costs.RESULTS_MANIFEST,), (*_BASE, "agents")),
+    Analysis(costs.cost_report, (costs.COST_REPORT,), (*_BASE, "attempts")),
+    Analysis(grid.pair_grid, (grid.PAIR_GRID, grid.PAIR_SUMMARY, grid.TASK_SUMMARY, grid.GOLD_SENSITIVITY)),
 )
 """Every analysis, in the order of a report."""
 

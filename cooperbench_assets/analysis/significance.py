@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
+import scipy
 
-from cooperbench_assets.analysis.distributions import chi_square_tail, fair_tail
 from cooperbench_assets.analysis.intervals import SEED
 
 if TYPE_CHECKING:
@@ -48,7 +48,12 @@ class SignFlip:
         """How the splits were found."""
         if self.tasks <= EXACT_TASKS:
             return f"exact, all 2^{self.tasks} sign patterns, mid-p"
-        return f"{DRAWS:,} seeded sign patterns, mid-p"
+        return f"{DRAWS:,} sign patterns drawn with seed {SEED} and the one seen, mid-p"
+
+    @property
+    def seen(self) -> float:
+        """How much the pattern that is seen, which always ties, counts: among drawn ones it counts whole."""
+        return 0.5 if self.tasks <= EXACT_TASKS else 1.0
 
     def p(self, difference: float = 0.0) -> float:
         """Two-sided mid-p value of the hypothesis that the mean difference is `difference`."""
@@ -57,12 +62,11 @@ class SignFlip:
         ends = self.above if difference > self.estimate else -self.below[::-1]
         at = difference if difference > self.estimate else -difference
         least, more = (len(ends) - int(np.searchsorted(ends, at + gap)) for gap in (-_SAME, _SAME))
-        # Nothing flipped is one pattern, and always a tie.
-        return float((0.5 + (least + more) / 2) / (len(ends) + 1))
+        return float((self.seen + (least + more) / 2) / (len(ends) + 1))
 
     def ends(self, alpha: float) -> tuple[float, float]:
         """The differences that the test does not reject at `alpha`; ±infinity where it can reject none."""
-        place = math.floor(alpha * (len(self.above) + 1) - 0.5)
+        place = math.floor(alpha * (len(self.above) + 1) - self.seen)
         if place < 0:
             return -math.inf, math.inf
         return float(self.below[place]), float(self.above[-1 - place])
@@ -77,9 +81,8 @@ def sign_flips(tasks: Sequence[tuple[Floats, Floats]]) -> list[SignFlip]:
     the same holds of any other difference, once it is taken from every pair, so that one list of such means gives the
     p value of each, and the interval that the test does not reject (Hartigan's typical values, J. Am. Stat. Assoc. 64
     (1969) 1303–1317). A pattern that ties counts half (Lancaster's mid-p, J. Am. Stat. Assoc. 56 (1961) 223–234).
-    With more than ``EXACT_TASKS`` tasks, ``DRAWS`` seeded random patterns stand for all, the one seen among them
-    (Phipson & Smyth 2010).
-
+    With more than ``EXACT_TASKS`` tasks, ``DRAWS`` patterns drawn with ``SEED`` stand for all, and the one seen adds
+    one to numerator and denominator (Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39): p is never 0.
     """
     made: dict[bytes, SignFlip] = {}
     found = []
@@ -98,6 +101,12 @@ def _flip(sums: Floats, counts: Floats) -> SignFlip:
     one, other = total / pairs, (sums.sum() - total) / (counts.sum() - pairs)
     below, above = np.minimum(one, other), np.maximum(one, other)
     return SignFlip(float(sums.sum() / counts.sum()), np.sort(below), np.sort(above), len(sums))
+
+
+def smallest_p(tasks: pl.Expr) -> pl.Expr:
+    """The smallest two-sided p that an exact test of so many tasks can reach, or one of ``DRAWS`` patterns."""
+    exact = 2 * pl.lit(0.5).pow(tasks)
+    return pl.when(tasks <= EXACT_TASKS).then(exact).otherwise(1 / (DRAWS + 1))
 
 
 @lru_cache(maxsize=8)
@@ -120,7 +129,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     if only_a + only_b == 0:
         return 1.0
     # Twice the lower tail: at p = 1/2 both tails are alike.
-    return min(1.0, 2 * fair_tail(min(only_a, only_b), only_a + only_b))
+    return min(1.0, 2 * float(scipy.special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def mcnemar_column(only_a: pl.Series, only_b: pl.Series) -> pl.Series:
@@ -161,43 +170,33 @@ def stratified_correlation(
         vary), ``slope`` (change of `y` for one unit of x), ``correlation``, ``p``; the last three NULL where nothing
         varies.
     """
-    rows = frame.filter(pl.col(y).is_not_null())
-    strata = rows.group_by(*by, stratum).agg(
-        pl.len().cast(pl.Int64).alias("m"), _about_mean(y, y).alias("syy"),
-        *(_about_mean(x, x).alias(f"sxx_{x}") for x in traits), *(_about_mean(x, y).alias(f"sxy_{x}") for x in traits),
-    )  # fmt: skip
-    parts = [_one_trait(strata, by, x) for x in traits]
-    return _with_correlation(pl.concat(parts)).drop("xy", "xx", "yy", "variance")
+    rows = frame.filter(pl.col(y).is_not_null()).select(
+        *by, pl.col(stratum).alias("stratum"), pl.col(y, *traits).cast(pl.Float64)
+    )
+    long = rows.unpivot(traits, index=[*by, "stratum", y], variable_name="trait", value_name="value")
+    xy, xx, yy = (_about_mean(a, b) for a, b in (("value", y), ("value", "value"), (y, y)))
+    strata = long.group_by(*by, "trait", "stratum").agg(m=pl.len().cast(pl.Int64), xy=xy, xx=xx, yy=yy)
+    both = (pl.col("xx") > _SAME) & (pl.col("yy") > _SAME)
+    groups = strata.group_by(*by, "trait").agg(
+        n=pl.col("m").sum(),
+        strata=pl.len().cast(pl.Int64),
+        informative=both.sum().cast(pl.Int64),
+        variance=(pl.col("xx") * pl.col("yy") / (pl.col("m") - 1)).filter(both).sum(),
+        xy=pl.col("xy").sum(),
+        xx=pl.col("xx").sum(),
+        yy=pl.col("yy").sum(),
+    )
+    defined = pl.when(pl.col("variance") > _SAME)
+    groups = groups.with_columns(
+        slope=defined.then(pl.col("xy") / pl.col("xx")),
+        correlation=defined.then(pl.col("xy") / (pl.col("xx") * pl.col("yy")).sqrt()),
+        squared=defined.then(pl.col("xy") ** 2 / pl.col("variance")),
+    )
+    p = pl.Series("p", scipy.special.chdtrc(1, groups["squared"].fill_null(0.0).to_numpy()))
+    groups = groups.with_columns(p=pl.when(pl.col("squared").is_not_null()).then(p))
+    return groups.select(*by, "trait", "n", "strata", "informative", "slope", "correlation", "p")
 
 
 def _about_mean(a: str, b: str) -> pl.Expr:
     """Sum of products about the means; exact for the small whole numbers that traits and outcomes are."""
-    first, second = pl.col(a).cast(pl.Float64), pl.col(b).cast(pl.Float64)
-    return (first * second).sum() - first.sum() * second.sum() / pl.len()
-
-
-def _one_trait(strata: pl.DataFrame, by: Sequence[str], trait: str) -> pl.DataFrame:
-    sxy, sxx, syy = pl.col(f"sxy_{trait}"), pl.col(f"sxx_{trait}"), pl.col("syy")
-    both = (sxx > _SAME) & (syy > _SAME)
-    variance = pl.when(both).then(sxx * syy / (pl.col("m") - 1))
-    return strata.group_by(by, maintain_order=True).agg(
-        pl.lit(trait).alias("trait"),
-        n=pl.col("m").sum(),
-        strata=pl.len().cast(pl.Int64),
-        informative=both.sum().cast(pl.Int64),
-        xy=sxy.sum(),
-        xx=sxx.sum(),
-        yy=syy.sum(),
-        variance=variance.sum(),
-    )
-
-
-def _with_correlation(groups: pl.DataFrame) -> pl.DataFrame:
-    defined = pl.col("variance") > _SAME
-    squared = (groups["xy"] ** 2 / groups["variance"]).fill_nan(0.0).fill_null(0.0).to_numpy()
-    p = pl.Series(chi_square_tail(1, np.where(np.isfinite(squared), squared, 0.0)), dtype=pl.Float64)
-    return groups.with_columns(
-        slope=pl.when(defined).then(pl.col("xy") / pl.col("xx")),
-        correlation=pl.when(defined).then(pl.col("xy") / (pl.col("xx") * pl.col("yy")).sqrt()),
-        p=pl.when(defined).then(p),
-    )
+    return (pl.col(a) * pl.col(b)).sum() - pl.col(a).sum() * pl.col(b).sum() / pl.len()

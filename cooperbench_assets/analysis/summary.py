@@ -5,17 +5,15 @@ What belongs here: counts and rates of outcomes. What does not: comparisons betw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from cooperbench_assets.analysis.comparability import refused_units, with_headline
 from cooperbench_assets.analysis.frames import (
     CELL,
-    EXPERIMENT,
     HEADLINE,
     VERDICT,
     VERDICTS,
+    Frames,
     cells_of,
     columns,
     conform,
@@ -30,9 +28,6 @@ from cooperbench_assets.analysis.frames import (
     settings_of,
 )
 from cooperbench_assets.analysis.intervals import CR2, WILSON, clustered_mean, wilson
-
-if TYPE_CHECKING:
-    from cooperbench_assets.analysis.frames import Frames
 
 REASONS = ("tests", "conflict", "not_applied", "empty_patch", "agent_error", "agent_timeout", "test_timeout")
 """Reasons of a fail; any other text counts as ``fail_other``."""
@@ -75,63 +70,59 @@ _COUNTS = columns(
 SETTING_SUMMARY = result_table(
     "setting_summary",
     "Outcomes and success rates per cell, per setting over its planned seeds, and per experiment.",
-    EXPERIMENT,
-    columns(
-        ("level", pl.String, "cell, setting or experiment"),
-        ("setting", pl.String, "Setting; NULL for the experiment"),
-        ("seed", pl.Int32, "Seed; NULL over seeds"),
+    ("level", pl.String, "cell, setting or experiment"),
+    ("setting", pl.String, "Setting; NULL for the experiment"),
+    ("seed", pl.Int32, "Seed; NULL over seeds"),
+    *VERDICT,
+    *_COUNTS,
+    *(
+        (name, pl.Float64, text)
+        for rate, over in {
+            "planned": "all planned pairs, every non-verdict as fail",
+            "evaluated": "evaluated pairs, infra_error left in",
+            "clean": "clean verdicts",
+        }.items()
+        for name, text in (
+            (f"rate_{rate}", f"Success over {over}"),
+            (f"{rate}_low", f"Lower end of the interval of rate_{rate}"),
+            (f"{rate}_high", f"Upper end of the interval of rate_{rate}"),
+        )
     ),
-    VERDICT,
-    _COUNTS,
-    columns(
-        *(
-            (name, pl.Float64, text)
-            for rate, over in {
-                "planned": "all planned pairs, every non-verdict as fail",
-                "evaluated": "evaluated pairs, infra_error left in",
-                "clean": "clean verdicts",
-            }.items()
-            for name, text in (
-                (f"rate_{rate}", f"Success over {over}"),
-                (f"{rate}_low", f"Lower end of the interval of rate_{rate}"),
-                (f"{rate}_high", f"Upper end of the interval of rate_{rate}"),
-            )
-        ),
-        ("bound_low", pl.Float64, "Success if every non-verdict had failed, over all planned pairs"),
-        ("bound_high", pl.Float64, "Success if every non-verdict had passed, over all planned pairs"),
-        ("seed_low", pl.Float64, "Lowest rate_clean of a seed; NULL for a cell"),
-        ("seed_high", pl.Float64, "Highest rate_clean of a seed; NULL for a cell"),
-        ("rate_first_try", pl.Float64, "first_try_passes over first_try"),
-        ("interval_method", pl.String, "How the intervals were made; NULL where there is none"),
-        ("interval_note", pl.String, "Why there is no interval of rate_clean"),
-        ("design_effect", pl.Float64, "Variance of rate_clean over that of as many independent verdicts"),
-        ("icc", pl.Float64, "Correlation of two verdicts of one task that gives this design effect"),
+    ("bound_low", pl.Float64, "Success if every non-verdict had failed, over all planned pairs"),
+    ("bound_high", pl.Float64, "Success if every non-verdict had passed, over all planned pairs"),
+    ("seed_low", pl.Float64, "Lowest rate_clean of a seed; NULL for a cell"),
+    ("seed_high", pl.Float64, "Highest rate_clean of a seed; NULL for a cell"),
+    ("rate_first_try", pl.Float64, "first_try_passes over first_try"),
+    ("interval_method", pl.String, "How the intervals were made; NULL where there is none"),
+    ("interval_note", pl.String, "Why there is no interval of rate_clean"),
+    (
+        "design_effect",
+        pl.Float64,
+        "CR2 variance of rate_clean over that of as many independent verdicts, of all seeds",
     ),
-    HEADLINE,
+    ("icc", pl.Float64, "Correlation of two verdicts of one task that gives this design effect"),
+    *HEADLINE,
 )
 
 SUCCESS_BY_ATTEMPT = result_table(
     "success_by_attempt",
     "Success by number of the try that gave the outcome of record; tries follow infrastructure failures only.",
-    EXPERIMENT,
-    columns(("setting", pl.String, "Setting")),
-    VERDICT,
-    columns(
-        ("stage", pl.String, "agent or eval: whose tries are counted"),
-        ("attempt", pl.Int32, "Number of the try, from 1"),
-        ("planned", pl.Int64, "Planned pairs of the setting, over its seeds"),
-        ("recorded", pl.Int64, "Pairs whose tries at this stage are on record"),
-        ("pairs", pl.Int64, "Pairs that came to this try"),
-        ("passes", pl.Int64, "Passes of record at this try"),
-        ("fails", pl.Int64, "Fails of record at this try"),
-        ("passes_so_far", pl.Int64, "Passes of record at this try or before"),
-        ("rate_so_far", pl.Float64, "passes_so_far over recorded"),
-    ),
+    ("setting", pl.String, "Setting"),
+    *VERDICT,
+    ("stage", pl.String, "agent or eval: whose tries are counted"),
+    ("attempt", pl.Int32, "Number of the try, from 1"),
+    ("planned", pl.Int64, "Planned pairs of the setting, over its seeds"),
+    ("recorded", pl.Int64, "Pairs whose tries at this stage are on record"),
+    ("pairs", pl.Int64, "Pairs that came to this try"),
+    ("passes", pl.Int64, "Passes of record at this try"),
+    ("fails", pl.Int64, "Fails of record at this try"),
+    ("passes_so_far", pl.Int64, "Passes of record at this try or before"),
+    ("rate_so_far", pl.Float64, "passes_so_far over recorded"),
 )
 
 
 def setting_summary(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Counts, rates, bounds and intervals of every cell, setting and experiment, by both verdicts."""
+    """Outcomes and success rates of cells, settings and experiments, with bounds and intervals."""
     cells = cells_of(frames)
     counts = _counts_by_task(frames, cells)
     levels = [_level(counts, level) for level in _LEVELS]
@@ -260,7 +251,7 @@ def _refusals(cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def success_by_attempt(frames: Frames) -> dict[str, pl.DataFrame]:
-    """Passes and fails of record by number of the agent try and of the eval try that gave them."""
+    """Success by the number of the try that gave the outcome of record."""
     asked = cells_of(frames).filter("planned").select(CELL)
     pairs = pairs_of(frames).join(asked, on=CELL, how="semi")
     parts = [_by_attempt(pairs, stage, verdict) for stage in ("agent", "eval") for verdict in VERDICTS]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
 from cooperbench_assets.analysis.registry import RESULT_TABLES
 from cooperbench_assets.store.gold import GOLD_BASELINE
 from cooperbench_assets.store.images import TASK_IMAGES
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS
 from cooperbench_assets.store.schema import CELL_TABLES, CORE_TABLES
 from cooperbench_assets.store.verdicts import SECOND_VERDICTS
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 from filelock import FileLock
 
-from cooperbench_assets.analysis.costs import manifest_json
 from cooperbench_assets.report.font import with_font
 from cooperbench_assets.report.numbers import numbers_tex
 from cooperbench_assets.report.page import (
@@ -127,16 +126,26 @@ def build_one(source: Source, reports: Path) -> tuple[Built, dict[str, Figure]]:
     folder = reports / source.experiment
     figures = draw(source)
     text = page([source], {source.experiment: figures}, folder).encode()
-    manifest = manifest_json(source.results["results_manifest"]).get(source.experiment, {})
     files = {
         PAGE: text,
         "numbers.tex": numbers_tex(source.results).encode(),
-        "manifest.json": (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode(),
+        "manifest.json": (json.dumps(manifest(source), indent=1, ensure_ascii=False) + "\n").encode(),
         **_figure_files(figures),
         **_table_files(source, folder),
     }
     _put(folder, files)
     return Built((source.experiment,), folder, figures, _warnings([source]), len(text)), figures
+
+
+def manifest(source: Source) -> dict[str, object]:
+    """What was run: ``results_manifest`` of the experiment, its settings and its cells; unknown is null."""
+    rows = source.results["results_manifest"].drop("experiment")
+    whole, settings, cells = (rows.filter(level=level).drop("level") for level in ("experiment", "setting", "cell"))
+    return {
+        "all": next(iter(whole.drop("setting", "seed").to_dicts()), None),
+        "settings": settings.drop("seed").to_dicts(),
+        "cells": cells.to_dicts(),
+    }
 
 
 def _figure_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:

@@ -62,7 +62,11 @@ def _numbers(results: Mapping[str, pl.DataFrame]) -> Iterator[tuple[tuple[str, .
             yield (row["experiment"], row["setting"], name), _percent(row[column] if row["headline"] else None)
     for row in results["cost_report"].filter(level="setting").iter_rows(named=True):
         yield (row["experiment"], row["setting"], "SpentUsd"), _money(row["spent_usd"])
-        yield (row["experiment"], row["setting"], "UsdPerPass"), _money(row["usd_per_pass_strict"])
+        for name, column in (
+            ("UsdPerPair", "pair"), ("UsdPerPass", "pass_strict"), ("UsdPerPassLow", "pass_strict_low"),
+            ("UsdPerPassHigh", "pass_strict_high"),
+        ):  # fmt: skip
+            yield (row["experiment"], row["setting"], name), _money(row[f"usd_per_{column}"])
 
 
 def _suffix(row: Mapping[str, Any]) -> str:

@@ -181,9 +181,11 @@ COSTS = Section(
         Drawing(
             "cost_report",
             costs.cost_report,
-            "Spent is the known cost of every try, in parts: results that have a verdict, results that have none yet, "
-            "and tries that infrastructure brought to nothing. USD per pass is all that was spent over passes, and is "
-            "not given where a cost is not known. Unknown is never counted as 0.",
+            "Spent is the known cost of every try over the pairs that were tried, each counted in every seed, so that "
+            "settings of different numbers of seeds can be held against each other; in parts: results that have a "
+            "verdict, results that have none yet, and tries wasted on infrastructure errors. USD per pass is all that "
+            "was spent over passes, with Fieller's interval over tasks, and is not given where a cost is not known; "
+            "a line without an upper end is cut: passes cannot be told from 0 there. Unknown is never counted as 0.",
         ),
     ),
     ("cost_report", "results_manifest"),

@@ -57,10 +57,10 @@ VIEWS: Final[Mapping[str, tuple[str, ...]]] = {
         "questions_unanswered", "share_mentions_file", "share_mentions_line", "labels", "headline", "why_not",
     ),
     "cost_report": (
-        "level", "setting", "seed", "pairs", "spent_usd", "spent_unknown", "cost_usd", "cost_unknown", "cost_mean_usd",
-        "cost_median_usd", "cost_mean_left_out_usd", "hours", "passes_strict", "passes_upstream",
-        "usd_per_pass_strict", "usd_per_pass_upstream", "hours_per_pass_strict", "lost_usd", "lost", "unjudged_usd",
-        "unjudged",
+        "level", "setting", "seed", "pairs", "spent_usd", "spent_unknown", "usd_per_pair", "cost_usd", "cost_unknown",
+        "hours", "passes_strict", "passes_upstream", "usd_per_pass_strict", "usd_per_pass_strict_low",
+        "usd_per_pass_strict_high", "usd_per_pass_upstream", "usd_per_pass_upstream_low", "usd_per_pass_upstream_high",
+        "hours_per_pass_strict", "lost_usd", "lost", "unjudged_usd", "unjudged",
     ),
     "results_manifest": (
         "level", "setting", "seed", "pairs", "planned", "agents", "errors", "patches", "cost_usd",

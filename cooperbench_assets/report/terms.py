@@ -61,8 +61,8 @@ TERMS: tuple[Term, ...] = (
     Term(
         "difficulty",
         "difficulty",
-        "1 − mean pass over a pair's judged solo seeds. The paper averages over models and rescales; that is offered "
-        "in pair_difficulty where the store holds several models.",
+        "1 − mean pass over a pair's judged solo seeds. The paper averages over models and rescales; an "
+        "experiment here has one model.",
     ),
     Term(
         "area, leave-one-seed-out",

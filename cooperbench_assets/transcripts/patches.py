@@ -1,6 +1,6 @@
 """Patches as they are shown: their hunks, and which of them the other agent's patch overlaps.
 
-What belongs here: where hunks stand in a diff's text. What does not: what changes overlap (``analysis.overlap``).
+What belongs here: where hunks stand in a diff's text. What does not: what changes overlap (``benchmark.diffs``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 import msgspec
 
-from cooperbench_assets.analysis.overlap import changes_of
+from cooperbench_assets.benchmark.diffs import changes_of
 from cooperbench_assets.transcripts.model import Hunk
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
-from cooperbench_assets.analysis.costs import cost_report, manifest_json, results_manifest
+from cooperbench_assets.analysis.costs import cost_report, results_manifest
 from cooperbench_assets.store import schema
 from cooperbench_assets_tests.analysis.stores import pair_row, pairs_frame, provenance
 
@@ -65,10 +66,6 @@ def test_dead_agents_are_in_no_mean_of_cost_steps_or_time_and_stand_beside_it() 
             "left_out_usd_per_pair": 0.02, "left_out_steps_per_pair": 2.0, "cost_usd": 6.04, "pairs": 4,
         }  # fmt: skip
         assert {name: row[name] for name in expected} == pytest.approx(expected)
-        row = _row(cost_report(frames)["cost_report"], level)
-        assert (row["cost_mean_usd"], row["cost_median_usd"], row["cost_mean_left_out_usd"]) == pytest.approx(
-            (3.0, 3.0, 0.02)
-        )
 
 
 def test_unknown_costs_are_null_and_counted_and_never_nothing() -> None:
@@ -101,7 +98,7 @@ def test_every_try_is_paid_once_and_those_that_came_to_nothing_stand_apart() -> 
     expected = {
         "pairs": 4, "spent_usd": 0.5 + 2 + 3 + 5 + 0.25, "spent_estimated_usd": 0.25, "spent_unknown": 1,
         "cost_usd": 10.0, "lost_usd": 0.5 + 3 + 0.25, "lost": 4, "lost_unknown": 1, "unjudged_usd": 5.0, "unjudged": 1,
-        "passes_strict": 1, "usd_per_pass_strict": None, "cost_mean_usd": 2.0, "cost_mean_left_out_usd": 4.0,
+        "passes_strict": 1, "usd_per_pass_strict": None, "usd_per_pair": None,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 
@@ -119,12 +116,44 @@ def test_unplanned_cells_cost_money_too() -> None:
     assert _row(cost_report({"pairs": pairs, "provenance": cells})["cost_report"], "setting")["spent_usd"] == 3.0
 
 
-def test_the_manifest_is_json() -> None:
-    pairs = pairs_frame(pair_row(seed=0, cost_usd=1.0), pair_row(seed=1), pair_row(setting="coop-comm"))
-    made = json.loads(
-        json.dumps(manifest_json(results_manifest({"pairs": pairs})["results_manifest"]), allow_nan=False)
-    )
-    assert made["e"]["all"]["pairs"] == 3
-    assert [row["setting"] for row in made["e"]["settings"]] == ["solo", "coop-comm"]
-    assert [(row["setting"], row["seed"]) for row in made["e"]["cells"]] == [("solo", 0), ("solo", 1), ("coop-comm", 0)]
-    assert made["e"]["cells"][1]["cost_usd"] is None
+def _seeds(setting: str, seeds: int, tasks: int) -> list[dict[str, Any]]:
+    """A pair costs its task's number in dollars; pairs of odd tasks pass."""
+    return [
+        pair_row(setting=setting, seed=seed, task=task, cost_usd=float(task), outcome="pass" if task % 2 else "fail")
+        for seed in range(seeds)
+        for task in range(1, tasks + 1)
+    ]
+
+
+def test_money_of_settings_of_different_numbers_of_seeds_is_held_against_each_other_by_the_pair() -> None:
+    rows = _seeds("solo", 3, 8) + _seeds("coop-comm", 1, 8)
+    table = cost_report({"pairs": pairs_frame(*rows)})["cost_report"].filter(level="setting")
+    assert table["spent_usd"].to_list() == [108.0, 36.0]
+    assert table["usd_per_pair"].to_list() == [4.5, 4.5]
+
+
+def test_money_per_pass_has_an_interval_over_tasks() -> None:
+    """Fieller by hand: all tasks are of one size, so that CR2 is the covariance matrix of the tasks' figures."""
+    row = _row(cost_report({"pairs": pairs_frame(*_seeds("solo", 3, 8))})["cost_report"], "setting")
+    usd, passes = np.arange(1.0, 9), np.arange(1, 9) % 2.0
+    (uu, up), (_, pp) = np.cov(usd, passes) / 8
+    t2 = stats.t.ppf(0.975, 7) ** 2
+    a, b = usd.mean(), passes.mean()
+    roots = np.roots([b**2 - t2 * pp, -2 * (a * b - t2 * up), a**2 - t2 * uu])
+    assert row["usd_per_pass_strict"] == pytest.approx(9.0)
+    assert [row["usd_per_pass_strict_low"], row["usd_per_pass_strict_high"]] == pytest.approx(sorted(roots))
+
+
+def test_money_per_pass_has_no_interval_where_it_would_be_a_guess() -> None:
+    few_tasks = _seeds("solo", 3, 5)
+    unknown_cost = [*_seeds("solo", 3, 8), pair_row(seed=4, task=8)]
+    for rows in (few_tasks, unknown_cost):
+        row = _row(cost_report({"pairs": pairs_frame(*rows)})["cost_report"], "setting")
+        assert (row["usd_per_pass_strict_low"], row["usd_per_pass_strict_high"]) == (None, None)
+
+
+def test_money_per_pass_has_no_upper_end_where_passes_cannot_be_told_from_none() -> None:
+    rows = [pair_row(task=task, cost_usd=1.0, outcome="fail" if task else "pass") for task in range(8)]
+    row = _row(cost_report({"pairs": pairs_frame(*rows)})["cost_report"], "setting")
+    assert 0 < row["usd_per_pass_strict_low"] < row["usd_per_pass_strict"] == 8
+    assert row["usd_per_pass_strict_high"] is None

@@ -65,21 +65,6 @@ def test_the_evaluated_population_keeps_what_a_dead_agent_was_graded_on() -> Non
     assert table.select("population", "numerator", "denominator").rows() == [("clean", 0, 1), ("evaluated", 1, 2)]
 
 
-def test_difficulty_over_models_is_rescaled_where_there_are_several() -> None:
-    one = outcomes("solo", {(1, 1): "PP", (2, 1): "FF", (3, 1): "PF"})
-    two = outcomes("solo", {(1, 1): "P", (2, 1): "P", (3, 1): "F"}, "f")
-    cells = [{"setting": "solo", "seed": s} for s in (0, 1)] + [
-        {"experiment": "f", "setting": "solo", "seed": 0, "model": "n"}
-    ]
-    frames = {"pairs": pairs_frame(*one, *two), "provenance": provenance(*cells)}
-    rows = pair_difficulty(frames)["pair_difficulty"].filter(STRICT_CLEAN & (pl.col("experiment") == "e")).sort("pair")
-    assert rows["models"].to_list() == [2, 2, 2]
-    assert rows["difficulty_models"].to_list() == pytest.approx([0, 1 / 2, 3 / 4])
-    assert rows["difficulty_rescaled"].to_list() == pytest.approx([0, 2 / 3, 1])
-    alone = pair_difficulty({"pairs": pairs_frame(*one), "provenance": provenance(*cells[:2])})["pair_difficulty"]
-    assert alone["difficulty_models"].null_count() == alone.height
-
-
 def test_the_papers_area_by_hand_is_the_trapezoid_over_midpoints() -> None:
     """Solo: rates 1, ⅔, ⅓, 0 at .05, .35, .65, .95. Coop: ¾, 0, 0, 0 at the same: 0.3 · ⅜."""
     frames = _frames(SOLO, COOP)

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -128,10 +129,29 @@ def test_the_headline_contrast_and_retention(results: dict[str, pl.DataFrame]) -
     assert retained["low"] < 0.2787 < retained["high"]
 
 
+def _design_effects(grid: pl.DataFrame) -> tuple[float, float]:
+    """By matrices: the variance of a mean whose tasks are drawn, over p(1 − p)/n; with CR2's adjustment and without."""
+    judged = grid.filter(pl.col("outcome_strict").is_in(["pass", "fail"]))
+    y = (judged["outcome_strict"] == "pass").to_numpy().astype(float)
+    hat = np.full((len(y), len(y)), 1 / len(y))
+    meat = np.zeros(2)
+    for task in judged["task"].unique():
+        own = (judged["task"] == task).to_numpy()
+        values, vectors = np.linalg.eigh((np.eye(len(y)) - hat)[np.ix_(own, own)])
+        root = vectors @ np.diag(values**-0.5) @ vectors.T
+        rest = y[own] - y.mean()
+        meat += (root @ rest).sum() ** 2, rest.sum() ** 2
+    adjusted, plain = meat / len(y) ** 2 / (y.mean() * (1 - y.mean()) / len(y))
+    return float(adjusted), float(plain)
+
+
 def test_tasks_make_pairs_alike_and_both_verdicts_come_to_the_same(results: dict[str, pl.DataFrame]) -> None:
-    settings = results["setting_summary"].filter(level="setting", setting="solo")
-    assert settings["design_effect"].is_between(3.5, 5.5).all()
+    settings = results["setting_summary"].filter(level="setting")
     assert settings["icc"].is_between(0, 1).all()
+    for setting, ours, plain in (("solo", 3.881, 3.553), ("coop-comm", 5.663, 5.055)):
+        found = settings.filter(verdict="strict", setting=setting)["design_effect"].item()
+        adjusted, as_is = _design_effects(results["pair_grid"].filter(setting=setting))
+        assert (found, adjusted, as_is) == pytest.approx((ours, ours, plain), abs=5e-4)
     found = results["conclusions"].filter(endpoint="success", which_pairs="all", dead_pairs="out")
     assert dict(found.select("verdict", "conclusion").rows()) == {"strict": "solo higher", "upstream": "solo higher"}
     (plan,) = results["analysis_plan"].iter_rows(named=True)

@@ -113,7 +113,7 @@ def test_a_difference_that_cancels_out_is_nothing_and_has_no_sign() -> None:
 def test_neither_the_order_of_rows_nor_another_experiment_changes_anything(
     rows: list[dict[str, Any]], random: Any
 ) -> None:
-    """Only what says that it looks across experiments may differ: gold, and difficulty over models."""
+    """Only what says that it looks across experiments may differ: gold."""
     other = outcomes("solo", {(1, 1): "PF"}, "other") + outcomes("coop-comm", {(1, 1): "F"}, "other")
     shuffled = random.sample([*rows, *other], len(rows) + len(other))
     alone, together = run_all({"pairs": pairs_frame(*rows)}), run_all({"pairs": pairs_frame(*shuffled)})

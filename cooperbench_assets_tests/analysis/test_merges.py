@@ -9,7 +9,7 @@ import pytest
 from scipy import special, stats
 
 from cooperbench_assets.analysis.merges import CONDITIONS, merge_conflicts
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS
 from cooperbench_assets_tests.analysis.stores import conflict, pair_row, pairs_frame
 
 COOP: dict[str, Any] = {"setting": "coop-comm"}

@@ -11,9 +11,9 @@ import pytest
 
 from cooperbench_assets.analysis.frames import POPULATIONS, VERDICTS
 from cooperbench_assets.analysis.messages import IMPORTED_LABELS
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
 from cooperbench_assets.analysis.registry import ANALYSES, RESULT_TABLES, run_all, run_analysis
 from cooperbench_assets.store import read, schema
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS
 from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.units import analysis_unit

@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cooperbench_assets.analysis.significance import SignFlip, holm, mcnemar, sign_flips, stratified_correlation
+from cooperbench_assets.analysis.significance import (
+    SignFlip,
+    holm,
+    mcnemar,
+    sign_flips,
+    smallest_p,
+    stratified_correlation,
+)
 
 THIRDS = st.integers(-6, 6).map(lambda value: Fraction(value, 3))
 
@@ -58,7 +65,7 @@ def test_more_tasks_than_can_be_counted_are_drawn() -> None:
         sums = np.concatenate([sums + value, sums - value])
     exact = float((np.abs(sums) >= abs(values.sum()) - 1e-9).mean())
     drawn = _flip(list(values))
-    assert drawn.method == "16,384 seeded sign patterns, mid-p"
+    assert drawn.method == "16,384 sign patterns drawn with seed 20260113 and the one seen, mid-p"
     assert drawn.p() == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 16_384) ** 0.5)
     assert drawn.p() == _flip(list(-values)).p()
     assert _flip(list(values[:15])).method == "exact, all 2^15 sign patterns, mid-p"
@@ -128,5 +135,13 @@ def test_nothing_varies() -> None:
     assert (found["strata"], found["informative"]) == (2, 0)
 
 
-def test_a_drawn_p_value_is_never_nothing() -> None:
-    assert 0 < _flip([1.0] * 60).p() < 1e-4
+def test_among_drawn_patterns_the_one_seen_adds_one_to_numerator_and_denominator() -> None:
+    """No drawn pattern of 60 equal tasks comes near what is seen, so that p is 1 / (draws + 1), and as is printed."""
+    flip = _flip([1.0] * 60)
+    assert flip.p() == 1 / 16_385
+    assert pl.select(smallest_p(pl.lit(60))).item() == flip.p()
+    assert pl.select(smallest_p(pl.lit(15))).item() == 2 / 2**15
+    wide = _flip(list(np.linspace(-1, 3, 20)))
+    low, high = wide.ends(0.05)
+    assert wide.p(low - 1e-6) <= 0.05 < wide.p(low + 1e-6)
+    assert wide.p(high + 1e-6) <= 0.05 < wide.p(high - 1e-6)

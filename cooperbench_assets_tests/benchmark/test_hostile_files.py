@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS
 from cooperbench_assets.benchmark.logtree import read_run
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS
 from cooperbench_assets_tests.experiments import bind, fill, tree, view
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cooperbench_assets.analysis.intervals import SEED
+from cooperbench_assets.analysis.significance import DRAWS, EXACT_TASKS
 from perf.simulation import rates
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ _SOURCES = f"""## What stands where
 | several contrasts | Holm within the planned ones and within the exploratory ones; simultaneous intervals by Bonferroni, ended at 0 where Holm rejects | Holm 1979; Guilbaud 2008 |
 | equivalence | two one-sided tests at 5 % within a margin that was declared | Schuirmann 1987 |
 | retention | Fieller's interval with CR2 variances; a bound where no pair of the setting passes; none where solo's own rate cannot be told from 0 | Fieller 1954 |
-| what a design can show | smallest p of the exact two-sided sign-flip test over T tasks (2/2^T) times the contrasts: where that is above .05, "this design cannot decide", whatever the mid-p value is | |
+| what a design can show | smallest p of the exact two-sided sign-flip test over T tasks (2/2^T) times the contrasts: where that is above .05, "this design cannot decide", whatever the mid-p value is. Over more than {EXACT_TASKS} tasks {DRAWS:,} sign patterns are drawn with seed {SEED} and the one seen adds one to numerator and denominator, so that the smallest p is 1/{DRAWS + 1:,} | Phipson & Smyth 2010 |
+| USD per pass | all that was spent over passes; Fieller's interval with CR2 variances of passes for money, turned round: where passes cannot be told from 0 it has no upper end | Fieller 1954 |
+| design effect | CR2 variance of a rate over p(1 − p)/n, n being verdicts, seeds counted: the variance that the interval is made of. Without CR2's adjustment for few tasks it is about a tenth less; 1 + (m − 1) ICC, for which no two tasks may differ in size, is not used, and the ICC is what this design effect gives at the mean size of a verdict's task | Kish 1965; Bell & McCaffrey 2002 |
 
 Candidates that were not chosen: the t interval of CR2 on the rate itself; Korn & Graubard (1998), which is Clopper and
 Pearson's interval with an effective number of observations; Wilson's with the same; the t test of CR2, the sign-flip test

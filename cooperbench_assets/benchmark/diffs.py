@@ -1,7 +1,6 @@
-"""Where two patches of one base touch: files, lines, and the places at which a merge conflicts.
+"""Unified diffs: which lines a patch changes, and where two patches of one base touch, so that a merge conflicts.
 
-What belongs here: reading unified diffs, and the table of overlaps that conflict rates are conditioned on. What does
-not: finding the patch files, which lie in the log tree and not in the store.
+What belongs here: reading patches. What does not: the table of overlaps (``store.overlaps``), and showing a patch.
 
 The library ``unidiff`` reads diffs too. It raises on one that is cut, which a log may hold and which is read here as
 far as it goes; it takes five times as long (1.8 s for 5 MB); and gaps, by which merges conflict, would still have to be
@@ -14,34 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import polars as pl
-
-from cooperbench_assets.analysis.frames import columns
-from cooperbench_assets.store.schema import CELL, Table
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-PATCH_OVERLAPS = Table(
-    "patch_overlaps",
-    "One row for every pair whose two patch files are kept: what they change in common.",
-    (
-        *CELL,
-        *columns(
-            ("pair", pl.String, "repo/task_id/f<a>_f<b>"),
-            ("files_a", pl.Int64, "Files that feature_a's patch changes"),
-            ("files_b", pl.Int64, "Files that feature_b's patch changes"),
-            ("shared_files", pl.Int64, "Files that both change"),
-            ("shared_lines", pl.Int64, "Lines of the base that both change or remove"),
-            (
-                "touching_places",
-                pl.Int64,
-                "Changed places of a that touch or neighbour one of b's: merges conflict there",
-            ),
-        ),
-    ),
-)
-"""An input of ``merge_conflicts``; a cell writes it beside its other tables."""
+    from collections.abc import Iterable
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _GIT = re.compile(r'diff --git "?a/(.*?)"? "?b/(.*?)"?')
@@ -141,21 +114,3 @@ def patch_overlap(patch_a: str, patch_b: str) -> Overlap:
 
 def _touching(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> int:
     return sum(any(start <= end_b and start_b <= end for start_b, end_b in second) for start, end in first)
-
-
-def overlaps_of(patches: Iterable[tuple[Mapping[str, object], str, str]]) -> pl.DataFrame:
-    """Rows of ``PATCH_OVERLAPS`` from (experiment, setting, seed and pair; feature_a's patch; feature_b's patch)."""
-    rows = []
-    for key, patch_a, patch_b in patches:
-        found = patch_overlap(patch_a, patch_b)
-        rows.append(
-            {
-                **key,
-                "files_a": len(changes_of(patch_a)),
-                "files_b": len(changes_of(patch_b)),
-                "shared_files": len(found.files),
-                "shared_lines": found.lines,
-                "touching_places": found.places,
-            }
-        )
-    return PATCH_OVERLAPS.frame(rows)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cooperbench_assets.analysis.overlap import PATCH_OVERLAPS, changes_of, overlaps_of, patch_overlap
+from cooperbench_assets.benchmark.diffs import changes_of, patch_overlap
+from cooperbench_assets.store.overlaps import PATCH_OVERLAPS, overlaps_of
 
 BASE = [f"line {number}\n" for number in range(1, 13)]
 EDITS = st.lists(st.tuples(st.integers(0, 11), st.sampled_from(["replace", "lengthen", "insert"])), max_size=3)
