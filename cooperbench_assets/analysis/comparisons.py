@@ -155,7 +155,7 @@ def _tables(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     match = [*SCORE, "basis", "seed", "cells"]
     both = judged.join(judged, on=[*match, "pair"], suffix="_b", nulls_equal=True)
     a, b = pl.col("passed"), pl.col("passed_b")
-    sides = [pl.col("setting", "place").name.suffix("_a"), "setting_b", "place_b"]
+    sides = (pl.col("setting", "place").name.suffix("_a"), pl.col("setting_b", "place_b"))
     return both.filter(pl.col("place") < pl.col("place_b")).group_by(*match, *sides).agg(
         pairs=pl.len().cast(pl.Int64), both=tally(a & b), only_a=tally(a & ~b), only_b=tally(~a & b),
         neither=tally(~a & ~b),
