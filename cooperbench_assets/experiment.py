@@ -66,17 +66,16 @@ def experiment_definitions(experiment: ExperimentContext) -> dg.Definitions:
         warnings.simplefilter("ignore", category=dg.PreviewWarning)
         warnings.simplefilter("ignore", category=dg.BetaWarning)
         partitions = partitions_of(experiment.spec)
-        assets = dg.Definitions(
-            assets=[
-                build_subset_asset(experiment),
-                *_machine_assets(experiment),
-                *build_cell_assets(experiment, partitions),
-                build_results_store(experiment),
-                build_analysis_assets(experiment),
-                build_report_asset(experiment),
-            ]
-        )
-        return dg.Definitions.merge(assets, automation_definitions(experiment, partitions))
+        assets = [
+            build_subset_asset(experiment),
+            *_machine_assets(experiment),
+            *build_cell_assets(experiment, partitions),
+            build_results_store(experiment),
+            build_analysis_assets(experiment),
+            build_report_asset(experiment),
+        ]
+        owned = dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=experiment.spec.owners), assets)
+        return dg.Definitions.merge(dg.Definitions(assets=owned), automation_definitions(experiment, partitions))
 
 
 def _machine_assets(experiment: ExperimentContext) -> list[dg.AssetsDefinition]:

@@ -36,6 +36,9 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """What a module's name looks like."""
 
+OWNER = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b|team:.+", re.DOTALL)
+"""What Dagster takes for an owner: an e-mail address, or a team."""
+
 GOLD_SETTINGS = ("gold-solo", "gold-coop")
 """Labels under which gold_baseline's cells stand in the store."""
 
@@ -247,10 +250,17 @@ class ExperimentSpec(_Strict):
 
     retry: Retry = Retry()
     alerts: Alerts = Alerts()
+    owners: list[str] = []
+    """Who answers for the experiment, as the Dagster UI shows it with each asset: e-mail addresses, or team:NAME."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = [*self._setting_problems(), *self._execution_problems(), *self._accepted_problems()]
+        problems += [
+            f"owners: {owner!r} is neither an e-mail address nor team:NAME; correct it"
+            for owner in self.owners
+            if not OWNER.fullmatch(owner)
+        ]
         if self.analysis is not None:
             problems += self.analysis.problems(self.settings)
         if self.nightly is not None and (wrong := cron.problem(self.nightly)) is not None:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from cooperbench_assets.execution.job import Limits, PreflightSettings
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import (
+    OWNER,
     ExperimentError,
     ExperimentSpec,
     check_run_names,
@@ -130,6 +132,16 @@ def test_an_execution_needs_a_mode_an_agent_and_a_model() -> None:
     found = error_of(execution="docker")
     assert "settings.solo.mode: say solo, coop or team" in found
     assert "agent and model_name: both are needed" in found
+
+
+@given(st.from_regex(OWNER, fullmatch=True) | st.text() | st.sampled_from(["team:", "a@b.c", "x@b.org", "@b.org"]))
+def test_an_owner_is_what_dagster_takes_for_one(owner: str) -> None:
+    try:
+        dg.AssetSpec("asset", owners=[owner])
+    except dg.DagsterInvalidDefinitionError:
+        assert f"owners: {owner!r} is neither an e-mail address nor team:NAME" in error_of(owners=[owner])
+    else:
+        assert parse(owners=[owner]).owners == [owner]
 
 
 def test_acceptance_holds_in_the_cells_it_names() -> None:

@@ -20,6 +20,7 @@ from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import open_instance
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.read import query
+from cooperbench_assets.viewer.shelves import library_of_project
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.automation.driving import demo_attributes
 from cooperbench_assets_tests.automation.ui_actions import LOCATION, Counts, partition_counts, start_sensor
@@ -36,6 +37,7 @@ from cooperbench_assets_tests.ui_pages import (
     runs,
     shown_check,
 )
+from cooperbench_assets_tests.viewer.places import serving
 from perf import inputs
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ CHECKS = {
     "results_store": {check.name for check in RESULTS_STORE_CHECKS},
 }
 BLOCKED = "coop-comm/4"
+NEVER_READ_IN = "tablewright_task/37/f1_f5"
+"""The pair of the demo's subset tiny whose second agent hands in without reading the last message."""
 
 
 @dataclass(frozen=True)
@@ -218,3 +222,20 @@ def test_an_experiment_that_runs_pairs_has_nothing_missing_after_all_was_materia
     place.execute_all("drill", *CHECKS)
     for asset in CHECKS:
         place.pages_agree("drill", asset)
+
+
+def test_from_the_reports_grid_to_the_message_that_was_never_read_in_three_clicks(place: Place) -> None:
+    place.until(lambda: never_materialised(place.address, "drill") == set())
+    page = place.page
+    with serving(library_of_project(place.project, "drill")) as viewer:
+        page.goto(f"{viewer}/report/drill/report.html")
+        row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=NEVER_READ_IN))
+        row.get_by_role("link", name=re.compile("in coop-comm/0$")).click()
+        contents = page.get_by_role("navigation", name="On this page")
+        contents.get_by_role("button", name=re.compile("^Messages .*1 never read")).click()
+        never = page.locator('#messages tr[data-read="never"]')
+        expect(never).to_be_in_viewport()
+        never.get_by_role("button", name=re.compile("^step")).click()
+        command = page.locator('.step.selected [data-kind="command"]')
+        expect(command).to_contain_text("Done: ")
+        expect(command).to_be_in_viewport()

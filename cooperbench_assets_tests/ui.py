@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
@@ -39,6 +39,7 @@ CHROMIUM_FLAGS = [
 EVERY_SECOND = Path(__file__).parent / "every_second"
 """Shortens what the daemon waits for between two looks at backfills."""
 
+AXE = Path(__file__).parent / "viewer" / "vendor" / "axe.min.js"
 READY_SECONDS = 120.0
 PATIENCE_MILLISECONDS = 60_000
 
@@ -112,3 +113,14 @@ def browser(width: int = 1500, height: int = 950) -> Iterator[Page]:
             yield page
         finally:
             context.close()
+
+
+def serious_faults(page: Page, *rules: str) -> list[Any]:
+    """What axe-core finds on the page as it is now; by these rules, or by all it has."""
+    page.evaluate(AXE.read_text())
+    options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+    return [
+        (one["id"], [node["target"] for node in one["nodes"]], one["nodes"][0]["failureSummary"])
+        for one in page.evaluate("options => axe.run(document, options)", options)["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+"""The header of a hunk: where it begins in the base, its length there and in the new file (1 where it is not given)."""
+
 _GIT = re.compile(r'diff --git "?a/(.*?)"? "?b/(.*?)"?')
 _NOWHERE = "/dev/null"
 
@@ -60,7 +62,7 @@ def changes_of(patch: str) -> dict[str, FileChange]:
         elif line.startswith("+++ "):
             new = _path(line[4:])
             current = changes.setdefault(old if new == _NOWHERE else new, FileChange())
-        elif match := _HUNK.match(line):
+        elif match := HUNK.match(line):
             _read_hunk(lines, match, current)
     return changes
 

@@ -7,7 +7,6 @@ What does not: one pair in full (``page``).
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,7 +25,6 @@ from cooperbench_assets.transcripts.sources import Source, run_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     import polars as pl
 
@@ -38,7 +36,7 @@ FLAGS = ("suspect", "hollow", "fallback_unseen", "limits_exceeded", "stale", "ac
 _EVIDENCE = 300
 _SAME = (
     *("outcome", "outcome_strict", "reason", "stage", "family", "repo", "task_id", "pair", "model", "agent_framework"),
-    *("cost_usd", "steps", "input_tokens", "output_tokens", "duration_seconds", "agent_tries", "eval_tries"),
+    *("cost_usd", "steps", "duration_seconds", "agent_tries", "eval_tries"),
 )
 
 
@@ -56,7 +54,7 @@ def pair_rows(source: Source) -> Iterator[PairRow]:
 
 def cell_rows(source: Source, cell: SourceCell) -> list[PairRow]:
     """The rows of one cell, without difficulties."""
-    frame = _stored(source, cell)
+    frame = stored(source, cell, PAIRS.name)
     if frame is None:
         try:
             reading = read_run(cell.run_dir, cell.mode, find_steps=False)
@@ -66,12 +64,12 @@ def cell_rows(source: Source, cell: SourceCell) -> list[PairRow]:
     return [row_of(source, cell, row) for row in frame.iter_rows(named=True)]
 
 
-def _stored(source: Source, cell: SourceCell) -> pl.DataFrame | None:
-    """The pairs of a cell as they were materialised; None where they were not."""
+def stored(source: Source, cell: SourceCell, table: str) -> pl.DataFrame | None:
+    """A table of a cell as it was materialised; None where it was not."""
     if source.tables is None or cell.experiment is None:
         return None
     try:
-        return read_unit(source.tables, cell_unit(Cell(cell.experiment, cell.setting, cell.seed)))[PAIRS.name]
+        return read_unit(source.tables, cell_unit(Cell(cell.experiment, cell.setting, cell.seed)))[table]
     except (UnitError, KeyError):
         return None
 
@@ -104,18 +102,12 @@ def row_of(source: Source, cell: SourceCell, row: dict[str, Any]) -> PairRow:
         evidence=one_line(source.redactor, row["evidence"], _EVIDENCE),
         flags=[flag for flag in FLAGS if row[flag]],
         messages=row["messages_sent"],
-        started_at=epoch(row["started_at"]),
         **{name: row[name] for name in _SAME},
     )
 
 
 def _mode_in(path: str | None) -> str | None:
     return next((part for part in (path or "").split("/") if part in ("solo", "coop", "team")), None)
-
-
-def epoch(moment: datetime | None) -> float | None:
-    """A naive UTC time as seconds since 1970."""
-    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
 
 
 def one_line(redactor: Redactor, text: str | None, length: int) -> str | None:

@@ -24,9 +24,6 @@ from msgspec import Struct, field
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CONTRACT = 1
-"""Version of what is declared here: new fields leave it, a field with a new meaning raises it."""
-
 CHUNK_BYTES = 256 * 1024
 """Bytes of text from which a chunk is full; a longer text goes on in the next ones."""
 
@@ -92,12 +89,9 @@ class PairRow(Struct, frozen=True, kw_only=True):
 
     cost_usd: float | None = None
     steps: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
     duration_seconds: float | None = None
     """Wall time of the agents."""
 
-    started_at: float | None = None
     messages: int | None = None
     """Messages between agents; None for solo."""
 
@@ -192,8 +186,6 @@ class Agent(Struct, frozen=True, kw_only=True):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    patch_lines: int | None = None
     format: str | None = None
     """mini_swe_agent_v2, claude_code, codex, swe_agent, openhands, chat (roles and texts), raw (unknown: shown as it
     is); None where no transcript was kept."""
@@ -230,24 +222,6 @@ class Message(Struct, frozen=True, kw_only=True):
     """never: the receiver's whole transcript is there, and no input holds it. not recorded: nothing can be said."""
 
 
-class Hunk(Struct, frozen=True, kw_only=True):
-    """One hunk of a patch."""
-
-    file: str
-    """Path in the repository, of the new file unless it is deleted."""
-
-    line: int
-    """Line of the patch's text at which the hunk's ``@@`` stands, from 0."""
-
-    lines: int
-    """Lines of the hunk in the patch's text, with the ``@@``."""
-
-    old_start: int
-    old_lines: int
-    overlaps: bool = False
-    """The other agent's patch changes lines of the same place of the same file, by line numbers of the common base."""
-
-
 class Patch(Struct, frozen=True, kw_only=True):
     """The patch of one agent."""
 
@@ -257,7 +231,9 @@ class Patch(Struct, frozen=True, kw_only=True):
     """The diff; None where the file was not kept (`lines` may still be known). Cut after 1 MB: see `left_out`."""
 
     lines: int | None = None
-    hunks: list[Hunk] = field(default_factory=list)
+    overlapping: list[int] = field(default_factory=list)
+    """Lines of the text, from 0, at which those hunks stand (their ``@@``) that change lines of the same place of the
+    same file as the other agent's patch, by line numbers of the common base."""
 
 
 class Merge(Struct, frozen=True, kw_only=True):
@@ -308,14 +284,12 @@ class Try(Struct, frozen=True, kw_only=True):
     evidence: str | None = None
     """What ended it."""
 
-    retryable: bool | None = None
     started_at: float | None = None
     ended_at: float | None = None
     cost_usd: float | None = None
     cost_estimated: bool = False
-    isolation: str | None = None
-    path: str = ""
-    """Folder of its files, relative to the run folder."""
+    page: str | None = None
+    """Its name (``agent-1``) where `pair_page` shows what its agents did: their files were kept apart."""
 
 
 class RawFile(Struct, frozen=True, kw_only=True):
@@ -373,12 +347,13 @@ class Note(Struct, frozen=True, kw_only=True):
 class PairPage(Struct, frozen=True, kw_only=True):
     """Everything of one pair but the texts of its steps."""
 
-    contract: int = CONTRACT
     row: PairRow
+    attempt: str | None = None
+    """Name of the try whose files are shown; None for those of the pair itself."""
+
     both_passed: bool | None = None
     """Upstream's verdict; None without one."""
 
-    both_passed_strict: bool | None = None
     reason_strict: str | None = None
     evidence: Evidence | None = None
     agents: list[Agent] = field(default_factory=list)
@@ -391,7 +366,6 @@ class PairPage(Struct, frozen=True, kw_only=True):
     merge: Merge | None = None
     tests: list[FeatureTests] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
-    evaluated_at: float | None = None
     eval_error: str | None = None
     files: list[RawFile] = field(default_factory=list)
     not_kept: list[str] = field(default_factory=list)

@@ -10,15 +10,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cooperbench_assets.benchmark.attempts import ATTEMPTS, place_of
+from cooperbench_assets.benchmark.attempts import ATTEMPTS, folder_name, place_of
 from cooperbench_assets.benchmark.jsonfiles import open_regular, printable
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import judge
+from cooperbench_assets.benchmark.pairfolder import Exclusions, read_pair
 from cooperbench_assets.benchmark.records import TOKENS
 from cooperbench_assets.transcripts.conversation import messages_of
 from cooperbench_assets.transcripts.evaluation import graded
 from cooperbench_assets.transcripts.index import chunk_of, index_of, transcript_file
-from cooperbench_assets.transcripts.listing import epoch, frame_of, row_of
+from cooperbench_assets.transcripts.listing import frame_of, row_of
 from cooperbench_assets.transcripts.model import (
     CHUNK_BYTES,
     Agent,
@@ -33,13 +34,14 @@ from cooperbench_assets.transcripts.model import (
     Try,
 )
 from cooperbench_assets.transcripts.notes import notes_of
-from cooperbench_assets.transcripts.patches import marked
+from cooperbench_assets.transcripts.patches import overlapping
 from cooperbench_assets.transcripts.readers.events import moment
 from cooperbench_assets.transcripts.sources import Source, SourceCell, SourceError, find
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cooperbench_assets.benchmark.attempts import Attempt
     from cooperbench_assets.benchmark.evidence import AgentEnd
     from cooperbench_assets.benchmark.logtree import PairReading, RunReading
     from cooperbench_assets.benchmark.outcomes import Outcome
@@ -48,33 +50,37 @@ if TYPE_CHECKING:
     from cooperbench_assets.redaction import Redactor
     from cooperbench_assets.transcripts.index import Index
 
+_OF_AGENTS = ("result.json", "_traj.json", "_stream.jsonl", "_session.jsonl")
+"""Ends of the names of files that agents leave."""
+
 _LARGEST_PATCH = 1 << 20
 _MOST_FILES = 500
 
 
-def pair_page(source: Source, path: str) -> PairPage:
+def pair_page(source: Source, path: str, attempt: str | None = None) -> PairPage:
     """Everything of a pair but the texts of its steps.
 
     Args:
         source: Where it is looked for.
         path: As in `PairRow.path`.
+        attempt: An earlier try whose files are to be shown in place of the pair's, as in `Try.page`.
 
     Raises:
-        SourceError: if there is no such pair, or its run cannot be read.
+        SourceError: if there is no such pair or try, or its run cannot be read.
     """
     cell, pair = find(source, path)
-    run = _read(cell, pair)
-    return _Page(source, cell, pair, run).made()
+    run, tries = _read(cell, pair, attempt)
+    return _Page(source, cell, pair, run, attempt).made(tries)
 
 
-def chunk(source: Source, path: str, agent: str, number: int) -> Chunk:
-    """The texts of a range of an agent's steps.
+def chunk(source: Source, path: str, agent: str, number: int, attempt: str | None = None) -> Chunk:
+    """The texts of a range of an agent's steps, as `pair_page` has them.
 
     Raises:
-        SourceError: if there is no such pair, agent or chunk.
+        SourceError: if there is no such pair, try, agent or chunk.
     """
     cell, pair = find(source, path)
-    reading = _read(cell, pair).pairs.get(pair)
+    reading = _read(cell, pair, attempt)[0].pairs.get(pair)
     for name, feature, framework in _agents(reading) if reading is not None else ():
         assert reading is not None
         file = transcript_file(reading.folder, _names(reading.folder), name, feature) if name == agent else None
@@ -100,7 +106,7 @@ def raw_part(source: Source, path: str, name: str, start: int = 0) -> RawPart:
         SourceError: if the pair has no such file, or it cannot be read.
     """
     cell, pair = find(source, path)
-    if name not in {file.name for file in _files(cell, pair, _read(cell, pair).pairs.get(pair))}:
+    if name not in {file.name for file in _files(cell, pair, _read(cell, pair)[0].pairs.get(pair))}:
         raise SourceError(f"{path} has no file {name[:200]!r}")
     try:
         descriptor, size = open_regular(str(cell.run_dir / name))
@@ -117,11 +123,30 @@ def raw_part(source: Source, path: str, name: str, start: int = 0) -> RawPart:
     return RawPart(name=name, start=start, end=start + len(raw), bytes=size, text=text)
 
 
-def _read(cell: SourceCell, pair: Pair) -> RunReading:
+def _read(cell: SourceCell, pair: Pair, attempt: str | None = None) -> tuple[RunReading, list[Attempt]]:
+    """The run with this pair alone, and the pair's tries; what an earlier try left stands in place of its files."""
     try:
-        return read_run(cell.run_dir, cell.mode, only=pair, find_steps=False)
+        run = read_run(cell.run_dir, cell.mode, only=pair, find_steps=False)
     except LogTreeError as error:
         raise SourceError(str(error)) from error
+    reading = run.pairs.get(pair)
+    tries = [] if reading is None else sorted(reading.attempts, key=lambda one: (one.stage, one.n))
+    if attempt is None:
+        return run, tries
+    chosen = next((one for one in tries if _page_of(run, pair, one) == attempt), None)
+    if chosen is None:
+        raise SourceError(f"{pair.name} has no try {attempt[:40]!r} whose files were kept")
+    exclusions = Exclusions(cell.run_dir)
+    run.pairs[pair] = read_pair(exclusions, pair, place_of(pair, run.mode, chosen), run.mode, find_steps=False)
+    run.quarantine = exclusions.quarantine
+    return run, tries
+
+
+def _page_of(run: RunReading, pair: Pair, attempt: Attempt) -> str | None:
+    """Name of a try whose agents' files were kept apart from the pair's."""
+    there = _names(run.run_dir / place_of(pair, run.mode, attempt))
+    kept = any(name.endswith(_OF_AGENTS) for name in there)
+    return folder_name(attempt.stage, attempt.n) if kept else None
 
 
 def _agents(reading: PairReading) -> list[tuple[str, int | None, str | None]]:
@@ -144,8 +169,9 @@ def _names(folder: Path) -> frozenset[str]:
 def _files(cell: SourceCell, pair: Pair, reading: PairReading | None) -> list[RawFile]:
     """The regular files of a pair's folder and of its tries; links are left out."""
     found: list[RawFile] = []
-    bases = [f"{ATTEMPTS}/{cell.mode or (reading.mode if reading else None)}/{pair.name}"]
-    for base in [*([reading.relative] if reading is not None else []), *bases]:
+    tries = f"{ATTEMPTS}/{cell.mode or (reading.mode if reading else None)}/{pair.name}"
+    own = tries if reading is None else reading.relative
+    for base in (own,) if own.startswith(tries) else (own, tries):
         for folder, folders, names in os.walk(cell.run_dir / base):
             folders.sort()
             for name in sorted(names):
@@ -167,8 +193,8 @@ def _known(record: AgentRecord | None, name: str) -> int | None:
 class _Page:
     """The making of one page."""
 
-    def __init__(self, source: Source, cell: SourceCell, pair: Pair, run: RunReading) -> None:
-        self.source, self.cell, self.pair, self.run = source, cell, pair, run
+    def __init__(self, source: Source, cell: SourceCell, pair: Pair, run: RunReading, attempt: str | None) -> None:
+        self.source, self.cell, self.pair, self.run, self.attempt = source, cell, pair, run, attempt
         self.redactor: Redactor = source.redactor
         self.reading = run.pairs.get(pair)
         self.outcome = judge(self.reading)
@@ -176,8 +202,8 @@ class _Page:
         self.not_kept: list[str] = []
         self.indexes: dict[str, Index] = {}
 
-    def made(self) -> PairPage:
-        """The page."""
+    def made(self, tries: Sequence[Attempt]) -> PairPage:
+        """The page; `tries` are all of the pair."""
         cell, reading = self.cell, self.reading
         planned = SourceCell(
             cell.run_dir, cell.setting, cell.seed, cell.mode, cell.experiment, (self.pair,), cell.accepted
@@ -185,7 +211,7 @@ class _Page:
         row = row_of(self.source, cell, frame_of(self.source, planned, self.run).row(0, named=True))
         problems = [self.redactor.text(bad.message) for bad in self.run.quarantine if bad.pair == self.pair]
         files = _files(cell, self.pair, reading)
-        notes = notes_of(self.source, row.path)
+        notes = notes_of(self.source, row.path) if self.attempt is None else []
         if reading is None:
             return PairPage(row=row, files=files, problems=problems, notes=notes, not_kept=["Nothing of this pair."])
         agents = self._agents(reading)
@@ -193,8 +219,8 @@ class _Page:
         self.left_out += judged.left_out
         return PairPage(
             row=row,
+            attempt=self.attempt,
             both_passed=None if reading.evaluation is None else reading.evaluation.both_passed,
-            both_passed_strict=self.outcome.both_passed_strict,
             reason_strict=self.outcome.reason_strict,
             evidence=self._evidence(agents),
             agents=agents,
@@ -202,8 +228,7 @@ class _Page:
             patches=self._patches(reading),
             merge=judged.merge,
             tests=judged.tests,
-            tries=self._tries(reading),
-            evaluated_at=None if reading.evaluation is None else epoch(reading.evaluation.evaluated_at),
+            tries=self._tries(tries),
             eval_error=self._clean(reading.eval_error or (reading.evaluation.error if reading.evaluation else None)),
             files=files,
             not_kept=self.not_kept,
@@ -249,8 +274,6 @@ class _Page:
             input_tokens=_known(record, "input_tokens"),
             output_tokens=_known(record, "output_tokens"),
             cache_read_tokens=_known(record, "cache_read_tokens"),
-            cache_write_tokens=_known(record, "cache_write_tokens"),
-            patch_lines=None if record is None else record.patch_lines,
             format=None if index is None else index.format,
             transcript=file,
             transcript_bytes=None if index is None else index.size,
@@ -305,9 +328,9 @@ class _Page:
             text, others = texts[name], [other for one, other in texts.items() if one != name]
             if text is None:
                 self.not_kept.append(f"The patch of {name} was not kept.")
-            hunks = [] if text is None else marked(text, (others[0] if others else None) or "")
+            hunks = overlapping(text or "", (others[0] if others else None) or "")
             lines = len(text.splitlines()) if text is not None else counted.get(name)
-            patches.append(Patch(agent=name, file=file, text=text, lines=lines, hunks=hunks))
+            patches.append(Patch(agent=name, file=file, text=text, lines=lines, overlapping=hunks))
         return patches
 
     def _patch(self, file: Path) -> str | None:
@@ -328,7 +351,7 @@ class _Page:
             self.left_out.append(LeftOut(file=file.name, reason=reason, bytes=size - len(raw)))
         return self.redactor.text(raw.decode("utf-8", "replace"))
 
-    def _tries(self, reading: PairReading) -> list[Try]:
+    def _tries(self, tries: Sequence[Attempt]) -> list[Try]:
         return [
             Try(
                 stage=one.stage,
@@ -336,13 +359,11 @@ class _Page:
                 outcome=one.outcome,
                 family=one.family,
                 evidence=self._clean(one.evidence),
-                retryable=one.retryable,
                 started_at=moment(one.started_at),
                 ended_at=moment(one.ended_at),
                 cost_usd=one.cost_usd,
                 cost_estimated=one.cost_estimated,
-                isolation=one.isolation,
-                path=place_of(reading.pair, reading.mode, one),
+                page=_page_of(self.run, self.pair, one),
             )
-            for one in sorted(reading.attempts, key=lambda one: (one.stage, one.n))
+            for one in tries
         ]

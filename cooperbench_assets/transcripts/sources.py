@@ -125,7 +125,16 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or any((folder / mode).is_dir() for mode in MODES)
+    return _has_config(folder) or any((folder / mode).is_dir() and not _is_called_so(folder / mode) for mode in MODES)
+
+
+def _is_called_so(folder: Path) -> bool:
+    """Whether a folder that is called like a mode is a run itself."""
+    return _has_config(folder) or any((folder / mode).is_dir() for mode in MODES)
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def _cells(run: Path) -> list[SourceCell]:

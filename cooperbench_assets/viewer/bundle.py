@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.errors import UserError
 from cooperbench_assets.transcripts.page import pair_page
-from cooperbench_assets.viewer.experiment_page import address_of
 from cooperbench_assets.viewer.library import NotThere, with_links_here
 from cooperbench_assets.viewer.pages import STATIC, TYPES, page_html
 
@@ -116,24 +115,21 @@ def _keys(library: Library, written: Written) -> Iterator[str]:
     for name, shelf in library.shelves().items():
         for kind in ("list", "experiment", "headline", "messages"):
             yield f"{kind}/{name}"
-        yield from _keys_of_pairs(shelf, written)
+        for row in shelf.rows():
+            written.pairs += 1
+            cell = (row.setting, row.seed) if row.experiment is not None else (row.run, row.mode or "-")
+            yield from _keys_of_page(shelf, row.path, f"{name}/{cell[0]}/{cell[1]}/{row.pair}")
 
 
-def _keys_of_pairs(shelf: Shelf, written: Written) -> Iterator[str]:
-    cells = {
-        (one.run_dir.name, one.setting, one.seed, one.mode): "/".join(address_of(one)) for one in shelf.source.cells
-    }
-    for row in shelf.rows():
-        keys = [(row.run, row.setting, row.seed, mode) for mode in (row.mode, None)]
-        cell = next((cells[key] for key in keys if key in cells), None)
-        if cell is None:
-            continue
-        place = f"{shelf.name}/{cell}/{row.pair}"
-        yield f"pair/{place}"
-        written.pairs += 1
-        try:
-            agents = pair_page(shelf.source, row.path).agents
-        except UserError:
-            continue  # What is wrong with it was said of the page itself.
-        for agent in agents:
-            yield from (f"chunk/{place}/{agent.name}/{number}" for number in range(agent.chunks))
+def _keys_of_page(shelf: Shelf, path: str, place: str, attempt: str | None = None) -> Iterator[str]:
+    """A page, the texts of its steps, and the pages of earlier tries."""
+    yield f"pair/{place}"
+    try:
+        page = pair_page(shelf.source, path, attempt)
+    except UserError:
+        return  # What is wrong with it was said of the page itself.
+    for agent in page.agents:
+        yield from (f"chunk/{place}/{agent.name}/{number}" for number in range(agent.chunks))
+    for one in page.tries if attempt is None else ():
+        if one.page is not None:
+            yield from _keys_of_page(shelf, path, f"{place}/{one.page}", one.page)

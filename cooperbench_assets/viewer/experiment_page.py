@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from cooperbench_assets.errors import UserError
 from cooperbench_assets.execution.cell_lock import holder
+from cooperbench_assets.execution.provenance import read_provenance
 from cooperbench_assets.execution.runner.slots import SlotPool
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.errors import StoreError, UnitError
+from cooperbench_assets.store.errors import StoreError
 from cooperbench_assets.store.partition_tables import read_unit
-from cooperbench_assets.store.units import cell_unit, check_unit, parse_name
+from cooperbench_assets.store.units import cell_unit, check_unit, quote
 from cooperbench_assets.viewer_links import pair_in, pair_page
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cooperbench_assets.execution.runner.slots import SlotUser
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.transcripts.model import PairRow
     from cooperbench_assets.transcripts.sources import Source, SourceCell
 
-CELL_ASSETS: Final = ("run_logs", "eval_outputs", "pair_results")
 POOLS: Final = {"agents": "agents", "evaluations": "evaluation"}
 
 
@@ -51,7 +53,7 @@ def overview(name: str, source: Source, rows: Sequence[PairRow], project: Projec
         "name": name,
         "cells": cells,
         "waiting": _waiting(cells, users, name),
-        "checks": [] if project is None else _whole_checks(project, name),
+        "checks": [] if project is None else _failed(_check_rows(project.tables, name, None), None),
         "report": f"report/{name}/report.html" if report is not None and report.is_file() else None,
     }
 
@@ -88,6 +90,7 @@ def _cell(
         "checks": None if key is None or project is None else _cell_checks(project.tables, key),
         "running": sum(n for user, n in users.get("all", []) if key is not None and _is(user, key)),
         "holder": None if held is None else str(held),
+        "over_budget": _over_budget(cell),
         "problem": None if cell.run_dir.is_dir() else f"There is no run folder {cell.run_dir.name} yet.",
     }
 
@@ -114,24 +117,38 @@ def _slot_users() -> dict[str, list[tuple[SlotUser, int]]]:
 
 
 def _waiting(cells: Sequence[dict[str, Any]], users: dict[str, list[tuple[SlotUser, int]]], name: str) -> list[str]:
-    """A sentence for each cell that is held by a launch none of whose pairs runs, with who has the machine's slots."""
+    """What cells wait for: a sentence for each that a launch holds none of whose pairs runs, with who has the machine's
+    slots, and for each that has no money left."""
     holders = [
         f"{n} of the machine's {POOLS[pool]} slots: {user.experiment or 'another process'} {user.cell}".rstrip()
         for pool in POOLS
         for user, n in users.get(pool, [])
     ]
-    return [
-        f"{name} {'/'.join(cell['address'])} waits, or reads what is there. {'; '.join(holders)}".rstrip()
-        for cell in cells
-        if cell["holder"] and not cell["running"]
-    ]
+    said = []
+    for cell in cells:
+        called = f"{name} {'/'.join(cell['address'])}"
+        if cell["holder"] and not cell["running"]:
+            said.append(f"{called} waits, or reads what is there. {'; '.join(holders)}".rstrip())
+        elif cell["over_budget"] and not cell["holder"]:
+            said.append(
+                f"{called} waits for money, with {count(cell['total'] - cell['judged'], 'pair')} not judged: its last "
+                f"launch ended because {cell['over_budget']}. Raise it (limits in defs.yaml) and materialize the cell."
+            )
+    return said
+
+
+def _over_budget(cell: SourceCell) -> str | None:
+    """Why a budget keeps a cell from being whole, as its last launch recorded it; None where none does."""
+    record = read_provenance(cell.run_dir)
+    reason = record.get("truncated_reason") if record.get("truncated") else None
+    return None if reason is None else str(reason)
 
 
 def _wasted(tables: Path, cell: Cell) -> float | None:
     """USD of tries that infrastructure ended; None where nothing of it is known."""
     try:
         attempts = read_unit(tables, cell_unit(cell))["attempts"]
-    except (UnitError, StoreError, KeyError):
+    except (StoreError, KeyError):
         return None
     known = attempts.filter("counted")["cost_usd"].drop_nulls()
     return float(known.sum()) if known.len() else None
@@ -139,39 +156,31 @@ def _wasted(tables: Path, cell: Cell) -> float | None:
 
 def _cell_checks(tables: Path, cell: Cell) -> dict[str, Any] | None:
     """The checks of a cell as they were last evaluated; None where none was."""
-    rows = [row for asset in CELL_ASSETS for row in _check_rows(tables, cell.experiment, asset, cell)]
-    if not rows:
-        return None
-    return {"passed": sum(row["passed"] for row in rows), "failed": [_failed(row, cell) for row in _bad(rows)]}
+    rows = _check_rows(tables, cell.experiment, cell)
+    return {"passed": sum(row["passed"] for row in rows), "failed": _failed(rows, cell)} if rows else None
 
 
-def _whole_checks(project: Project, name: str) -> list[dict[str, Any]]:
-    """Failed checks of assets without cells."""
-    folders = sorted((project.tables / name / "checks").glob("*/all"))
-    assets = [parse_name(folder.parent.name)[0] for folder in folders]
-    return [_failed(row, None) for asset in assets for row in _bad(_check_rows(project.tables, name, asset, None))]
+def _check_rows(tables: Path, experiment: str, cell: Cell | None) -> list[dict[str, Any]]:
+    """The check results of a cell's assets, or of those without cells."""
+    rows: list[dict[str, Any]] = []
+    for folder in sorted((tables / quote(experiment) / "checks").glob("*"), reverse=True):
+        with contextlib.suppress(StoreError, KeyError):
+            rows += read_unit(tables, check_unit(experiment, unquote(folder.name), cell))["check_results"].to_dicts()
+    return rows
 
 
-def _bad(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if not row["passed"]]
-
-
-def _check_rows(tables: Path, experiment: str, asset: str, cell: Cell | None) -> list[dict[str, Any]]:
-    try:
-        return read_unit(tables, check_unit(experiment, asset, cell))["check_results"].to_dicts()
-    except (UnitError, StoreError, KeyError):
-        return []
-
-
-def _failed(row: dict[str, Any], cell: Cell | None) -> dict[str, Any]:
-    return {
-        "asset": row["asset"],
-        "name": row["check_name"],
-        "description": row["description"] or "",
-        "affected": row["offenders"],
-        "remedy": row["remedy"],
-        "pairs": [{"text": text, "href": _href(text, cell)} for text in row["sample"] or []],
-    }
+def _failed(rows: Sequence[dict[str, Any]], cell: Cell | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "asset": row["asset"],
+            "name": row["check_name"],
+            "description": row["description"] or "",
+            "remedy": row["remedy"],
+            "pairs": [{"text": text, "href": _href(text, cell)} for text in row["sample"] or []],
+        }
+        for row in rows
+        if not row["passed"]
+    ]
 
 
 def _href(text: str, cell: Cell | None) -> str | None:

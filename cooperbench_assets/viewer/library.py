@@ -8,11 +8,12 @@ What belongs here: the keys, and which data stand behind each. What does not: HT
     experiment/SOURCE                       cells, checks, progress, money
     headline/SOURCE                         warnings and results, which take longer
     search/SOURCE?text=                     pairs whose evidence or messages hold a text
-    pair/SOURCE/CELL/PAIR                   one pair, but for the texts of its steps
-    chunk/SOURCE/CELL/PAIR/AGENT/NUMBER     the texts of a range of steps
+    pair/SOURCE/CELL/PAIR[/TRY]             one pair, or an earlier try of it, but for the texts of its steps
+    chunk/SOURCE/CELL/PAIR[/TRY]/AGENT/NUMBER   the texts of a range of steps
     raw/SOURCE/CELL/PAIR/FILE?start=        a stretch of a raw file, without secrets
 
-A CELL is ``setting/seed`` of an experiment, and ``run/mode`` of foreign logs; a PAIR is ``repo/task/f<a>_f<b>``.
+A CELL is ``setting/seed`` of an experiment, and ``run/mode`` of foreign logs; a PAIR is ``repo/task/f<a>_f<b>``; a TRY
+is ``agent-1``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from cooperbench_assets.transcripts.model import PairRow, RawPart
+    from cooperbench_assets.transcripts.model import Chunk, PairPage, PairRow, RawPart
     from cooperbench_assets.transcripts.sources import Source
 
 PARTS_OF_CELL, PARTS_OF_PAIR = 2, 3
@@ -237,16 +238,23 @@ def _search(shelf: Shelf, _: list[str], query: Mapping[str, str]) -> dict[str, A
     return {"paths": [path for path, text in shelf.messages().items() if wanted in text.lower()] if wanted else []}
 
 
+def _pair(shelf: Shelf, parts: list[str], _: Mapping[str, str]) -> PairPage:
+    return pair_page(shelf.source, _pair_path(shelf, parts[:5]), *parts[5:])
+
+
+def _chunk(shelf: Shelf, parts: list[str], _: Mapping[str, str]) -> Chunk:
+    *place, agent, number = parts
+    return chunk(shelf.source, _pair_path(shelf, place[:5]), agent, _whole_number(number), *place[5:])
+
+
 _ANSWERS: Final[Mapping[tuple[str, int], Callable[[Shelf, list[str], Mapping[str, str]], Any]]] = {
     ("list", 0): lambda shelf, _parts, _query: shelf.rows(),
     ("experiment", 0): lambda shelf, _parts, _query: shelf.overview(shelf.rows()),
     ("headline", 0): lambda shelf, _parts, _query: shelf.headline(),
     ("messages", 0): lambda shelf, _parts, _query: shelf.messages(),
     ("search", 0): _search,
-    ("pair", 5): lambda shelf, parts, _query: pair_page(shelf.source, _pair_path(shelf, parts)),
-    ("chunk", 7): lambda shelf, parts, _query: chunk(
-        shelf.source, _pair_path(shelf, parts[:5]), parts[5], _whole_number(parts[6])
-    ),
+    **dict.fromkeys([("pair", 5), ("pair", 6)], _pair),
+    **dict.fromkeys([("chunk", 7), ("chunk", 8)], _chunk),
 }
 """By the kind of a key and how many words follow its source."""
 

@@ -5,17 +5,14 @@ What belongs here: that. What does not: a pair's messages as its page shows them
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
-from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.errors import UnitError
-from cooperbench_assets.store.partition_tables import read_unit
-from cooperbench_assets.store.units import cell_unit
+from cooperbench_assets.store.schema import MESSAGES
+from cooperbench_assets.transcripts.listing import stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from cooperbench_assets.transcripts.model import PairRow
     from cooperbench_assets.transcripts.sources import Source, SourceCell
@@ -35,21 +32,14 @@ def messages_by_path(source: Source, rows: Sequence[PairRow]) -> dict[str, str]:
     return {path: source.redactor.text("\n".join(texts)) for path, texts in found.items()}
 
 
-def _texts(source: Source, cell: SourceCell) -> Iterable[tuple[str, str]]:
+def _texts(source: Source, cell: SourceCell) -> list[tuple[str, str]]:
     """Pair and text of each message of a cell."""
-    if source.tables is not None and cell.experiment is not None:
-        with contextlib.suppress(UnitError):
-            unit = read_unit(source.tables, cell_unit(Cell(cell.experiment, cell.setting, cell.seed)))
-            return [(pair, text) for pair, text in unit["messages"].select("pair", "message").iter_rows() if text]
-    return _of_logs(cell)
-
-
-def _of_logs(cell: SourceCell) -> Iterator[tuple[str, str]]:
+    messages = stored(source, cell, MESSAGES.name)
+    if messages is not None:
+        return [(pair, text) for pair, text in messages.select("pair", "message").iter_rows() if text]
     try:
         run = read_run(cell.run_dir, cell.mode, find_steps=False)
     except LogTreeError:
-        return
-    for pair, reading in run.pairs.items():
-        for record in reading.messages or []:
-            if isinstance(record.message, str):
-                yield pair.name, record.message
+        return []
+    said = ((pair.name, record.message) for pair, one in run.pairs.items() for record in one.messages or [])
+    return [(pair, text) for pair, text in said if isinstance(text, str)]

@@ -110,42 +110,32 @@ def make_app(library: Library, hosts: Collection[str] = ()) -> ASGIApp:
     files = {file.name: file for file in STATIC.iterdir() if file.suffix in TYPES}
     index = page_html("server")
 
+    async def not_there(_: Request, error: Exception) -> Response:
+        return PlainTextResponse(str(error), 404)
+
     async def page(_: Request) -> Response:
         return HTMLResponse(index)
 
     async def static(request: Request) -> Response:
         file = files.get(request.path_params["name"])
         if file is None:
-            return PlainTextResponse("There is no such file.", 404)
+            raise NotThere("There is no such file.")
         return Response(file.read_bytes(), media_type=TYPES[file.suffix])
 
     async def data(request: Request) -> Response:
-        key = request.path_params["key"]
-        try:
-            answer = await run_in_threadpool(library.data, key, dict(request.query_params))
-        except (NotThere, UserError) as error:
-            return PlainTextResponse(str(error), 404)
+        answer = await run_in_threadpool(library.data, request.path_params["key"], dict(request.query_params))
         return Response(answer, media_type="application/json")
 
     async def raw(request: Request) -> Response:
-        try:
-            parts = await run_in_threadpool(library.raw, request.path_params["key"])
-        except (NotThere, UserError) as error:
-            return PlainTextResponse(str(error), 404)
+        parts = await run_in_threadpool(library.raw, request.path_params["key"])
         return StreamingResponse(parts, media_type="text/plain")
 
     async def write_note(request: Request) -> Response:
-        try:
-            await run_in_threadpool(library.write_note, request.path_params["key"], await request.body())
-        except (NotThere, UserError) as error:
-            return PlainTextResponse(str(error), 404)
+        await run_in_threadpool(library.write_note, request.path_params["key"], await request.body())
         return Response(b"{}", media_type="application/json")
 
     async def report(request: Request) -> Response:
-        try:
-            content = await run_in_threadpool(library.report_file, request.path_params["key"])
-        except NotThere as error:
-            return PlainTextResponse(str(error), 404)
+        content = await run_in_threadpool(library.report_file, request.path_params["key"])
         kind = REPORT_TYPES.get(request.path_params["key"].rpartition(".")[2], "text/plain")
         return Response(content, media_type=kind, headers={"content-security-policy": REPORT_POLICY})
 
@@ -162,7 +152,8 @@ def make_app(library: Library, hosts: Collection[str] = ()) -> ASGIApp:
         Route("/report/{key:path}", report),
         Route("/favicon.ico", icon),
     ]
-    return Guard(Starlette(routes=routes), {*LOOPBACK, *hosts})
+    app = Starlette(routes=routes, exception_handlers={NotThere: not_there, UserError: not_there})
+    return Guard(app, {*LOOPBACK, *hosts})
 
 
 def listen(address: str) -> socket.socket:

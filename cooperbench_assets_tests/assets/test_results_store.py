@@ -10,7 +10,7 @@ import pytest
 
 from cooperbench_assets import __version__
 from cooperbench_assets.assets.keys import asset_key
-from cooperbench_assets.assets.results_store import NIGHTLY, build_results_store, kept_cells, publish_experiment
+from cooperbench_assets.assets.results_store import NIGHTLY, kept_cells, publish_experiment
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.sharing.bundle import export_bundle
@@ -181,9 +181,15 @@ def test_whether_imported_agents_shared_git_is_not_known_unless_it_is_said(tmp_p
     assert view(said, "coop-comm").frames["provenance"]["git"].to_list() == [True]
 
 
-def test_the_ui_learns_of_an_upgrade_and_of_a_night_that_published_nothing(tmp_path: Path) -> None:
-    (nightly,) = build_results_store(bind(tmp_path / "a", nightly="0 2 * * *")).specs
-    (other,) = build_results_store(bind(tmp_path / "b")).specs
-    assert nightly.code_version == other.code_version == __version__
-    assert nightly.freshness_policy == NIGHTLY
-    assert other.freshness_policy is None
+def test_the_ui_learns_of_an_upgrade_of_a_night_that_published_nothing_and_of_whom_to_ask(tmp_path: Path) -> None:
+    owners = ["ada@example.org", "team:agents"]
+    cells = {"run_logs", "eval_outputs", "pair_results", "subset_pairs"}
+    for root, changes in (("a", {"nightly": "0 2 * * *", "owners": owners}), ("b", {})):
+        found = {
+            spec.key.path[-1]: spec
+            for spec in experiment_definitions(bind(tmp_path / root, **changes)).resolve_all_asset_specs()
+        }
+        assert {name for name, spec in found.items() if spec.code_version == __version__} == found.keys() - cells
+        assert {tuple(spec.owners) for spec in found.values()} == {tuple(changes.get("owners", ()))}
+        fresh = {name: spec.freshness_policy for name, spec in found.items() if spec.freshness_policy}
+        assert fresh == ({"results_store": NIGHTLY} if changes else {})

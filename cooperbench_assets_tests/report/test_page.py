@@ -16,7 +16,7 @@ from cooperbench_assets.store import schema
 from cooperbench_assets.viewer_links import USUAL
 from cooperbench_assets_tests.analysis.stores import START, pair_row
 from cooperbench_assets_tests.report.making import Page, dead_arm, messages, ordinary, source, store, table
-from cooperbench_assets_tests.ui import browser
+from cooperbench_assets_tests.ui import browser, serious_faults
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
@@ -55,7 +55,9 @@ document.fonts.ready.then(() => {
 
 
 @pytest.mark.browser
-def test_figures_and_pages_carry_the_font_that_their_texts_were_laid_out_with(built: tuple[Path, Page]) -> None:
+def test_pages_and_figures_carry_the_font_of_their_texts_and_the_page_is_accessible_and_fits_a_narrow_window(
+    built: tuple[Path, Page],
+) -> None:
     folder, _ = built
     with browser() as page:
         for file in [folder / "report.html", *sorted((folder / "figures").glob("*.svg"))]:
@@ -63,6 +65,13 @@ def test_figures_and_pages_carry_the_font_that_their_texts_were_laid_out_with(bu
             found = page.evaluate(OUTSIDE)
             assert found["loaded"] in (["400", "700"], ["700"]), file.name
             assert found["outside"] == [], file.name
+        page.goto((folder / "report.html").as_uri())
+        for details in page.locator("details").all():
+            details.evaluate("one => { one.open = true; }")
+        assert serious_faults(page) == []
+        for width in (640, 400):  # 640: of 1280 at 200 %.
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"scrolls sideways at {width}"
 
 
 def test_every_link_leads_somewhere_and_every_id_is_there_once(built: tuple[Path, Page]) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.transcripts.listing import pair_rows
 from cooperbench_assets.transcripts.model import Agent, PairPage, Text, encode
 from cooperbench_assets.transcripts.page import chunk, pair_page, raw_part
 from cooperbench_assets.transcripts.sources import Source, SourceError, source_of_logs
+from cooperbench_assets_tests.trees import Tree
 
 LOGS = Path(__file__).parent / "samples" / "logs"
 
@@ -137,10 +139,9 @@ def test_both_patches_change_the_same_place_and_their_hunks_say_so(source: Sourc
     found = page(source, "mini")
     for patch in found.patches:
         assert patch.text is not None
-        assert any(hunk.overlaps for hunk in patch.hunks)
         lines = patch.text.split("\n")
-        assert all(lines[hunk.line].startswith("@@ ") for hunk in patch.hunks)
-        assert lines[patch.hunks[-1].line + patch.hunks[-1].lines :] == [""]
+        assert patch.overlapping
+        assert all(lines[number].startswith("@@ ") for number in patch.overlapping)
 
 
 def test_an_index_is_made_again_when_the_file_has_changed(tmp_path: Path) -> None:
@@ -153,6 +154,40 @@ def test_an_index_is_made_again_when_the_file_has_changed(tmp_path: Path) -> Non
         (row,) = pair_rows(kept)
         assert [step.summary for step in pair_page(kept, row.path).agents[0].steps] == [words]
         assert list((tmp_path / "cache").iterdir())
+
+
+def test_runs_that_are_called_like_a_mode_are_runs_of_their_folder(tmp_path: Path) -> None:
+    for run, mode in (("coop", "coop"), ("other", "coop"), ("solo", "solo")):
+        (tmp_path / run / mode / "slotbook_task").mkdir(parents=True)
+    (tmp_path / "solo" / "config.json").touch()
+    found = [(cell.run_dir.name, cell.mode) for cell in source_of_logs(tmp_path).cells]
+    assert found == [("coop", "coop"), ("other", "coop"), ("solo", "solo")]
+    for run in ("coop", "solo"):
+        assert [cell.run_dir for cell in source_of_logs(tmp_path / run).cells] == [tmp_path / run]
+
+
+def test_an_earlier_try_is_read_as_the_pair_itself_is(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "logs" / "run-coop", "coop")
+    pair = Pair("slotbook_task", 8, (4, 5))
+    record = tree.attempt(pair, "agent", 1, outcome="infra_error", family="auth", evidence="401")
+    tree.attempt(pair, "agent", 2, promoted=True)
+    shutil.copytree(LOGS / "mini-coop-comm" / "coop" / pair.name, record.parent, dirs_exist_ok=True)
+    shutil.copytree(LOGS / "claude-coop-comm" / "coop" / pair.name, tree.folder(pair))
+    kept = source_of_logs(tmp_path / "logs", tmp_path / "cache")
+    path = f"run-coop/coop/{pair.name}"
+    now, before = pair_page(kept, path), pair_page(kept, path, "agent-1")
+    assert [(one.n, one.page) for one in now.tries] == [(1, "agent-1"), (2, None)]
+    assert (now.attempt, before.attempt, before.tries) == (None, "agent-1", now.tries)
+    assert [agent.format for page in (now, before) for agent in page.agents] == [
+        *["claude_code"] * 2,
+        *["mini_swe_agent_v2"] * 2,
+    ]
+    assert [one.read for one in before.messages or []] == ["read", "read"]
+    assert all(file.name.startswith(f"attempts/coop/{pair.name}/agent-1/") for file in before.files)
+    assert chunk(kept, path, "agent1", 0, "agent-1").steps != chunk(kept, path, "agent1", 0).steps
+    for name in ("agent-2", "agent-3", "..", ""):
+        with pytest.raises(SourceError, match="has no try"):
+            pair_page(kept, path, name)
 
 
 def test_a_context_that_was_cut_is_said_and_leaves_open_what_was_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cooperbench_assets.viewer.server import listen, make_app, server_of
 from cooperbench_assets.viewer.shelves import library_of_project
 from cooperbench_assets_tests.experiments import bind, fill, tree
-from cooperbench_assets_tests.trees import agent, message
+from cooperbench_assets_tests.trees import agent, message, put
 from cooperbench_assets_tests.ui import free_port
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ SCRIPT = "<script>window.hacked = true</script><img src=x onerror='window.hacked
 ANSI = "\x1b[31mred\x1b[0m \u202eright to left"
 KEY = "sk-proj-0123456789abcdefghijABCDEFGHIJ"
 NEVER_READ = "I renamed parse() to parse_all(), use that"
+FIRST_TRY = "litellm.AuthenticationError: 401 in the first try"
 TRACE = "FAILED tests/test_parser.py::test_empty_line - AssertionError: assert None == ''"
 PATCH = """diff --git a/src/parser.py b/src/parser.py
 --- a/src/parser.py
@@ -101,6 +102,9 @@ def write_talk(experiment: ExperimentContext, pair: Pair) -> None:
         reply(60, "Done.", "git push origin agent2"),
         output(61, "ok"),
     )
+    tried = built.attempt(pair, "agent", 1, outcome="infra_error", family="auth", evidence=FIRST_TRY)
+    put(tried.parent / f"agent{a}_traj.json", trajectory("Add feature A.", reply(1, "I begin.", "git status")))
+    built.attempt(pair, "agent", 2, promoted=True)
     built.write(pair, f"agent{a}_traj.json", first)
     built.write(pair, f"agent{b}_traj.json", second)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import ViewportSize, expect
 
 from cooperbench_assets.viewer.bundle import BundleError, write_bundle
 from cooperbench_assets.viewer.shelves import library_of_project
-from cooperbench_assets_tests.ui import browser
-from cooperbench_assets_tests.viewer.places import KEY, NEVER_READ, SCRIPT, TRACE, make_experiment, viewing
+from cooperbench_assets_tests.ui import browser, serious_faults
+from cooperbench_assets_tests.viewer.places import FIRST_TRY, KEY, NEVER_READ, SCRIPT, TRACE, make_experiment, viewing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Page, Request
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 WIDE: ViewportSize = {"width": 1600, "height": 1000}
 NARROW: ViewportSize = {"width": 400, "height": 800}
 
@@ -133,6 +132,19 @@ def test_a_link_to_a_step_opens_at_it_and_can_be_copied(
     expect(page.locator(f'[data-step="{other[1]}.{other[2]}"] .step-body')).to_be_in_viewport()
 
 
+def test_an_earlier_try_shows_its_steps_and_leads_back_to_the_pair(
+    page: Page, address: str, experiment: ExperimentContext
+) -> None:
+    opened(page, f"{address}/#/e/made/{talk_of(experiment)}?show=tries")
+    page.locator("#tries").get_by_role("link", name="1: its steps").click()
+    expect(page.locator("main:not([aria-busy]) .remark")).to_contain_text("try 1, which ended as infra error (auth)")
+    expect(page.locator("main .remark")).to_contain_text(FIRST_TRY)
+    page.locator(".step-summary", has_text="git status").click()
+    expect(page.locator(".step-body").first).to_contain_text("I begin.")
+    page.get_by_role("link", name="see that").click()
+    expect(page.locator("#tests .failing")).to_contain_text(TRACE)
+
+
 def test_overlapping_hunks_are_marked_in_both_patches(page: Page, address: str, experiment: ExperimentContext) -> None:
     opened(page, f"{address}/#/e/made/{talk_of(experiment)}?show=patches")
     expect(page.locator("#patches .overlap")).to_have_count(2)
@@ -208,17 +220,6 @@ def test_a_bundle_opens_from_disk_with_all_pages_and_without_keys(
     (tmp_path / "mine.txt").touch()
     with pytest.raises(BundleError, match="holds something else than a bundle"):
         write_bundle(library_of_project(experiment.project), tmp_path)
-
-
-def serious_faults(page: Page, *rules: str) -> list[Any]:
-    """What axe-core finds on the page as it is now; by these rules, or by all it has."""
-    page.evaluate(AXE.read_text())
-    options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
-    return [
-        (one["id"], [node["target"] for node in one["nodes"]], one["nodes"][0]["failureSummary"])
-        for one in page.evaluate("options => axe.run(document, options)", options)["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
 
 
 def test_no_page_has_a_serious_accessibility_fault_nor_too_little_contrast_in_the_dark(

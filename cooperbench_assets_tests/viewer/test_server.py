@@ -14,6 +14,7 @@ from cooperbench_assets.cli import cli
 from cooperbench_assets.project import ROOT_VARIABLE
 from cooperbench_assets.viewer.server import listen
 from cooperbench_assets.viewer.shelves import library_of_logs
+from cooperbench_assets_tests.experiments import tree
 from cooperbench_assets_tests.viewer.places import KEY, NEVER_READ, make_experiment, serving, viewing
 
 if TYPE_CHECKING:
@@ -131,8 +132,15 @@ def test_a_note_is_kept_only_if_a_page_of_the_viewer_sends_it(address: str, expe
     assert ask(address, f"{path}x", "POST", body, origin=address, content_type="application/json")[0] == 404
 
 
-def test_the_experiment_page_has_every_planned_cell_with_its_outcomes(address: str) -> None:
+def test_the_experiment_page_has_every_planned_cell_with_its_outcomes_and_what_it_waits_for(
+    address: str, experiment: ExperimentContext
+) -> None:
+    reason = "the experiment's budget is reached: 2.01 of 2.00 USD"
+    tree(experiment, "coop-nocomm").provenance(truncated=True, truncated_reason=reason)
     page = data(address, "experiment/made")
+    (waiting,) = page["waiting"]
+    assert waiting.startswith("made coop-nocomm/0 waits for money, with 0 pairs not judged")
+    assert f"its last launch ended because {reason}. Raise it (limits in defs.yaml)" in waiting
     cells = {"/".join(cell["address"]): cell["counts"] for cell in page["cells"]}
     assert cells.keys() == {"solo/0", "solo/1", "coop-comm/0", "coop-nocomm/0"}
     assert cells["solo/0"] == {"fail": 1, "pass": 3}

@@ -59,7 +59,7 @@
     if (parts[0] !== "e" || !parts[1]) return null;
     if (parts.length === 2) return View.experimentPage;
     if (parts.length === 3 && parts[2] === "pairs") return View.listPage;
-    return parts.length === 7 ? View.pairPage : null;
+    return parts.length === 7 || parts.length === 8 ? View.pairPage : null;
   };
 
   async function draw() {

@@ -23,16 +23,14 @@
     const kind = inHunk ? KINDS[line[0]] : line.startsWith("@@") ? "hunk" : "meta";
     return View.h("span", { class: `line ${kind || ""}` }, View.visible(line), "\n");
   };
-  const body = (file, hunks, other) => {
-    const starts = new Map(hunks.map((hunk) => [hunk.line, hunk]));
+  const body = (file, overlapping, other) => {
     const pre = View.h("pre", { class: "diff", tabindex: "0", role: "region", "aria-label": `diff of ${file.name}` });
     let part = pre, inHunk = false;
     file.lines.forEach((line, n) => {
-      const hunk = starts.get(file.first + n);
-      if (line.startsWith("@@")) inHunk = true;
-      if (hunk) {
+      if (line.startsWith("@@")) {
+        inHunk = true;
         part = pre;
-        if (hunk.overlaps) {
+        if (overlapping.includes(file.first + n)) {
           part = View.h("span", { class: "overlap" }, View.h("span", { class: "marked" }, `${other} changes the same lines\n`));
           pre.append(part);
         }
@@ -42,17 +40,16 @@
     return pre;
   };
   /** A diff, its files folded where it is long. */
-  View.diff = (text, hunks = [], other = "the other patch") => {
+  View.diff = (text, overlapping = [], other = "the other patch") => {
     const files = View.filesOf(text);
     const long = files.reduce((sum, file) => sum + file.lines.length, 0) > OPEN_LINES;
     return files.map((file) => {
-      const mine = hunks.filter((hunk) => hunk.line >= file.first && hunk.line < file.first + file.lines.length);
-      const overlapping = mine.filter((hunk) => hunk.overlaps).length;
+      const mine = overlapping.filter((line) => line >= file.first && line < file.first + file.lines.length);
       const plus = file.lines.filter((line) => line[0] === "+" && !line.startsWith("+++")).length;
       const minus = file.lines.filter((line) => line[0] === "-" && !line.startsWith("---")).length;
       const title = [View.h("code", {}, View.visible(file.name || "diff")), ` +${plus} −${minus}`,
-        overlapping ? View.h("span", { class: "marked" }, ` ${View.plural(overlapping, "overlapping hunk")}`) : ""];
-      return View.fold(title, () => body(file, mine, other), !long || overlapping > 0);
+        mine.length ? View.h("span", { class: "marked" }, ` ${View.plural(mine.length, "overlapping hunk")}`) : ""];
+      return View.fold(title, () => body(file, mine, other), !long || mine.length > 0);
     });
   };
 })();

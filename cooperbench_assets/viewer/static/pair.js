@@ -69,15 +69,21 @@
   const patches = (page) => page.patches.length ? section("patches", "Patches", View.h("div", { class: "columns" }, page.patches.map((one) => {
     const other = page.patches.find((patch) => patch !== one);
     return View.h("article", {}, View.h("h3", {}, `${one.agent}: `, one.text === null ? `${View.number(one.lines)} lines, not kept` : View.plural(one.lines ?? one.text.split("\n").length, "line")),
-      one.text === null ? null : one.text.trim() ? View.diff(one.text, one.hunks, other ? `${other.agent}` : undefined) : View.note("It is empty."));
+      one.text === null ? null : one.text.trim() ? View.diff(one.text, one.overlapping, other ? `${other.agent}` : undefined) : View.note("It is empty."));
   }))) : null;
 
   const merge = (page) => page.merge ? section("merge", "Merge",
     View.facts([["Status", page.merge.status], ["Strategy", page.merge.strategy], ...Object.entries(page.merge.applied).map(([agent, what]) => [`Patch of ${agent}`, what])]),
     page.merge.text ? View.fold("The merged diff, or what git said", () => View.h("div", {}, View.diff(page.merge.text)), page.merge.conflict) : View.note("Upstream kept no text of it.")) : null;
 
-  const tries = (page) => page.tries.length ? section("tries", `Tries (${page.tries.length})`, View.table(["Stage", "Try", "Ended as", "Started", "Took", "Cost", "Evidence"], page.tries.map((one) =>
-    View.h("tr", {}, View.h("td", {}, one.stage), View.h("td", { class: "number" }, one.n), View.h("td", {}, View.words(one.outcome), one.family ? `: ${View.words(one.family)}` : ""),
+  const ofTry = (page, href) => {
+    const one = page.tries.find((other) => other.page === page.attempt);
+    return View.h("div", { class: "remark" },
+      View.h("p", {}, `This is what the agents did in try ${one.n}, which ended as ${View.words(one.outcome)}${one.family ? ` (${View.words(one.family)})` : ""}. It is not the pair's result: `, View.link(href, "see that"), "."),
+      one.evidence && View.block(one.evidence, { "aria-label": "what ended the try" }));
+  };
+  const tries = (page, to) => page.tries.length ? section("tries", `Tries (${page.tries.length})`, View.table(["Stage", "Try", "Ended as", "Started", "Took", "Cost", "Evidence"], page.tries.map((one) =>
+    View.h("tr", {}, View.h("td", {}, one.stage), View.h("td", { class: "number" }, one.page ? View.link(to(one.page), `${one.n}: its steps`) : one.n), View.h("td", {}, View.words(one.outcome), one.family ? `: ${View.words(one.family)}` : ""),
       View.h("td", {}, one.started_at === null ? "–" : new Date(one.started_at * 1000).toISOString().slice(0, 19).replace("T", " ")),
       View.h("td", {}, one.ended_at === null || one.started_at === null ? "–" : View.clock(one.ended_at - one.started_at)),
       View.h("td", {}, View.dollars(one.cost_usd), one.cost_estimated ? " (estimated)" : ""), View.h("td", { class: "prose" }, one.evidence ? View.block(one.evidence, { "aria-label": "evidence" }) : "–"))), { label: "Tries, and what ended each (UTC)" })) : null;
@@ -105,13 +111,13 @@
     View.keys.p = ["previous pair", () => { if (before) location.hash = before; }];
   }
 
-  const writer = (key, page, redraw) => (agent, index, refresh) => {
+  const writer = (address, page, redraw) => (agent, index, refresh) => {
     const old = page.notes.find((one) => one.agent === agent && one.index === index) || { text: "", labels: [] };
     const text = View.h("textarea", { "aria-label": "Note", rows: "4" }, old.text);
     const labels = View.h("input", { "aria-label": "Labels, separated by commas", placeholder: "labels, separated by commas", value: old.labels.join(", ") });
     const save = async () => {
       const note = { agent, index, text: text.value, labels: labels.value.split(",").map((one) => one.trim()).filter(Boolean) };
-      const answer = await fetch(key("notes"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(note) });
+      const answer = await fetch(address, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(note) });
       if (!answer.ok) { View.say(await answer.text()); return; }
       page.notes = [...page.notes.filter((one) => one.agent !== agent || one.index !== index), ...(note.text || note.labels.length ? [note] : [])];
       dialog.close();
@@ -125,35 +131,37 @@
     text.focus();
   };
 
-  View.pairPage = async (show, [source, first, second, repo, task, folder], query, current) => {
-    const place = [source, first, second, repo, task, folder];
-    const key = (kind) => `${kind}/${place.map((part) => (kind === "notes" || kind === "raw" ? encodeURIComponent(part) : part)).join("/")}`;
+  View.pairPage = async (show, place, query, current) => {
+    const [source, first, second, repo, task, folder, attempt] = place;
+    const to = (...further) => View.to(["e", ...place.slice(0, 6), ...further]);
+    const key = (kind) => `${kind}/${place.join("/")}`;
+    const ofPair = (kind) => `${kind}/${place.slice(0, 6).map(encodeURIComponent).join("/")}`;
     const page = await View.load(key("pair"), { fresh: !View.inBundle });
     if (!current()) return;
     const name = `${repo}/${task}/${folder}`;
-    View.trail([["Experiments", "#/"], [source, View.to(["e", source])], ["Pairs", View.to(["e", source, "pairs"])], [`${first}/${second}`, View.to(["e", source, "pairs"], page.row.experiment === null ? {} : { setting: first, seed: second })], [name]], `${name} ${first}/${second}`);
+    View.trail([["Experiments", "#/"], [source, View.to(["e", source])], ["Pairs", View.to(["e", source, "pairs"])], [`${first}/${second}`, View.to(["e", source, "pairs"], page.row.experiment === null ? {} : { setting: first, seed: second })], [name, attempt && to()], ...(attempt ? [[attempt]] : [])], `${name} ${first}/${second}`);
     const rawLink = (file) => {
       const found = page.files.find((one) => one.name === file || one.name.endsWith(`/${file}`));
       if (!found || View.inBundle) return View.h("code", {}, View.visible(file));
-      return View.h("a", { href: `${key("raw")}/${found.name.split("/").map(encodeURIComponent).join("/")}`, target: "_blank", rel: "noopener" }, View.visible(found.name));
+      return View.h("a", { href: `${ofPair("raw")}/${found.name.split("/").map(encodeURIComponent).join("/")}`, target: "_blank", rel: "noopener" }, View.visible(found.name));
     };
     const rawText = (file) => {
-      const place = View.h("div", {}, View.h("p", {}, rawLink(file.name), " as text, whole"));
+      const parts = View.h("div", {}, View.h("p", {}, rawLink(file.name), " as text, whole"));
       const more = async (from) => {
-        const part = await View.load(`${key("pair").replace(/^pair/, "raw")}/${file.name}`, { query: { start: String(from) } });
-        place.append(View.block(part.text, { "aria-label": part.name }));
+        const part = await View.load(`raw/${place.slice(0, 6).join("/")}/${file.name}`, { query: { start: String(from) } });
+        parts.append(View.block(part.text, { "aria-label": part.name }));
         if (part.end < part.bytes && part.end > part.start) {
           const button = View.h("button", { type: "button", class: "more", click: () => { button.remove(); more(part.end); } }, `Show more: ${View.size(part.bytes - part.end)} of ${View.size(part.bytes)} left`);
-          place.append(button);
+          parts.append(button);
         }
       };
-      more(0).catch((error) => place.append(View.h("p", { class: "problem" }, View.visible(error.message))));
-      return place;
+      more(0).catch((error) => parts.append(View.h("p", { class: "problem" }, View.visible(error.message))));
+      return parts;
     };
     const start = View.startOf(page);
     const hidden = new Set(["system"]);
     let steps = null;
-    const onNote = View.inBundle || page.row.experiment === null ? null : writer(key, page, () => pairNotes());
+    const onNote = View.inBundle || attempt || page.row.experiment === null ? null : writer(ofPair("notes"), page, () => pairNotes());
     steps = View.transcript({ page, key, start, onNote, hidden });
     const jump = (agent, index) => { if (!steps.jump(agent, index)) View.say("That step is not in the transcript."); };
     const strip = View.strip(page, jump);
@@ -174,10 +182,10 @@
     pairNotes();
     const around = View.h("nav", { "aria-label": "Other pairs", class: "around" });
     const sections = [
-      tests(page, rawLink), messages(page, start, jump),
+      attempt && !page.tests.length ? null : tests(page, rawLink), messages(page, start, jump),
       section("steps", `Steps (${View.number(steps.rows.length)})`, agents(page), strip,
         steps.rows.length ? [toggles, steps.timed ? null : View.note("Times are not recorded: the steps of each agent are in order, and the columns are not aligned."), steps.node] : View.note("No transcript was kept.")),
-      patches(page), merge(page), tries(page),
+      patches(page), merge(page), tries(page, to),
       page.files.length ? section("files", `Raw files (${page.files.length})`, page.files.map((file) => View.inBundle ? View.h("p", {}, View.h("code", {}, View.visible(file.name)), ` ${View.size(file.bytes)}`)
         : View.fold([View.h("code", {}, View.visible(file.name)), ` ${View.size(file.bytes)}`], () => rawText(file))),
         View.note(View.inBundle ? "A bundle holds none of them." : "Without secrets, e-mail addresses and users' names.")) : null,
@@ -190,7 +198,7 @@
       head.focus({ preventScroll: true });
       View.choose({ show: id, step: null });
     };
-    if (!show(View.h("h1", {}, name, " ", View.h("small", {}, `${first}/${second}`)), banner(page, jump), around,
+    if (!show(View.h("h1", {}, name, " ", View.h("small", {}, [first, second, attempt].filter(Boolean).join("/"))), attempt && ofTry(page, to()), banner(page, jump), around,
       View.h("nav", { "aria-label": "On this page", class: "jump" }, sections.map((one) => View.h("button", { type: "button", class: "link", click: () => toSection(one.id) }, one.querySelector("h2").textContent))),
       sections)) return;
     View.keys = { j: ["next step", () => steps.move(1)], k: ["previous step", () => steps.move(-1)], o: ["open or fold the step", () => steps.toggle()], m: ["next step with a message", () => steps.nextMessage()],
