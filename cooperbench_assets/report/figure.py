@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PNG_SCALE = 2.0
 """Pixels of a PNG per pixel of its SVG."""
 
+_READ_OUT = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"')
 _ID = re.compile(r'\bid="([^"]+)"')
 
 
@@ -51,8 +52,12 @@ class Figure:
         return recompressed(png)
 
     def inline(self, prefix: str) -> str:
-        """The SVG with ids that no other figure on the same page has."""
-        return "" if self.svg is None else with_own_ids(self.svg, prefix)
+        """The SVG as one picture with a name, with ids that no other figure on the same page has."""
+        if self.svg is None:
+            return ""
+        # Mark after mark, read out by its coordinates, says less than the caption and the table below.
+        whole = _READ_OUT.sub("", with_own_ids(self.svg, prefix))
+        return whole.replace("<svg", f'<svg role="img" aria-label="{self.name.replace("_", " ")}"', 1)
 
 
 def render(name: str, definition: str, drawn: Chart | str) -> Figure:
