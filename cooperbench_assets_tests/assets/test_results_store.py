@@ -184,7 +184,8 @@ def test_whether_imported_agents_shared_git_is_not_known_unless_it_is_said(tmp_p
 def test_the_ui_learns_of_an_upgrade_of_a_night_that_published_nothing_and_of_whom_to_ask(tmp_path: Path) -> None:
     owners = ["ada@example.org", "team:agents"]
     cells = {"run_logs", "eval_outputs", "pair_results", "subset_pairs"}
-    for root, changes in (("a", {"nightly": "0 2 * * *", "owners": owners}), ("b", {})):
+    both: dict[str, dict[str, Any]] = {"a": {"nightly": "0 2 * * *", "owners": owners}, "b": {}}
+    for root, changes in both.items():
         found = {
             spec.key.path[-1]: spec
             for spec in experiment_definitions(bind(tmp_path / root, **changes)).resolve_all_asset_specs()

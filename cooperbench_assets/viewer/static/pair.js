@@ -32,7 +32,7 @@
         one.exit_code !== null ? `, exit code ${one.exit_code}` : ""),
       one.failing.length ? View.h("pre", { class: "failing", tabindex: "0", role: "region", "aria-label": `what failed of feature ${one.feature}` },
         one.failing.map((line) => View.h("span", { class: "line bad" }, View.visible(line), "\n"))) : null,
-      one.output === null ? View.note("No output was kept.") : View.fold(`Output (${View.size(one.output_bytes)})`, () => [
+      one.output === null ? View.note(one.passed === null && page.merge?.conflict ? "They were not run: the patches conflict." : "No output was kept.") : View.fold(`Output (${View.size(one.output_bytes)})`, () => [
         View.block(one.output, { "aria-label": `test output of feature ${one.feature}` }),
         one.output_bytes > one.output.length && View.note(`This is its end; all ${View.size(one.output_bytes)} are in `, rawLink(one.file))], one.passed === false)))
       : View.note("No tests were run, or nothing of them was kept."));
