@@ -142,6 +142,7 @@ class CellReader:
             if self.cells == 1:
                 raise
             if not isinstance(error, FOR_PEOPLE):
+                self._end_if_cancelled()
                 self.context.log.error(f"{spec.cell} could not be read:\n{traceback.format_exc()}")
             reason = str(error) if isinstance(error, FOR_PEOPLE) else f"{type(error).__name__}: {error}"
             self._failed(
@@ -150,6 +151,7 @@ class CellReader:
         if said.problem is not None:
             self._not_evaluated(self.problems[-1], {*materialise, *evaluate})
         if self.log_each and len(self._to_log) >= AT_ONCE:
+            self._end_if_cancelled()
             self._log_checks()
         if self.experiment.on_read is not None:
             self.experiment.on_read(said)
@@ -171,6 +173,20 @@ class CellReader:
         """End before the last cell: somebody cancelled the run. What was found of those that were read stays."""
         if self.log_each:
             self._log_checks()
+
+    def _end_if_cancelled(self) -> None:
+        """End the step if somebody has cancelled the run.
+
+        Dagster says so by an error that it raises wherever the process is at work. Two in a thousand get lost: where
+        Polars calls back into Python, it makes a TypeError of any error, and one in a weak reference's callback is
+        printed and forgotten. The step would read on to its end.
+
+        Raises:
+            dg.DagsterExecutionInterruptedError: if the run is being cancelled.
+        """
+        run = self.context.instance.get_run_by_id(self.context.run.run_id)
+        if run is not None and run.status == dg.DagsterRunStatus.CANCELING:
+            raise dg.DagsterExecutionInterruptedError
 
     def _hint(self) -> str:
         """What to do about the results of the other cells: a backfill makes nothing that comes after a failed cell."""

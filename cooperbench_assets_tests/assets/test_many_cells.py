@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
+from cooperbench_assets.assets import reading
 from cooperbench_assets.assets.keys import asset_key, cell_of, partitions_of
-from cooperbench_assets.assets.reading import CELL_CHECKS
+from cooperbench_assets.assets.reading import CELL_CHECKS, CellReader
 from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, RANGE_TAGS, error_of
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.experiment import experiment_definitions
@@ -322,3 +323,29 @@ def test_a_run_that_names_no_partition_says_so(experiment: ExperimentContext, in
     result = Driver(experiment, instance).materialize(CELL_ASSETS)
     assert not result.success
     assert "this run names no partition" in error_of(instance, result.run_id)
+
+
+@pytest.mark.parametrize("lost", ["without a trace", "in an error of a library's own"])
+def test_a_cancelled_run_ends_though_its_interrupt_was_lost_and_no_cell_is_blamed(
+    lost: str, experiment: ExperimentContext, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = CellReader.read
+
+    def cancel_in_the_second_cell(self: CellReader, *given: Any) -> None:
+        [run] = instance.get_runs()
+        if given[0].cell == cell_of("made", KEYS[1]):
+            instance.report_run_canceling(run)
+            if lost != "without a trace":
+                monkeypatch.setattr(reading, "cell_unit", lambda _cell: 1 / 0)
+        whole(self, *given)
+
+    monkeypatch.setattr(CellReader, "read", cancel_in_the_second_cell)
+    monkeypatch.setattr(reading, "AT_ONCE", 1)
+    result = read(experiment, instance)
+    [run] = instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.CANCELED
+    done = materialised(instance, result.run_id)["pair_results"]
+    assert 0 < len(done) < len(KEYS)
+    found = evaluations(instance, result.run_id)
+    assert all(found.values())
+    assert {partition for partition, name in found if name == "expected_rows"} == done
