@@ -2,6 +2,8 @@
 .DELETE_ON_ERROR:
 .PHONY: .venv demo test test-fast lint format ui perf soak screenshots figures lock clean
 
+# Where bytecode is forbidden, as in many containers, each process of a test or a run would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # One more than cores: some tests wait, for a daemon or a deadline.

@@ -27,7 +27,8 @@ def make_project(root: Path, experiments: Mapping[str, Mapping[str, Any]]) -> Pr
     shutil.copytree(
         CHECKOUT / "cooperbench_assets",
         root / "cooperbench_assets",
-        ignore=shutil.ignore_patterns("__pycache__", "defs"),
+        # With the bytecode, so that no process compiles it anew, but for files that somebody writes just now.
+        ignore=shutil.ignore_patterns("*.pyc.*", "defs"),
     )
     project = Project(root)
     project.defs.mkdir()

@@ -17,6 +17,8 @@ from cooperbench_assets_tests.ui import dagster_dev
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cooperbench_assets.project import Project
+
 pytestmark = pytest.mark.slow
 
 OPEN_EACH_AS_IT_IS_NAMED = """
@@ -63,13 +65,16 @@ def answer(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip() or process.communicate()[1][-500:]
 
 
-def test_two_first_commands_beside_a_first_dagster_dev_all_work(tmp_path: Path) -> None:
+def test_two_first_commands_beside_a_first_dagster_dev_all_work_without_a_warning_and_in_no_temporary_folder(
+    tmp_path: Path,
+) -> None:
     project = make_project(
         tmp_path / "project", {"made": {"subset": "some", "run_name": "{setting}{seed_suffix}", "settings": SETTINGS}}
     )
     experiment = bind(project.root)
     for cell in experiment.cells:
         fill(experiment, cell.cell.setting, cell.cell.seed)
+    options, variables = as_make_starts_it(project)
     commands = [
         subprocess.Popen(
             [sys.executable, "-m", "cooperbench_assets.cli", "materialize", "made", "--setting", setting],
@@ -81,12 +86,17 @@ def test_two_first_commands_beside_a_first_dagster_dev_all_work(tmp_path: Path) 
         )
         for setting in ("solo", "coop-comm")
     ]
-    with dagster_dev(project):
+    with dagster_dev(project, options, **variables):
         ends = [command.communicate() for command in commands]
+        # Read before it is stopped: while it shuts down, Dagster may warn that its code server has ended.
+        said = (project.root / "dagster-dev.log").read_text()
     assert [command.returncode for command in commands] == [0, 0], ends
+    assert "Serving dagster-webserver" in said
+    assert not [word for word in ("temporary", "warning", "superseded") if word in said.lower()], said
 
 
-def test_the_ui_starts_as_make_starts_it_without_a_warning_and_in_no_temporary_folder(tmp_path: Path) -> None:
+def as_make_starts_it(project: Project) -> tuple[list[str], dict[str, str]]:
+    """Options of Python and variables with which `make ui` starts `dagster dev`, for another project."""
     shown = subprocess.run(["make", "-n", "ui"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     (command,) = (line for line in shown.replace("\\\n", " ").splitlines() if "dagster dev" in line)
     words = shlex.split(command)
@@ -94,10 +104,6 @@ def test_the_ui_starts_as_make_starts_it_without_a_warning_and_in_no_temporary_f
     assert words[first + 1 : dashes] == ["-m", "cooperbench_assets.viewer.beside"]
     python, module = dashes + 1, words.index("-m", dashes)
     variables = dict(word.split("=", 1) for word in words[:first])
-    project = make_project(tmp_path / "project", {})
-    here = {name: value.replace(str(CHECKOUT), str(project.root)) for name, value in variables.items()}
-    with dagster_dev(project, words[python + 1 : module], **here):
-        # Read before it is stopped: while it shuts down, Dagster may warn that its code server has ended.
-        said = (project.root / "dagster-dev.log").read_text()
-    assert "Serving dagster-webserver" in said
-    assert not [word for word in ("temporary", "warning", "superseded") if word in said.lower()], said
+    return words[python + 1 : module], {
+        name: value.replace(str(CHECKOUT), str(project.root)) for name, value in variables.items()
+    }

@@ -19,7 +19,6 @@ import pytest
 import yaml
 from dagster._core.instance.ref import InstanceRef
 
-from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.project import Project
@@ -28,7 +27,6 @@ from cooperbench_assets_tests.automation.driving import demo_attributes
 from cooperbench_assets_tests.projects import add_experiment, environment, make_project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
@@ -36,12 +34,6 @@ pytestmark = pytest.mark.slow
 SETTINGS = {"solo": {"mode": "solo", "seeds": [0, 1]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
 NAME = "drill"
 CODE = "from cooperbench_assets.cli import main; main()"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def servers_closed() -> Iterator[None]:
-    yield
-    close_servers()
 
 
 def drill(**changes: Any) -> dict[str, Any]:

@@ -6,9 +6,14 @@ One `dagster dev` serves all of it. What takes long, a backfill of an experiment
 from __future__ import annotations
 
 import re
+import sqlite3
+import time
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import dagster as dg
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -23,11 +28,12 @@ from cooperbench_assets.store.read import query
 from cooperbench_assets.viewer.shelves import library_of_project
 from cooperbench_assets_tests import trees
 from cooperbench_assets_tests.automation.driving import demo_attributes
-from cooperbench_assets_tests.automation.ui_actions import LOCATION, Counts, partition_counts, start_sensor
-from cooperbench_assets_tests.automation.ui_actions import until as until_within
+from cooperbench_assets_tests.automation.ui_actions import LOCATION, partition_counts, start_sensor
+from cooperbench_assets_tests.automation.ui_actions import until as until_true
 from cooperbench_assets_tests.projects import make_project
 from cooperbench_assets_tests.ui import browser, dagster_dev
 from cooperbench_assets_tests.ui_pages import (
+    OVER,
     backfill_of,
     execute_all,
     listed_checks,
@@ -42,6 +48,7 @@ from perf import inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from cooperbench_assets.project import Project
 
@@ -74,10 +81,21 @@ class Place:
     def job(self, experiment: str) -> str:
         return f"{self.address}/locations/{LOCATION}/jobs/{experiment}_run_cell/"
 
-    def until(self, holds: Callable[[], bool]) -> None:
+    def until(self, holds: Callable[[], bool], saw: Callable[[], object] = lambda: "") -> None:
         """Wait for something to come true, while the browser draws nothing."""
         self.page.goto("about:blank")
-        until_within(holds, seconds=600)
+        until_true(holds, saw)
+
+    def backfill(self, experiment: str) -> tuple[str, list[tuple[str, str]]]:
+        """How the one backfill of an experiment ended, and its runs."""
+        self.until(
+            lambda: backfill_of(self.address, experiment)[0] in OVER, lambda: backfill_of(self.address, experiment)
+        )
+        return backfill_of(self.address, experiment)
+
+    def statuses(self, run_ids: set[str]) -> set[object]:
+        """The statuses of these runs."""
+        return {run["status"] for run in runs(self.address) if run["runId"] in run_ids}
 
     def partitions_say(self, experiment: str, asset: str, **counts: int) -> None:
         """The page of an asset's partitions counts them so."""
@@ -88,7 +106,8 @@ class Place:
     def execute_all(self, experiment: str, *assets: str) -> None:
         """Click "Execute all" on each of these assets, and wait until all their runs have succeeded."""
         launched = {execute_all(self.page, self.address, experiment, asset) for asset in assets}
-        self.until(lambda: {run["status"] for run in runs(self.address) if run["runId"] in launched} == {"SUCCESS"})
+        self.until(lambda: self.statuses(launched) <= {"SUCCESS", "FAILURE", "CANCELED"}, lambda: runs(self.address))
+        assert self.statuses(launched) == {"SUCCESS"}
 
     def pages_agree(self, experiment: str, asset: str, red: dict[str, str] | None = None) -> None:
         """Overview, list and page of the checks say the same: these fail, in this partition, and no other does."""
@@ -140,19 +159,65 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield place
 
 
+def process_of(project: Project, run_id: str) -> psutil.Process:
+    """The process that works on a run; waits for it."""
+    pids: list[int] = []
+
+    def found() -> bool:
+        events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+        data = [entry.dagster_event.engine_event_data.metadata for entry in events if entry.dagster_event]
+        pids.extend(int(str(one["pid"].value)) for one in data if "pid" in one)
+        return bool(pids)
+
+    with open_instance(project) as instance:
+        until_true(found)
+    return psutil.Process(pids[-1])
+
+
+@contextmanager
+def stopped_between_writes(process: psutil.Process, storage: Path) -> Iterator[None]:
+    """Have a process stand still, at a moment at which it keeps nobody else from writing to Dagster's storage."""
+    process.suspend()
+    while not all(writable(file) for file in storage.rglob("*.db")):
+        process.resume()
+        time.sleep(0.01)
+        process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def writable(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.rollback()
+        return True
+
+
 def test_a_range_that_is_cancelled_keeps_what_was_read_and_is_not_asked_for_again(place: Place) -> None:
-    def counts() -> Counts:
-        return partition_counts(place.address, "long", "pair_results")
+    def runs_of_long() -> list[str]:
+        return [str(run["runId"]) for run in runs(place.address) if run["jobName"] == "long_run_cell"]
 
     # Here, not with the others: whichever test is the first one, it is to be cancelled while it is at work.
     materialize_all(place.page, place.job("long"))
-    place.until(lambda: counts().materialised > 0)
-    [run_id] = [str(run["runId"]) for run in runs(place.address) if run["jobName"] == "long_run_cell"]
-    place.page.goto(f"{place.address}/runs/{run_id}")
-    place.page.get_by_role("button", name="Terminate").click()
-    place.page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
-    place.until(lambda: backfill_of(place.address, "long") == ("COMPLETED_FAILED", [(run_id, "CANCELED")]))
-    left = counts()
+    place.until(lambda: bool(runs_of_long()))
+    [run_id] = runs_of_long()
+    process = process_of(place.project, run_id)
+    tables = place.project.tables / "long" / "cells"
+    while len(list(tables.glob("*/*/current.json"))) < 3:
+        assert place.statuses({run_id}) <= {"STARTING", "STARTED"}
+    # However fast it reads, it is at work until somebody has terminated it.
+    with stopped_between_writes(process, place.project.dagster):
+        place.page.goto(f"{place.address}/runs/{run_id}")
+        place.page.get_by_role("button", name="Terminate").click()
+        place.page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
+        until_true(lambda: place.statuses({run_id}) == {"CANCELING"}, lambda: place.statuses({run_id}))
+    assert place.backfill("long") == ("COMPLETED_FAILED", [(run_id, "CANCELED")])
+    left = partition_counts(place.address, "long", "pair_results")
     assert 0 < left.materialised < CELLS["long"]
     assert (left.failed, left.materialising) == (0, 0)
     place.partitions_say(
@@ -168,8 +233,8 @@ def test_a_range_that_is_cancelled_keeps_what_was_read_and_is_not_asked_for_agai
 def test_a_finished_experiment_has_nothing_missing_and_a_lost_file_is_one_red_check_on_every_page(
     place: Place,
 ) -> None:
-    place.until(lambda: backfill_of(place.address, "made")[0] == "COMPLETED_SUCCESS")
-    assert len(backfill_of(place.address, "made")[1]) == 1
+    ended, [(_, status)] = place.backfill("made")
+    assert (ended, status) == ("COMPLETED_SUCCESS", "SUCCESS")
     for asset in CELL_CHECKS:
         place.partitions_say("made", asset, Materialized=CELLS["made"])
     for asset in CELL_CHECKS:
@@ -189,9 +254,8 @@ def test_a_finished_experiment_has_nothing_missing_and_a_lost_file_is_one_red_ch
 
 
 def test_a_blocked_cell_among_others_is_named_with_reason_and_fix_and_the_others_are_published(place: Place) -> None:
-    place.until(lambda: backfill_of(place.address, "wide")[0] == "COMPLETED_FAILED")
-    [(run_id, status)] = backfill_of(place.address, "wide")[1]
-    assert status == "FAILURE"
+    ended, [(run_id, status)] = place.backfill("wide")
+    assert (ended, status) == ("COMPLETED_FAILED", "FAILURE")
     place.page.goto(f"{place.address}/runs/{run_id}")
     reason = "wide coop-comm seed 4: blocked by only_planned_pairs: 1 pair extra, duplicate or misplaced"
     expect(place.page.get_by_text(re.compile(re.escape(reason))).last).to_be_visible()
@@ -215,7 +279,7 @@ def test_a_blocked_cell_among_others_is_named_with_reason_and_fix_and_the_others
 
 
 def test_an_experiment_that_runs_pairs_has_nothing_missing_after_all_was_materialised(place: Place) -> None:
-    place.until(lambda: backfill_of(place.address, "drill")[0] == "COMPLETED_SUCCESS")
+    assert place.backfill("drill")[0] == "COMPLETED_SUCCESS"
     for asset in CELL_CHECKS:
         place.partitions_say("drill", asset, Materialized=2)
     assert never_materialised(place.address, "drill") == set()

@@ -20,6 +20,8 @@ BACKFILLS = (
     "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id status "
     "assetSelection { path } runs { runId status } } } } }"
 )
+OVER = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
+"""Statuses of a backfill that does nothing any more."""
 
 
 class Shown(NamedTuple):

@@ -10,14 +10,13 @@ import pytest
 import yaml
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
-from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.automation.driving import demo_attributes
 from cooperbench_assets_tests.projects import CHECKOUT, make_project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from cooperbench_assets.execution.runner.progress import Progress
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 NAME = "drill"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def servers_closed() -> Iterator[None]:
-    yield
-    close_servers()
 
 
 @pytest.fixture(autouse=True)

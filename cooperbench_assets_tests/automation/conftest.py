@@ -1,4 +1,4 @@
-"""Fixtures of automation's tests: the project's storage on disk, and a demo experiment whose server is shared."""
+"""Fixtures of automation's tests: the project's storage on disk, and how safely it is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine, event
 
 from cooperbench_assets.dagster_storage import LockedSqliteStorage
-from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.local_runs import NO_OUTPUT
 
 if TYPE_CHECKING:
@@ -28,12 +27,6 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
     }
     with dg.instance_for_test(overrides={**NO_OUTPUT, "storage": {"custom": storage}}, temp_dir=str(folder)) as made:
         yield made
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _servers() -> Iterator[None]:
-    yield
-    close_servers()
 
 
 @pytest.fixture(scope="package", autouse=True)

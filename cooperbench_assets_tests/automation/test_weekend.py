@@ -8,10 +8,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.demo.endings import setting_of
 from cooperbench_assets.demo.injected_faults import FaultPolicy, agent_fault, eval_fault
 from cooperbench_assets.store.read import query
 from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, Driver, bind_demo
+from cooperbench_assets_tests.demo.bench import write_share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,25 +106,28 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_always_fails_is_shown
     assert {request.partition_key for request in driver.launched} == {"solo/0", "coop-comm/0"}
 
 
-@pytest.mark.timeout(1800)
-def test_three_hundred_pairs_with_faults_at_both_stages_reach_a_hundred_of_a_hundred_in_every_cell(
+def test_pairs_of_every_task_with_faults_at_both_stages_all_get_their_verdict_in_every_cell(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
+    dataset = build_dataset(tmp_path / "dataset")
     experiment = bind_demo(
         tmp_path,
         settings=THREE_CELLS,
         faults=FAULTS,
-        subset="lite",
+        dataset=str(dataset),
+        # Pairs know nothing of each other: more of the same task meet the same faults again.
+        subset=str(write_share(4, dataset, tmp_path / "share.json")),
         limits={"concurrency": 4, "eval_concurrency": 10, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
     )
     driver = leave_alone(experiment, instance)
-    assert verdicts(experiment) == [(100, 0)] * 3
+    assert verdicts(experiment) == [(25, 0)] * 3
     expected = without_conflicts(
         experiment, failed_tries(experiment, FaultPolicy.from_config({"injected_faults": FAULTS}))
     )
     assert expected == {key: n for key, n in recorded_tries(experiment).items() if n}
-    assert sum(n for (*_, stage), n in expected.items() if stage == "agent") > 50
-    assert sum(n for (*_, stage), n in expected.items() if stage == "eval") > 30
+    assert sum(n for (*_, stage), n in expected.items() if stage == "agent") > 10
+    assert sum(n for (*_, stage), n in expected.items() if stage == "eval") > 5
+    assert max(expected.values()) == FAULTS["most"], "some pair fails as often as it may"
     failed = query(experiment.project.database, "SELECT count(*) FROM check_results WHERE NOT passed").item()
     assert failed == 0
     assert all(seen.complete for seen in driver.looks())

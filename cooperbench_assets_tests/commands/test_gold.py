@@ -10,16 +10,15 @@ from contextlib import chdir
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.demo import build_dataset
-from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets_tests.automation.driving import demo_attributes
 from cooperbench_assets_tests.projects import add_experiment, environment, make_project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from cooperbench_assets.project import Project
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
 
 CODE = "from cooperbench_assets.cli import main; main()"
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def servers_closed() -> Iterator[None]:
-    yield
-    close_servers()
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +83,10 @@ def test_a_solution_whose_tries_are_used_up_is_judged_after_its_counters_were_re
     judged = place.run("materialize", "mine", "--gold", "--reset-retries")
     assert judged.exit_code == 0, judged.output
     assert "all_judged" not in judged.stdout
+    (table,) = (place.project.tables / "mine").rglob("gold_baseline.parquet")
+    verdicts = pl.read_parquet(table).group_by("mode", "first", "second").len().sort("mode", "first").rows()
+    # All pass but for the two pairs of tiny that conflict on purpose.
+    assert verdicts == [("coop", "fail", "fail", 2), ("coop", "pass", "pass", 4), ("solo", "pass", "pass", 6)]
 
 
 def test_ctrl_c_ends_a_gold_baseline_as_interrupted_and_its_run_as_cancelled(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from cooperbench_assets.commands.materialize import progress_bars
 from cooperbench_assets.demo import build_dataset
-from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.runner.progress import Progress, SlotWait
 from cooperbench_assets.execution.runner.slots import SlotUser
 from cooperbench_assets.store.cells import Cell
@@ -18,16 +17,10 @@ from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, demo_attri
 from cooperbench_assets_tests.projects import add_experiment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from cooperbench_assets_tests.commands.place import Place
-
-
-@pytest.fixture(scope="module", autouse=True)
-def servers_closed() -> Iterator[None]:
-    yield
-    close_servers()
 
 
 @pytest.fixture(autouse=True)

@@ -139,6 +139,22 @@ class Bench:
         return content
 
 
+def write_share(step: int, dataset: Path, file: Path) -> Path:
+    """A subset of every so many-th pair of lite: some of every task."""
+    lite = json.loads((dataset / "subsets" / "lite.json").read_text())["tasks"]
+    pairs = [(task["repo"], task["task_id"], features) for task in lite for features in task["pairs"]]
+    chosen = pairs[::step]
+    assert {pair[:2] for pair in chosen} == {pair[:2] for pair in pairs}
+    return write_pairs(chosen, file)
+
+
+def write_pairs(pairs: Iterable[tuple[str, int, Sequence[int]]], file: Path) -> Path:
+    """A subset of these pairs: repository, task and features of each."""
+    tasks = [{"repo": repo, "task_id": task_id, "pairs": [features]} for repo, task_id, features in pairs]
+    file.write_text(json.dumps({"name": file.stem, "tasks": tasks}))
+    return file
+
+
 def split(pair: str) -> tuple[str, int, int]:
     """The task's name and the features of a pair."""
     task, _, folder = pair.rpartition("/")

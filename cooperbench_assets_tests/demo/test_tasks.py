@@ -135,16 +135,8 @@ def test_a_test_run_takes_about_a_tenth_of_a_second(bench: Bench) -> None:
     assert min(seconds() for _ in range(8)) < 0.2
 
 
-SAMPLE = PAIRS[::9]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "pairs", [pytest.param(SAMPLE, id="sample"), pytest.param(PAIRS, id="all", marks=pytest.mark.slow)]
-)
-def test_gold_patches_merge_and_pass_or_conflict_as_the_subset_says(
-    evaluating: object, bench: Bench, pairs: list[str]
-) -> None:
+def test_gold_patches_merge_and_pass_or_conflict_as_the_subset_says(evaluating: object, bench: Bench) -> None:
     from cooperbench.eval.sandbox import test_merged as merged
 
     conflicting = conflicts(bench.dataset)
@@ -160,16 +152,11 @@ def test_gold_patches_merge_and_pass_or_conflict_as_the_subset_says(
         promised = (None, "conflicts", False) if pair in conflicting else (None, "clean", True)
         return None if said == promised else f"{pair}: {said}"
 
-    assert [wrong for wrong in at_once(judge, pairs) if wrong] == []
+    assert [wrong for wrong in at_once(judge, PAIRS) if wrong] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "pairs", [pytest.param(SAMPLE, id="sample"), pytest.param(PAIRS, id="all", marks=pytest.mark.slow)]
-)
-def test_the_combined_patch_passes_both_features_of_every_pair(
-    evaluating: object, bench: Bench, pairs: list[str]
-) -> None:
+def test_the_combined_patch_passes_both_features_of_every_pair(evaluating: object, bench: Bench) -> None:
     from cooperbench.eval.sandbox import test_solo as solo
 
     def judge(pair: str) -> str | None:
@@ -179,7 +166,7 @@ def test_the_combined_patch_passes_both_features_of_every_pair(
         result = solo(repo, int(task_id), a, b, combined, backend="process", dataset_dir=bench.dataset)
         return None if result["both_passed"] and result["error"] is None else f"{pair}: {result}"
 
-    assert [wrong for wrong in at_once(judge, pairs) if wrong] == []
+    assert [wrong for wrong in at_once(judge, PAIRS) if wrong] == []
 
 
 def conflicts(dataset: Path) -> set[str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KILLS = 60
-"""At random moments, in each of six tests: hundreds in all, shared out among workers."""
+"""At random moments, in each of three tests. More draws find nothing more: each named stop has a kill of its own."""
 
 CELL = Cell("race", "solo", 0)
 SOURCES = sorted(Path(cooperbench_assets.store.__file__).parent.glob("*.py"))
@@ -129,7 +129,7 @@ def content_folders(store: Store) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4, 5, 6))])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_kills_at_random_moments_leave_the_last_good_store_and_the_next_run_finishes(
     store: Store, forker: Forker, seed: int
 ) -> None:
