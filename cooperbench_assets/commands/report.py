@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 def report(experiments: tuple[str, ...]) -> None:
     """Make figures and one self-contained page of the results.
 
-    Writes data/report/EXPERIMENT: report.html (opens offline), figures as SVG and PNG, tables as CSV and LaTeX,
-    numbers.tex and manifest.json, all from the results store as it is. Every experiment in the store without an
-    EXPERIMENT; several that are named also get one page side by side, data/report/A+B. Exit code 1 if those differ
-    in subset, harness version or merge policy, so that they have no page together.
+    Writes data/report/EXPERIMENT: report.html (opens offline), figures as SVG, PDF and PNG, tables as CSV and LaTeX
+    (paper_settings and paper_contrasts are made for a paper), numbers.tex and manifest.json, all from the results store
+    as it is. Every experiment in the store without an EXPERIMENT; several that are named also get one page side by
+    side, data/report/A+B. Exit code 1 if those differ in subset, harness version or merge policy, so that they have no
+    page together.
 
     The assets `report` of these experiments count as materialised in the UI.
     """

@@ -2,7 +2,8 @@
 
 What belongs here: which files a report has, and putting them in place at once. What does not: what is in them.
 
-Nothing that is written holds a time but the store's own, so that the same store gives the same bytes.
+Nothing that is written holds a time but the store's own, so that the same store gives the same bytes; but
+for PDF, whose writer puts its objects in another order each time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cooperbench_assets.report.page import (
     side_by_side,
     store_tables,
 )
+from cooperbench_assets.report.paper_tables import paper_tables
 from cooperbench_assets.report.sections import DECLARED, WARNINGS
 from cooperbench_assets.report.sources import read_sources
 from cooperbench_assets.report.tables import csv_of, tex_of
@@ -153,6 +155,7 @@ def _figure_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
     for name, figure in figures.items():
         if figure.svg is not None:
             files[f"figures/{name}.svg"] = with_font(figure.svg).encode()
+            files[f"figures/{name}.pdf"] = figure.pdf()
             files[f"figures/{name}.png"] = figure.png()
         else:
             files[f"figures/{name}.txt"] = f"{figure.sentence}\n".encode()
@@ -167,6 +170,9 @@ def _table_files(source: Source, folder: Path) -> dict[str, bytes]:
     frames["no_verdict"] = source.tables["pairs"].filter(~pl.col("outcome").is_in(["pass", "fail"]) | pl.col("suspect"))
     for name, table in shown.items():
         files[f"tables/{name}.csv"] = csv_of(frames[name]).encode()
+        files[f"tables/{name}.tex"] = tex_of(table).encode()
+    for name, table in paper_tables(source.results).items():
+        files[f"tables/{name}.csv"] = csv_of(table.frame()).encode()
         files[f"tables/{name}.tex"] = tex_of(table).encode()
     return files
 

@@ -1,4 +1,4 @@
-"""Figures: drawn by Altair, rendered to SVG and PNG in this process, without a browser or a network.
+"""Figures: drawn by Altair, rendered to SVG, PDF and PNG in this process, without a browser or a network.
 
 What belongs here: rendering, and what a rendered figure is. What does not: what is drawn (``charts``).
 """
@@ -50,6 +50,17 @@ class Figure:
             raise ValueError(f"{self.name} is not drawn: {self.sentence}")
         png: bytes = vl_convert.svg_to_png(self.svg, scale=scale)
         return recompressed(png)
+
+    def pdf(self) -> bytes:
+        """The figure as vectors for LaTeX, its letters embedded.
+
+        Raises:
+            ValueError: if there is only a sentence.
+        """
+        if self.svg is None:
+            raise ValueError(f"{self.name} is not drawn: {self.sentence}")
+        pdf: bytes = vl_convert.svg_to_pdf(self.svg)
+        return pdf
 
     def inline(self, prefix: str) -> str:
         """The SVG as one picture with a name, with ids that no other figure on the same page has."""

@@ -110,6 +110,11 @@ class Shown:
         """The name as words."""
         return self.name.replace("_", " ")
 
+    def frame(self) -> pl.DataFrame:
+        """The texts as they are shown, by column."""
+        texts = [[cell.text for cell in row] for row in self.rows]
+        return pl.DataFrame(texts, {head.name: pl.String for head in self.heads}, orient="row")
+
 
 def shown(table: Table, frame: pl.DataFrame, *, links: Mapping[str, Link] = {}) -> Shown:
     """A table as it is shown: chosen columns without the experiment's name, values as text.

@@ -93,6 +93,12 @@ def test_png_files_are_small_and_show_the_same_pixels(figures: dict[str, Figure]
     assert _pixels(small) == _pixels(quick)
 
 
+def test_a_pdf_has_its_letters_embedded(figures: dict[str, Figure]) -> None:
+    pdf = figures["success_by_setting"].pdf()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.count(b"/FontFile") == pdf.count(b"/FontDescriptor\n") > 0
+
+
 def test_a_grid_of_too_many_squares_is_a_sentence() -> None:
     frames = random_frames(21_000, settings=("solo",), messages=False)
     found = draw_grid(pair_grid(frames), MarkStyle(("solo",)))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cooperbench_assets.report.numbers import macro_name, numbers_tex
+from cooperbench_assets.report.paper_tables import paper_tables
 from cooperbench_assets.report.tables import PAGEFUL, csv_of, shown, tex_escaped, tex_of, written
 from cooperbench_assets.store.schema import Column, Table
 from cooperbench_assets_tests.report.making import ordinary, source
@@ -32,6 +33,20 @@ def test_macros_have_names_of_letters_and_the_figures_of_the_analyses() -> None:
     assert macros["cbECoopCommSeeds"] == "1"
     assert macros["cbESoloVsCoopCommPairs"] == "16"
     assert macros["cbESoloUpstreamRate"] == "50.0"
+
+
+def test_the_tables_for_a_paper_have_eight_columns_and_the_figures_of_the_analyses() -> None:
+    results = source(ordinary()).results
+    settings, contrasts = (table.frame() for table in paper_tables(results).values())
+    assert (settings.width, contrasts.width) == (8, 8)
+    summary = results["setting_summary"].filter(level="setting", verdict="strict", setting="solo").row(0, named=True)
+    rate, low, high = (100 * summary[name] for name in ("rate_clean", "clean_low", "clean_high"))
+    solo = settings.row(0, named=True)
+    assert solo["success, %"] == f"{rate:.1f} [{low:.1f}, {high:.1f}]"
+    assert (solo["judged"], solo["conflicts, %"]) == (f"{summary['clean']} of {summary['planned']}", "–")
+    first = results["paired_comparisons"].filter("headline").row(0, named=True)
+    assert contrasts.row(0)[:4] == ("success", "solo − coop-comm", str(first["pairs"]), str(first["tasks"]))
+    assert contrasts["difference, points"][0].startswith(f"{100 * first['difference']:.1f} [")
 
 
 @given(st.lists(st.text(max_size=12), max_size=4))
