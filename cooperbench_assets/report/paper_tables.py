@@ -16,7 +16,7 @@ from cooperbench_assets.report.style import UNKNOWN
 from cooperbench_assets.report.tables import plain_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cooperbench_assets.report.tables import Shown
 
@@ -68,10 +68,10 @@ def _settings(results: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
             zip(
                 SETTINGS,
                 (
-                    name, row["seeds"], f"{row['clean']:,} of {row['planned']:,}", _with_ends(*rate, scale=100),
+                    name, row["seeds"], f"{row['clean']:,} of {row['planned']:,}", _with_ends(rate, scale=100),
                     f"{100 * row['bound_low']:.1f} to {100 * row['bound_high']:.1f}",
-                    _with_ends(*(merged.get(key) for key in ("rate", "low", "high")), scale=100),
-                    messages.get(name, {}).get("messages_per_pair"), _with_ends(*per_pass, digits=2),
+                    _with_ends((merged.get(key) for key in ("rate", "low", "high")), scale=100),
+                    messages.get(name, {}).get("messages_per_pair"), _with_ends(per_pass, digits=2),
                 ),
                 strict=True,
             )
@@ -83,7 +83,7 @@ def _contrasts(results: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
     first = results["conclusions"].filter(verdict="strict", dead_pairs="out", which_pairs="all")
     found = results["paired_comparisons"].filter(verdict="strict", population="clean", family="planned")
     for row in found.join(first.select(*key, "conclusion"), on=key).iter_rows(named=True):
-        difference = _with_ends(row["difference"], row["low"], row["high"], scale=100)
+        difference = _with_ends((row["difference"], row["low"], row["high"]), scale=100)
         yield dict(
             zip(
                 CONTRASTS,
@@ -97,12 +97,10 @@ def _contrasts(results: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
 
 
-def _with_ends(value: float | None, low: float | None, high: float | None, scale: int = 1, digits: int = 1) -> str:
-    """An estimate with its interval in brackets, as far as they are known."""
-    if value is None:
-        return UNKNOWN
-    said, *ends = (UNKNOWN if one is None else f"{scale * one:.{digits}f}" for one in (value, low, high))
-    return (said if low is None else f"{said} [{', '.join(ends)}]").replace("-", MINUS)
+def _with_ends(figures: Iterable[float | None], scale: int = 1, digits: int = 1) -> str:
+    """An estimate with the ends of its interval in brackets, as far as they are known."""
+    said, low, high = (UNKNOWN if one is None else f"{scale * one:.{digits}f}" for one in figures)
+    return (said if low == UNKNOWN else f"{said} [{low}, {high}]").replace("-", MINUS)
 
 
 def _p(value: float | None) -> str:
