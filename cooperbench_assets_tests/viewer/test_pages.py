@@ -10,9 +10,18 @@ import pytest
 from playwright.sync_api import ViewportSize, expect
 
 from cooperbench_assets.viewer.bundle import BundleError, write_bundle
-from cooperbench_assets.viewer.shelves import library_of_project
+from cooperbench_assets.viewer.shelves import library_of_logs, library_of_project
 from cooperbench_assets_tests.ui import browser, serious_faults
-from cooperbench_assets_tests.viewer.places import FIRST_TRY, KEY, NEVER_READ, SCRIPT, TRACE, make_experiment, viewing
+from cooperbench_assets_tests.viewer.places import (
+    FIRST_TRY,
+    KEY,
+    NEVER_READ,
+    SCRIPT,
+    TRACE,
+    make_experiment,
+    serving,
+    viewing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,6 +183,18 @@ def test_a_list_is_chosen_searched_sorted_and_gone_through_pair_by_pair(
     expect(page.get_by_text("16 of 16 results, 4 pairs")).to_be_visible()
     row = page.get_by_role("row").nth(1)
     expect(row.get_by_role("link")).to_have_count(4)
+
+
+def test_a_run_of_foreign_logs_leads_to_its_own_pairs(page: Page, experiment: ExperimentContext) -> None:
+    with serving(library_of_logs(experiment.logs)) as address:
+        opened(page, f"{address}/#/e/{experiment.logs.name}")
+        expect(page.get_by_text("Nothing is in the results store yet")).to_have_count(0)
+        page.locator('[data-cell="run-solo/solo"]').get_by_role("link", name="1 fail in run-solo/solo").click()
+        expect(page.get_by_text("1 of 16 results")).to_be_visible()
+        page.get_by_role("cell").get_by_role("link").first.click()
+        expect(page.get_by_text("1 of 1, in the list")).to_be_visible()
+        page.get_by_role("navigation", name="You are here").get_by_role("link", name="run-solo/solo").click()
+        expect(page.get_by_text("4 of 16 results")).to_be_visible()
 
 
 def test_a_hostile_transcript_is_shown_as_text(page: Page, address: str, experiment: ExperimentContext) -> None:

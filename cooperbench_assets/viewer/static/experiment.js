@@ -4,7 +4,7 @@
   const OUTCOMES = ["pass", "fail", "infra_error", "unevaluated", "missing"];
   const AGAIN_SECONDS = 5;
   const list = (name, query) => View.to(["e", name, "pairs"], query);
-  const chosen = (cell, query = {}) => (cell.setting === null ? { ...query } : { setting: cell.setting, seed: String(cell.seed), ...query });
+  const chosen = (cell, query = {}) => ({ ...View.cellQuery(cell.setting, cell.seed, cell.address), ...query });
 
   const bar = (name, cell) => {
     const total = OUTCOMES.reduce((sum, outcome) => sum + (cell.counts[outcome] || 0), 0) || 1;
@@ -12,12 +12,13 @@
     return View.h("div", { class: "outcomes" }, parts.map((outcome) => {
       const n = cell.counts[outcome];
       const part = View.h("a", { href: list(name, chosen(cell, { outcome })), class: "outcome-part", "data-outcome": outcome,
-        title: `${n} of ${total}: ${View.words(outcome)}`, "aria-label": `${n} ${View.words(outcome)} in ${cell.address.join("/")}` }, View.number(n));
+        title: `${n} of ${total}: ${View.words(outcome)}`, "aria-label": `${n} ${View.words(outcome)} in ${cell.address.join("/")}` }, `${View.number(n)} ${View.words(outcome)}`);
       part.style.flexGrow = String(n);
       return part;
     }));
   };
   const checks = (cell) => {
+    if (cell.setting === null) return null;
     if (cell.checks === null) return View.h("span", { class: "note" }, "not checked yet");
     if (!cell.checks.failed.length) return View.h("span", { class: "good" }, `${View.plural(cell.checks.passed, "check")} passed`);
     return View.fold(View.h("span", { class: "bad" }, `${View.plural(cell.checks.failed.length, "check")} failed`), () => failures(cell.checks.failed));
@@ -40,10 +41,10 @@
     state(cell), checks(cell));
 
   const grid = (data) => {
-    const settings = [...new Set(data.cells.map((cell) => cell.setting ?? cell.address[0]))];
-    return settings.map((setting) => View.h("section", { class: "setting", "aria-label": setting },
-      View.h("h3", { class: "setting-name" }, setting),
-      View.h("div", { class: "cells" }, data.cells.filter((cell) => (cell.setting ?? cell.address[0]) === setting).map((cell) => cellBox(data.name, cell)))));
+    const settings = [...new Set(data.cells.map((cell) => cell.setting))];
+    return settings.map((setting) => View.h("section", { "aria-label": setting ?? "Runs" },
+      setting && View.h("h3", { class: "setting-name" }, setting),
+      View.h("div", { class: "cells" }, data.cells.filter((cell) => cell.setting === setting).map((cell) => cellBox(data.name, cell)))));
   };
 
   const rate = (row) => {
@@ -61,7 +62,7 @@
       View.h("td", { class: "number" }, row.refused ? "–" : row.strict), View.h("td", { class: "number" }, row.bounds), View.h("td", { class: "number" }, row.refused ? "–" : row.upstream),
       View.h("td", { class: "number" }, `${View.number(row.judged)} of ${View.number(row.planned)}`),
       View.h("td", {}, View.h("a", { href: list(name, { setting: row.setting, strict: "pass" }), "aria-label": `pairs of ${row.setting} that pass` }, rate(row))))), { label: "Success by setting" })
-      : View.note("Nothing is in the results store yet."),
+      : !data.remarks.length && View.note("Nothing is in the results store yet."),
     View.h("ul", {}, data.statements.map((text) => View.h("li", {}, text))));
   const warnings = (data) => {
     const loud = data.warnings.filter((one) => one.level !== "info"), quiet = data.warnings.filter((one) => one.level === "info");
@@ -75,7 +76,7 @@
     View.trail([["Experiments", "#/"], [name]], name);
     const key = `experiment/${name}`;
     let data = await View.load(key, { fresh: !View.inBundle });
-    const above = View.h("div"), cells = View.h("section", { "aria-label": "Cells" }), facts = View.h("p", { class: "note" });
+    const above = View.h("div", {}, View.note("The headline is being worked out…")), cells = View.h("section", { "aria-label": "Cells" }), facts = View.h("p", { class: "note" });
     const draw = () => {
       const sum = (of) => data.cells.reduce((total, cell) => total + (of(cell) || 0), 0);
       facts.replaceChildren(document.createTextNode(`${View.plural(data.cells.length, "cell")} · ${View.number(sum((one) => one.judged))} of ${View.number(sum((one) => one.total))} pairs judged · ${View.dollars(sum((one) => one.cost_usd))} · agents ${View.clock(sum((one) => one.agent_seconds))}${sum((one) => one.running) ? ` · ${sum((one) => one.running)} at work now` : ""}`));
@@ -87,7 +88,7 @@
     if (!show(View.h("h1", {}, name), facts, View.h("p", {}, View.link(list(name, {}), "All pairs"), " · ", View.link(list(name, { rows: "pairs" }), "Pairs with their cells side by side"), data.report ? [" · ", View.h("a", { href: data.report, target: "_blank", rel: "noopener" }, "The report")] : null), above, cells)) return;
     draw();
     View.keys = { l: ["the list of pairs", () => { location.hash = list(name, {}); }] };
-    View.load(`headline/${name}`, { fresh: !View.inBundle }).then((found) => { if (current()) above.replaceChildren(headline(name, found), warnings(found)); },
+    View.load(`headline/${name}`, { fresh: !View.inBundle }).then((found) => { if (current()) above.replaceChildren(headline(name, found), found.rows.length ? warnings(found) : ""); },
       (error) => above.replaceChildren(View.note(`There is no headline: ${View.visible(error.message)}`)));
     const again = async () => {
       if (!current()) return;

@@ -4,6 +4,9 @@
   const OUTCOMES = ["pass", "fail", "infra_error", "unevaluated", "missing"];
   /** How a row is called in addresses; an experiment's cells by setting and seed, those of foreign logs by run. */
   View.cellOf = (row) => (row.experiment === null ? [row.run, row.mode || "-"] : [row.setting, String(row.seed)]);
+  /** What chooses a cell in the list. */
+  View.cellQuery = (setting, seed, address) => (setting === null ? { run: address.join("/") } : { setting, seed: String(seed) });
+  View.queryOf = (row) => View.cellQuery(row.experiment === null ? null : row.setting, row.seed, View.cellOf(row));
   View.address = (source, row) => ["e", source, ...View.cellOf(row), row.repo, String(row.task_id), `f${row.features[0]}_f${row.features[1]}`];
   View.pairLink = (source, row, query, ...children) => View.link(View.to(View.address(source, row), query), ...children);
 
@@ -13,6 +16,7 @@
     { name: "strict", title: "Strict", of: (row) => [row.outcome_strict], only: (row) => row.outcome !== row.outcome_strict },
     { name: "reason", title: "Reason", of: (row) => [row.reason] },
     { name: "family", title: "Infrastructure", of: (row) => [row.family] },
+    { name: "run", title: "Run", of: (row) => [row.experiment === null ? View.cellOf(row).join("/") : null], long: true },
     { name: "setting", title: "Setting", of: (row) => [row.setting] },
     { name: "seed", title: "Seed", of: (row) => [String(row.seed)] },
     { name: "flag", title: "Flag", of: (row) => row.flags },
@@ -39,8 +43,8 @@
   const num = (name, title, value, cell, width = 6, description) => ({ name, title, value, cell: (row) => cell(value(row)), width, numeric: true, description });
   let source = "", forward = {};
   const COLUMNS = [
-    { name: "pair", title: "Pair", width: 17, value: (row) => row.pair, cell: (row) => View.pairLink(source, row, forward, row.pair) },
-    { name: "cell", title: "Cell", width: 9, value: (row) => View.cellOf(row).join("/"), cell: (row) => View.cellOf(row).join("/") },
+    { name: "pair", title: "Pair", width: 20, value: (row) => row.pair, cell: (row) => View.pairLink(source, row, forward, row.pair) },
+    { name: "cell", title: "Cell", width: 13, value: (row) => View.cellOf(row).join("/"), cell: (row) => View.cellOf(row).join("/") },
     { name: "outcome", title: "Outcome", width: 12, value: (row) => `${OUTCOMES.indexOf(row.outcome)}${row.reason || row.family || ""}`,
       cell: (row) => View.badge(row.outcome, row.reason || row.family) },
     { name: "strict", title: "Strict", width: 6, value: (row) => OUTCOMES.indexOf(row.outcome_strict),
@@ -102,11 +106,11 @@
       entry.passes += row.outcome_strict === "pass";
     }
     const columns = [
-      { name: "pair", title: "Pair", width: 17, value: (entry) => entry.pair, cell: (entry) => entry.pair },
+      { name: "pair", title: "Pair", width: 20, value: (entry) => entry.pair, cell: (entry) => entry.pair },
       num("difficulty", "Difficulty", (entry) => entry.difficulty, (value) => View.number(value, 2), 6),
       num("passes", "Passes", (entry) => entry.passes, View.number, 5, "Cells in which it passes by the strict verdict"),
       ...cells.map((name) => ({
-        name, title: name, width: 11, value: (entry) => entry.cells[name] && `${OUTCOMES.indexOf(entry.cells[name].outcome)}${entry.cells[name].reason || ""}`,
+        name, title: name, width: Math.max(11, name.length / 2), value: (entry) => entry.cells[name] && `${OUTCOMES.indexOf(entry.cells[name].outcome)}${entry.cells[name].reason || ""}`,
         cell: (entry) => entry.cells[name] && View.pairLink(source, entry.cells[name], forward, View.badge(entry.cells[name].outcome, entry.cells[name].reason || entry.cells[name].family)),
       })),
     ];

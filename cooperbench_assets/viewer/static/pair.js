@@ -10,7 +10,7 @@
   function banner(page, jump) {
     const { row, evidence } = page;
     const where = evidence && evidence.index !== null
-      ? View.h("button", { type: "button", class: "link", click: () => jump(evidence.agent, evidence.index) }, `${evidence.agent}, step ${evidence.index}`)
+      ? View.h("button", { type: "button", class: "link", click: () => jump(evidence.agent, evidence.index) }, `${evidence.agent}, ${stepName(page, evidence.agent, evidence.index)}`)
       : evidence && evidence.source && View.h("code", {}, evidence.source);
     return View.h("header", { class: "banner", "data-outcome": row.outcome },
       View.h("p", { class: "verdicts" }, View.badge(row.outcome, row.reason || row.family), " ",
@@ -41,7 +41,7 @@
   const messages = (page, start, jump) => {
     if (page.messages === null) return page.row.mode === "solo" ? null : section("messages", "Messages", View.note("No conversation was kept."));
     const step = (agent, index, at, none) => [
-      index === null ? none : View.h("button", { type: "button", class: "link", click: () => jump(agent, index) }, `step ${number(page, agent, index)}`),
+      index === null ? none : View.h("button", { type: "button", class: "link", click: () => jump(agent, index) }, stepName(page, agent, index)),
       at !== null && start !== null ? ` at ${View.clock(at - start)}` : ""];
     const never = page.messages.filter((one) => one.read === "never").length;
     return section("messages", `Messages (${page.messages.length}${never ? `, ${never} never read` : ""})`,
@@ -49,14 +49,14 @@
         View.h("td", {}, one.sender || "–"), View.h("td", {}, one.receiver || "–"),
         View.h("td", {}, step(one.sender, one.sent_index, one.sent_at, one.sent_at === null ? "not recorded" : "")),
         View.h("td", {}, one.read === "read" ? [step(one.receiver, one.read_index, one.read_at, "read"),
-          one.read_at !== null && one.sent_at !== null ? View.h("small", {}, ` after ${View.clock(one.read_at - one.sent_at)}`) : ""]
+          one.read_at !== null && one.sent_at !== null && one.read_at >= one.sent_at ? View.h("small", {}, ` after ${View.clock(one.read_at - one.sent_at)}`) : ""]
           : View.h("strong", { class: one.read === "never" ? "bad" : "" }, READ[one.read])),
         View.h("td", { class: "prose" }, View.block(one.text, { "aria-label": `message ${one.position + 1}` })))), { label: "Messages, from sent to read" })
         : View.note("They sent none."));
   };
-  const number = (page, agent, index) => {
-    const step = page.agents.find((one) => one.name === agent)?.steps[index];
-    return step && step.number !== null ? step.number : `(${index})`;
+  const stepName = (page, agent, index) => {
+    const step = page.agents.find((one) => one.name === agent).steps[index];
+    return step.number === null ? View.words(step.kind) : `step ${step.number}`;
   };
 
   const agents = (page) => View.table(["Agent", "Feature", "Ended", "Calls", "Cost", "Tokens in", "cached", "out", "Transcript"], page.agents.map((one) =>
@@ -79,8 +79,8 @@
   const ofTry = (page, href) => {
     const one = page.tries.find((other) => other.page === page.attempt);
     return View.h("div", { class: "remark" },
-      View.h("p", {}, `This is what the agents did in try ${one.n}, which ended as ${View.words(one.outcome)}${one.family ? ` (${View.words(one.family)})` : ""}. It is not the pair's result: `, View.link(href, "see that"), "."),
-      one.evidence && View.block(one.evidence, { "aria-label": "what ended the try" }));
+      View.h("p", {}, `These are the files of try ${one.n}, which ended as ${View.words(one.outcome)}${one.family ? ` (${View.words(one.family)})` : ""}. It is not the pair's result: `, View.link(href, "see that"), "."),
+      one.evidence && !page.evidence && View.block(one.evidence, { "aria-label": "what ended the try" }));
   };
   const tries = (page, to) => page.tries.length ? section("tries", `Tries (${page.tries.length})`, View.table(["Stage", "Try", "Ended as", "Started", "Took", "Cost", "Evidence"], page.tries.map((one) =>
     View.h("tr", {}, View.h("td", {}, one.stage), View.h("td", { class: "number" }, one.page ? View.link(to(one.page), `${one.n}: its steps`) : one.n), View.h("td", {}, View.words(one.outcome), one.family ? `: ${View.words(one.family)}` : ""),
@@ -93,10 +93,12 @@
     return said.length ? section("missing", "What is not shown", View.h("ul", {}, said.map((text) => View.h("li", {}, View.visible(text))))) : null;
   };
 
-  async function neighbours(source, row, query, into) {
+  async function neighbours(source, path, query, into) {
     const rows = await View.load(`list/${source}`);
+    const row = rows.find((one) => one.path === path);
+    if (!row) return;
     const inside = Object.fromEntries(Object.entries(query).filter(([key]) => key.startsWith("in-")).map(([key, value]) => [key.slice(3), value]));
-    const asked = Object.keys(inside).length ? inside : { outcome: row.outcome, ...(row.reason ? { reason: row.reason } : {}), setting: row.setting, seed: String(row.seed) };
+    const asked = Object.keys(inside).length ? inside : { outcome: row.outcome, ...(row.reason ? { reason: row.reason } : {}), ...View.queryOf(row) };
     const { text, ...chips } = asked;
     const kept = View.chosenRows(rows, chips);
     const at = kept.findIndex((one) => one.path === row.path);
@@ -124,7 +126,7 @@
       (refresh || redraw)();
     };
     const dialog = View.h("dialog", { "aria-label": "Note", close: () => dialog.remove() },
-      View.h("h2", {}, agent === null ? "Note on this pair" : `Note on ${agent}, step ${number(page, agent, index)}`), text, labels,
+      View.h("h2", {}, agent === null ? "Note on this pair" : `Note on ${agent}, ${stepName(page, agent, index)}`), text, labels,
       View.h("div", { class: "bar" }, View.h("button", { type: "button", click: save }, "Save"), View.h("button", { type: "button", click: () => dialog.close() }, "Cancel")));
     document.body.append(dialog);
     dialog.showModal();
@@ -139,7 +141,7 @@
     const page = await View.load(key("pair"), { fresh: !View.inBundle });
     if (!current()) return;
     const name = `${repo}/${task}/${folder}`;
-    View.trail([["Experiments", "#/"], [source, View.to(["e", source])], ["Pairs", View.to(["e", source, "pairs"])], [`${first}/${second}`, View.to(["e", source, "pairs"], page.row.experiment === null ? {} : { setting: first, seed: second })], [name, attempt && to()], ...(attempt ? [[attempt]] : [])], `${name} ${first}/${second}`);
+    View.trail([["Experiments", "#/"], [source, View.to(["e", source])], ["Pairs", View.to(["e", source, "pairs"])], [`${first}/${second}`, View.to(["e", source, "pairs"], View.queryOf(page.row))], [name, attempt && to()], ...(attempt ? [[attempt]] : [])], `${name} ${first}/${second}`);
     const rawLink = (file) => {
       const found = page.files.find((one) => one.name === file || one.name.endsWith(`/${file}`));
       if (!found || View.inBundle) return View.h("code", {}, View.visible(file));
@@ -184,7 +186,7 @@
     const sections = [
       attempt && !page.tests.length ? null : tests(page, rawLink), messages(page, start, jump),
       section("steps", `Steps (${View.number(steps.rows.length)})`, agents(page), strip,
-        steps.rows.length ? [toggles, steps.timed ? null : View.note("Times are not recorded: the steps of each agent are in order, and the columns are not aligned."), steps.node] : View.note("No transcript was kept.")),
+        steps.rows.length ? [toggles, steps.timed ? null : View.note(page.agents.length > 1 ? "Times are not recorded: the steps of each agent are in order, and the columns are not aligned." : "Times are not recorded."), steps.node] : View.note("No transcript was kept.")),
       patches(page), merge(page), tries(page, to),
       page.files.length ? section("files", `Raw files (${page.files.length})`, page.files.map((file) => View.inBundle ? View.h("p", {}, View.h("code", {}, View.visible(file.name)), ` ${View.size(file.bytes)}`)
         : View.fold([View.h("code", {}, View.visible(file.name)), ` ${View.size(file.bytes)}`], () => rawText(file))),
@@ -207,6 +209,6 @@
     const [, agent, index] = /^(.+)\.(\d+)$/.exec(query.step || "") || [];
     if (agent) jump(agent, Number(index));
     else if (query.show) toSection(query.show);
-    neighbours(source, page.row, query, around).catch((error) => View.say(`The list was not loaded: ${error.message}`));
+    neighbours(source, page.row.path, query, around).catch((error) => View.say(`The list was not loaded: ${error.message}`));
   };
 })();

@@ -140,7 +140,7 @@
         if (Math.max(sent, read ?? sent) < from || Math.min(sent, read ?? sent) > to) return null;
         const right = side.get(message.sender) === "right", x1 = right ? 64 : 0;
         if (read === undefined)
-          return View.svg("path", { d: `M${x1},${y(sent)} h${right ? -26 : 26} m-5,-5 l10,10 m0,-10 l-10,10`, class: "arc", "data-read": message.read });
+          return View.svg("path", { d: `M${x1},${y(sent)} h${right ? -26 : 26}${message.read === "never" ? " m-5,-5 l10,10 m0,-10 l-10,10" : ""}`, class: "arc", "data-read": message.read });
         const x2 = 64 - x1, end = right ? 5 : -5;
         return View.svg("path", { d: `M${x1},${y(sent)} C32,${y(sent)} 32,${y(read)} ${x2},${y(read)} m${end},-4 l${-end},4 l${end},4`, class: "arc", "data-read": message.read });
       }).filter(Boolean));
