@@ -145,10 +145,11 @@ class Conversation:
         """Send a text; whether somebody takes it."""
         if self._ahead and self._ahead[0] == (self.me, text):
             self._ahead.pop(0)
+        now = time.time()  # Before it can be read.
         if not self.box.send(self.peer, text):
             self._lost = True
             return False
-        self.sent.append({"to": self.peer, "message": text, "timestamp": time.time()})
+        self.sent.append({"to": self.peer, "message": text, "timestamp": now})
         return True
 
     def wait_until_taken(self) -> None:

@@ -124,17 +124,11 @@ def _folders(folder: Path) -> list[Path]:
     return [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")]
 
 
-def _is_run(folder: Path) -> bool:
-    return _has_config(folder) or any((folder / mode).is_dir() and not _is_called_so(folder / mode) for mode in MODES)
-
-
-def _is_called_so(folder: Path) -> bool:
-    """Whether a folder that is called like a mode is a run itself."""
-    return _has_config(folder) or any((folder / mode).is_dir() for mode in MODES)
-
-
-def _has_config(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+def _is_run(folder: Path, *, named_like_a_mode: bool = False) -> bool:
+    """Whether a folder holds modes; one that is named like a mode may be a run among others, and then is none."""
+    modes = [folder / mode for mode in MODES if (folder / mode).is_dir()]
+    own = modes if named_like_a_mode else [one for one in modes if not _is_run(one, named_like_a_mode=True)]
+    return bool(own) or (folder / "config.json").is_file()
 
 
 def _cells(run: Path) -> list[SourceCell]:

@@ -88,7 +88,9 @@ def _cell(
         "agent_seconds": sum(times) if times else None,
         "wasted_usd": None if key is None or project is None else _wasted(project.tables, key),
         "checks": None if key is None or project is None else _cell_checks(project.tables, key),
-        "running": sum(n for user, n in users.get("all", []) if key is not None and _is(user, key)),
+        "running": sum(
+            n for user, n in users.get("all", []) if key is not None and f"{user.experiment} {user.cell}" == str(key)
+        ),
         "holder": None if held is None else str(held),
         "over_budget": _over_budget(cell),
         "problem": None if cell.run_dir.is_dir() else f"There is no run folder {cell.run_dir.name} yet.",
@@ -100,10 +102,6 @@ def address_of(cell: SourceCell) -> tuple[str, str]:
     if cell.experiment is not None:
         return cell.setting, str(cell.seed)
     return cell.run_dir.name, cell.mode or "-"
-
-
-def _is(user: SlotUser, cell: Cell) -> bool:
-    return user.experiment == cell.experiment and user.cell == f"{cell.setting} seed {cell.seed}"
 
 
 def _slot_users() -> dict[str, list[tuple[SlotUser, int]]]:

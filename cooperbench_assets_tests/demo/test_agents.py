@@ -352,3 +352,4 @@ def test_the_last_word_is_read_late_or_never(run: Runner, late: bool) -> None:
     assert last.read == ("read" if late else "never")
     assert {message.read for message in page.messages[:-1]} == {"read"}
     assert None not in {message.sent_index for message in page.messages}
+    assert all((one.sent_at or 0) <= (one.read_at or 0) for one in page.messages if one.read == "read")

@@ -74,6 +74,14 @@ var View = window.View || (window.View = {});
   /** What a pair came to, as a word on its colour. */
   View.badge = (outcome, detail) =>
     View.h("span", { class: "badge", "data-outcome": outcome }, View.words(outcome), detail ? `: ${View.words(detail)}` : "");
+  /** A button that stays pressed or not, as `change(chip, pressed)` finds it. */
+  View.chip = (text, pressed, change, attributes = {}) =>
+    View.h("button", { type: "button", class: "chip", "aria-pressed": String(pressed), ...attributes, click: ({ currentTarget: chip }) => {
+      const now = chip.getAttribute("aria-pressed") !== "true";
+      chip.setAttribute("aria-pressed", String(now));
+      change(chip, now);
+    } }, text);
+  View.noteText = (note) => View.h("p", { class: "note-text" }, note.labels.map((one) => View.h("span", { class: "mark" }, one)), " ", View.visible(note.text));
   View.link = (href, ...children) => View.h("a", { href }, ...children);
   View.note = (...children) => View.h("p", { class: "note" }, ...children);
   View.table = (heads, rows, attributes = {}) =>

@@ -91,8 +91,7 @@
     return View.h("div", { class: "chips", role: "group", "aria-label": facet.title },
       View.h("span", { class: "facet" }, facet.title),
       [...counts].sort(([a], [b]) => OUTCOMES.indexOf(a) - OUTCOMES.indexOf(b) || (a < b ? -1 : 1)).map(([value, n]) =>
-        View.h("button", { type: "button", class: "chip", "aria-pressed": String(chosen.includes(value)), "data-value": value, click: () => toggle(value) },
-          View.words(value), " ", View.h("small", {}, View.number(n)))));
+        View.chip([View.words(value), " ", View.h("small", {}, View.number(n))], chosen.includes(value), () => toggle(value), { "data-value": value })));
   };
 
   /** One row for each pair, a column for each cell: seeds side by side, solo beside coop. */
@@ -140,15 +139,14 @@
       const paired = query.rows === "pairs";
       filters.replaceChildren(...FACETS.map((facet) => chips(facet, rows, query, change)).filter(Boolean));
       const { entries, columns } = paired ? byPair(kept) : { entries: kept, columns: COLUMNS };
-      const { node } = View.grid({
+      const grid = View.grid({
         label: paired ? "Pairs, a column for each cell" : "Results",
         columns, rows: entries, sort: sortOf(query),
         onSort: ({ name: by, down }) => change({ sort: `${down ? "-" : ""}${by}` }),
       });
       count.textContent = `${View.number(kept.length)} of ${View.plural(rows.length, "result")}${paired ? `, ${View.plural(entries.length, "pair")}` : ""}`;
-      result.replaceChildren(node);
+      result.replaceChildren(grid);
       if (!entries.length) result.append(View.note("Nothing is left by these filters."));
-      View.listed = kept;
     };
     const find = async () => {
       const mine = (searching += 1);
@@ -171,10 +169,10 @@
     const views = View.h("div", { class: "chips", role: "group", "aria-label": "Rows" },
       View.h("span", { class: "facet" }, "Rows"),
       [["", "results"], ["pairs", "pairs, cells side by side"]].map(([value, text]) =>
-        View.h("button", { type: "button", class: "chip", "aria-pressed": String((query.rows || "") === value), click: (event) => {
-          for (const one of event.currentTarget.parentNode.querySelectorAll("button")) one.setAttribute("aria-pressed", String(one === event.currentTarget));
+        View.chip(text, (query.rows || "") === value, (chip) => {
+          for (const one of chip.parentNode.querySelectorAll("button")) one.setAttribute("aria-pressed", String(one === chip));
           change({ rows: value, sort: "" });
-        } }, text)));
+        })));
     if (!show(View.h("h1", {}, `Pairs of ${name}`),
       View.h("div", { class: "bar" }, search, views,
         View.h("button", { type: "button", click: () => { search.value = ""; found = null; query = {}; change({}); } }, "Clear")),

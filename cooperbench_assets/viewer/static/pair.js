@@ -168,18 +168,13 @@
     const jump = (agent, index) => { if (!steps.jump(agent, index)) View.say("That step is not in the transcript."); };
     const strip = View.strip(page, jump);
     const toggles = View.h("div", { class: "chips", role: "group", "aria-label": "What steps show" }, KINDS.map(([kind, text]) =>
-      View.h("button", { type: "button", class: "chip", "aria-pressed": String(!hidden.has(kind)), click: (event) => {
+      View.chip(text, !hidden.has(kind), () => {
         if (!hidden.delete(kind)) hidden.add(kind);
-        event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(kind)));
         steps.refresh();
-      } }, text)),
-      View.h("button", { type: "button", class: "chip", "aria-pressed": "false", click: (event) => {
-        const whole = event.currentTarget.getAttribute("aria-pressed") !== "true";
-        event.currentTarget.setAttribute("aria-pressed", String(whole));
-        steps.unfold(whole);
-      } }, "unfold all"));
+      })),
+      View.chip("unfold all", false, (_, whole) => steps.unfold(whole)));
     const notes = View.h("div");
-    const pairNotes = () => notes.replaceChildren(...[...page.notes.filter((one) => one.agent === null).map((note) => View.h("p", { class: "note-text" }, note.labels.map((one) => View.h("span", { class: "mark" }, one)), " ", View.visible(note.text))),
+    const pairNotes = () => notes.replaceChildren(...[...page.notes.filter((one) => one.agent === null).map(View.noteText),
       onNote ? View.h("button", { type: "button", click: () => onNote(null, null) }, "Write a note on this pair") : null].filter(Boolean));
     pairNotes();
     const around = View.h("nav", { "aria-label": "Other pairs", class: "around" });

@@ -96,7 +96,7 @@
           isOpen && View.h("div", { class: "step-tools" },
             View.h("button", { type: "button", click: () => copy(index) }, "Copy link"),
             onNote && View.h("button", { type: "button", click: () => onNote(agent.name, step.index, () => list.refresh(index)) }, "Note"),
-            noted(row).map((note) => View.h("p", { class: "note-text" }, note.labels.map((one) => View.h("span", { class: "mark" }, one)), " ", View.visible(note.text)))),
+            noted(row).map(View.noteText)),
           isOpen && content));
     };
 

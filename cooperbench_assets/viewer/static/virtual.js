@@ -98,7 +98,6 @@
       },
       remeasure: render,
       row: (index) => shown.get(index),
-      top: (index) => tops[index],
       /** Bring a row into view; what is above it may still change its height, so that it is done until it stays. */
       reveal: (index, tries = 4) => {
         const middle = Math.max(0, tops[index] - box.clientHeight / 3);
@@ -117,10 +116,10 @@
    * A table that can be sorted, over any number of rows.
    * `columns`: {name, title, value(row), cell(row), width (in rem), numeric, description}.
    */
-  View.grid = ({ label, columns, rows, sort, onSort, open }) => {
+  View.grid = ({ label, columns, rows, sort, onSort }) => {
     const rowHeight = 2 * parseFloat(getComputedStyle(document.documentElement).fontSize);
     const widths = columns.map((column) => `${column.width || 7}rem`).join(" ");
-    const order = sorted(rows, columns, sort);
+    const order = View.sorted(rows, columns, sort);
     const head = View.h("div", { class: "grid-row grid-head", role: "row", "aria-rowindex": 1 },
       columns.map((column) => {
         const state = sort && sort.name === column.name ? (sort.down ? "descending" : "ascending") : "none";
@@ -136,19 +135,13 @@
     body.addEventListener("scroll", () => { head.style.transform = `translateX(${-body.scrollLeft}px)`; }, { passive: true });
     const make = (index) => {
       const row = order[index];
-      const node = View.h("div", { class: "grid-row", role: "row", "aria-rowindex": index + 2 },
+      return View.h("div", { class: "grid-row", role: "row", "aria-rowindex": index + 2 },
         columns.map((column) => View.h("div", { role: "cell", class: column.numeric && "number" }, column.cell(row))));
-      if (open) node.addEventListener("dblclick", () => open(row));
-      return node;
     };
-    requestAnimationFrame(() => {
-      const list = View.virtual({ box: body, count: order.length, estimate: rowHeight, make });
-      all.dataset.ready = "true";
-      all.list = list;
-    });
-    return { node: all, order };
+    requestAnimationFrame(() => View.virtual({ box: body, count: order.length, estimate: rowHeight, make }));
+    return all;
   };
-  const sorted = (rows, columns, sort) => {
+  View.sorted = (rows, columns, sort) => {
     const column = sort && columns.find((one) => one.name === sort.name);
     if (!column) return rows;
     const missing = (value) => value === null || value === undefined || value === "";
@@ -160,5 +153,4 @@
     });
     return keyed.map(([, row]) => row);
   };
-  View.sorted = sorted;
 })();
