@@ -49,6 +49,7 @@ def experiment(toy: Toy, folder: Path, tries: dict[str, list[str]]) -> CellJob:
     return job_of(experiment, experiment.cells[0], experiment.subset())
 
 
+@pytest.mark.slow
 def test_a_refused_launch_with_another_config_changes_nothing_for_the_running_one(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     gate = tmp_path / "gate"
