@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself if it is missing or older than the lock files.
 .DELETE_ON_ERROR:
-.PHONY: .venv demo test test-fast lint format ui perf soak screenshots figures lock clean
+.PHONY: .venv demo test test-fast test-deploy lint format ui perf soak screenshots figures lock clean
 
 # Where bytecode is forbidden, as in many containers, each process of a test or a run would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,6 +23,9 @@ test: .venv/.ready  ## all tests
 
 test-fast: .venv/.ready  ## the tests that need neither time, nor an engine, nor a browser
 	$(PYTEST) -n $(CORES) -m "not slow and not engine and not browser"
+
+test-deploy: .venv/.ready  ## a deployment in containers, of images made here: needs a Docker engine, Compose, Postgres
+	$(BIN)/python -m pytest -m deploy cooperbench_assets_tests/deploy
 
 lint: .venv/.ready  ## formatter, linter and type checker
 	$(BIN)/ruff format --check .
