@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cooperbench_assets.container_runs import RUN_LABEL
 from cooperbench_assets_tests.deploy.images import build, compose_program, postgres_image, python_image, redis_image
 from cooperbench_assets_tests.projects import CHECKOUT, make_project
 from cooperbench_assets_tests.ui import free_port
@@ -31,6 +30,8 @@ UP_SECONDS: Final = 240.0
 ENDED: Final = ("SUCCESS", "FAILURE", "CANCELED")
 CELL_ASSETS: Final = ("run_logs", "eval_outputs", "pair_results")
 LABEL: Final = "cooperbench-assets.deployment"
+RUN_LABEL: Final = "dagster/run_id"
+"""As dagster-docker labels the container of a run."""
 CODE: Final = {"repositoryName": "__repository__", "repositoryLocationName": "cooperbench_assets"}
 
 BACKFILL: Final = """

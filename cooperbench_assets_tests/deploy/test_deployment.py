@@ -14,7 +14,7 @@ import yaml
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.read import query
-from cooperbench_assets_tests.deploy.deployment import ENDED, TERMINATE, Deployment, Run, deployed
+from cooperbench_assets_tests.deploy.deployment import ENDED, LABEL, TERMINATE, Deployment, Run, deployed
 from cooperbench_assets_tests.engines import engine
 from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project
 
@@ -222,6 +222,8 @@ def test_a_backup_brings_back_runs_and_results_on_an_empty_machine(place: Deploy
     logs = place.project.data / "logs"
     results = sorted(str(file.relative_to(logs)) for file in logs.rglob("*.json"))
     assert runs
+    assert place.command("cleanup").returncode == 0
+    assert place.engine.api.containers(all=True, filters={"label": f"{LABEL}={place.name}"}) == []
     place.script("backup", str(tmp_path / "kept"))
     place.compose("down", "--volumes", "--timeout", "5")
     place.project.data.rename(tmp_path / "lost")
