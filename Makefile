@@ -7,8 +7,8 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-# More than cores: some tests wait, for a daemon, a container or a deadline. Those of test-fast do not.
-WORKERS ?= $(shell expr $(CORES) + 2)
+# One more than cores: some tests wait, for a daemon or a deadline. Those of test-fast do not.
+WORKERS ?= $(shell expr $(CORES) + 1)
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 PORT ?= 3000
 VIEWER_PORT ?= 3001
