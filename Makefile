@@ -6,10 +6,9 @@
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-CORES := $(shell getconf _NPROCESSORS_ONLN)
-# One more than cores: some tests wait, for a daemon or a deadline. Those of test-fast do not.
-WORKERS ?= $(shell expr $(CORES) + 1)
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# One more than cores: some tests wait, for a daemon or a deadline.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PORT ?= 3000
 VIEWER_PORT ?= 3001
 MINUTES ?= 30
@@ -19,13 +18,13 @@ demo: .venv/.ready  ## run the built-in experiment, from agents to the results s
 	$(BIN)/cooperbench-assets demo
 
 test: .venv/.ready  ## all tests
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST)
 
 test-fast: .venv/.ready  ## the tests that need neither time, nor an engine, nor a browser
-	$(PYTEST) -n $(CORES) -m "not slow and not engine and not browser"
+	$(PYTEST) -m "not slow and not engine and not browser"
 
-test-deploy: .venv/.ready  ## a deployment in containers, of images made here: needs a Docker engine, Compose, Postgres
-	$(BIN)/python -m pytest -m deploy cooperbench_assets_tests/deploy
+test-deploy: .venv/.ready .venv/.ray  ## what needs services of its own: a cluster of several nodes
+	$(BIN)/python -m pytest -m deploy
 
 lint: .venv/.ready  ## formatter, linter and type checker
 	$(BIN)/ruff format --check .
@@ -73,6 +72,10 @@ figures: demo  ## the demo's figures in docs/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement harness.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv/.ray: .venv/.ready ray.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement ray.lock
 	@touch $@
 
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)

@@ -11,16 +11,16 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cooperbench_assets import cron
 from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.defs_file import COMPONENT as COMPONENT
 from cooperbench_assets.defs_file import ExperimentError as ExperimentError
 from cooperbench_assets.defs_file import read_component
-from cooperbench_assets.execution.job import NEEDS_ENGINE, Limits, PreflightSettings
+from cooperbench_assets.execution.job import NEEDS_ENGINE, Fleet, Limits, PreflightSettings
 from cooperbench_assets.execution.runner.message_server import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
 
@@ -219,6 +219,11 @@ class ExperimentSpec(_Strict):
     """Module that makes the dataset: see ``dataset_module``."""
 
     harness: Harness | None = None
+    fleet: Annotated[Fleet | None, BeforeValidator(lambda said: {"kind": said} if isinstance(said, str) else said)] = (
+        None
+    )
+    """Machines that pairs run on: `ray`, or its keys. This machine if not given."""
+
     limits: Limits = Limits()
     accepted: list[Accepted] = []
     external_agents: list[str] = []
@@ -293,6 +298,8 @@ class ExperimentSpec(_Strict):
 
     def _execution_problems(self) -> Iterable[str]:
         if self.execution == "none":
+            if self.fleet is not None:
+                yield "fleet: execution: none runs no pair; leave it out"
             return
         if not self.agent or not self.model_name:
             yield f"agent and model_name: both are needed with execution: {self.execution}"

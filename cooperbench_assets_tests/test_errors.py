@@ -8,6 +8,7 @@ import builtins
 from cooperbench_assets_tests.test_rooms import MODULES
 
 INTERNAL = {
+    "execution.fleet.archive": {"ArchiveError"},
     "benchmark.jsonfiles": {"BadFileError"},
     "demo.agents": {"InjectedFaultError"},
     "execution.api": {"Terminated"},

@@ -25,7 +25,7 @@ EXECUTION = (
     "execution.attempts",
     "execution.provenance",
     "execution.planning",
-    "execution.runner execution.gold",
+    "execution.runner execution.gold execution.fleet",
     "execution.api",
 )
 """Rooms of execution from the ground up; those of one line import only each other and what stands before them."""

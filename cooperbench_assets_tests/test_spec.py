@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cooperbench_assets.execution.job import Limits, PreflightSettings
+from cooperbench_assets.execution.job import Fleet, Limits, PreflightSettings
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import (
     OWNER,
@@ -53,6 +53,31 @@ def test_cells_are_planned_in_the_order_of_the_file() -> None:
 def test_seed_zero_has_no_suffix() -> None:
     spec = parse(settings={"solo": {"seeds": [0, 1]}}, run_name="command-a-{setting}{seed_suffix}")
     assert [cell.run_name for cell in spec.cells("x")] == ["command-a-solo", "command-a-solo-seed1"]
+
+
+def test_a_fleet_is_named_by_its_kind_or_by_its_keys() -> None:
+    running = {"execution": "process", "agent": "mine", "model_name": "m"}
+    solo = {"settings": {"solo": {"mode": "solo", "seeds": [1]}}}
+    assert parse(**running, **solo).fleet is None
+    assert parse(**running, **solo, fleet="ray").fleet == Fleet()
+    fleet = {"kind": "ray", "address": "10.0.0.5:6379", "lost_after_seconds": 30}
+    assert parse(**running, **solo, fleet=fleet).fleet == Fleet("ray", "10.0.0.5:6379", 30)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "says"),
+    [
+        ("slurm", "fleet.kind: "),
+        ({"kind": "ray", "adress": "x"}, "fleet.adress: unknown key"),
+        ({"lost_after_seconds": 1}, "fleet.lost_after_seconds: "),
+    ],
+)
+def test_a_fleet_that_is_none_is_named(fleet: Any, says: str) -> None:
+    assert says in error_of(fleet=fleet)
+
+
+def test_logs_that_are_only_read_need_no_fleet() -> None:
+    assert "fleet: execution: none runs no pair; leave it out" in error_of(fleet="ray")
 
 
 def test_an_unknown_key_is_named_with_its_place() -> None:

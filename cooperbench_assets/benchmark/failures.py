@@ -49,6 +49,7 @@ FAMILIES: dict[str, Family] = {
             "A test run was killed, and nothing but the tested code is known to be at fault",
             "Run again; a repeat is a fail. If it was the memory limit of the container, raise docker.memory_gb",
         ),
+        Family("node_lost", True, "A node of the cluster did not answer any more, or died", "Run again"),
         Family("eval_timeout", True, "An evaluation did not end in time, outside its test runs", "Run again"),
         Family("network", True, "A name or host could not be reached", "Check the network of the sandbox"),
         Family("disk", False, "The disk was full", "Free disk space, then run again"),

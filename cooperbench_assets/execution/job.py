@@ -35,6 +35,7 @@ ASKS_FROM_HERE = frozenset({"mini_swe_agent_v2", "mini_swe_agent", "swe_agent"})
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
 _NotNegative = Annotated[float, Field(ge=0)]
+_LeaseSeconds = Annotated[float, Field(ge=10, le=600)]
 _TestSeconds = Annotated[float, Field(gt=0, le=600)]
 # What these two say to pydantic holds where a defs.yaml is read: an unknown key is an error.
 _STRICT: Final = ConfigDict(extra="forbid")
@@ -89,6 +90,25 @@ class PreflightSettings:
 
     free_gb: _NotNegative = 2.0
     """Free disk in GB that must be left where logs are written, and where Docker keeps its data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Machines that pairs run on, where it is not this one: `fleet` in defs.yaml."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    kind: Literal["ray"] = "ray"
+    """A Ray cluster, whose nodes have the custom resources agents and evaluations: one for each slot."""
+
+    address: str = "auto"
+    """The cluster's, host:port; auto: that of which this machine is a node, or RAY_ADDRESS."""
+
+    lost_after_seconds: _LeaseSeconds = 60.0
+    """A node that hears nothing of its launch for so long ends its pairs by itself."""
+
+    dataset: str | None = None
+    """Root of the dataset on the nodes; the same path as here if not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +171,9 @@ class CellJob:
 
     gold_accepted: frozenset[str] = frozenset()
     """Names of pairs for which agents are bought although their own solution fails or flakes."""
+
+    fleet: Fleet | None = None
+    """The cluster that pairs run on; this machine if not given."""
 
     state: Path | None = None
     """The machine's state folder with the slots; the user's own if not given."""

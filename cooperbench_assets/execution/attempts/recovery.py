@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cooperbench_assets.benchmark.attempt_tree import attempt_folders, plain_listing
 from cooperbench_assets.benchmark.attempts import ATTEMPTS, parse_folder
 from cooperbench_assets.execution.attempts import promotion, staging
+from cooperbench_assets.execution.attempts.leases import wait_for_lease
 from cooperbench_assets.execution.attempts.lifecycle import left_behind, settle
 from cooperbench_assets.execution.attempts.records import folder_name, of_stage, scan_attempts
 from cooperbench_assets.execution.job import STAGING
@@ -51,6 +52,8 @@ def recover(job: CellJob) -> Recovered:
     _remove_unfinished_writes(job.run_dir.glob(f".*{UNFINISHED}"))
     # A launch removes its staging folder last: without one, and with an end in every record, nothing is amiss.
     staged = (job.run_dir / STAGING).is_dir()
+    if staged:
+        wait_for_lease(job.run_dir / STAGING)
     if not staged and all(one.ended_at is not None for tries in attempts.values() for one in tries):
         return swept
     if staged:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from cooperbench_assets.execution.sandboxes.docker.agent_cli import LABELS, label_lines
 from cooperbench_assets.execution.sandboxes.docker.ownership import cell_of
-from cooperbench_assets.execution.secret_values import variables_for
+from cooperbench_assets.execution.secret_values import config_text, variables_for
 from cooperbench_assets.execution.worker.protocol import ChildRequest
 
 if TYPE_CHECKING:
     from cooperbench_assets.execution.attempts.lifecycle import Try
+    from cooperbench_assets.execution.job import CellJob
 
 
 def child_request(made: Try, redis_url: str | None) -> ChildRequest:
@@ -34,7 +35,7 @@ def child_request(made: Try, redis_url: str | None) -> ChildRequest:
         agent=job.agent,
         model_name=job.model_name,
         agent_config=None if job.agent_config is None else str(job.agent_config.absolute()),
-        agent_config_text=job.agent_config_text if made.stage == "agent" else None,
+        agent_config_text=_config_text(job) if made.stage == "agent" else None,
         messaging=job.messaging,
         git=job.git,
         redis_url=redis_url,
@@ -42,6 +43,11 @@ def child_request(made: Try, redis_url: str | None) -> ChildRequest:
         secrets=variables_for(job, made.stage),
         sandbox=_sandbox(made),
     )
+
+
+def _config_text(job: CellJob) -> str | None:
+    """The agent config where the child has no file of it: other machines do not have ours."""
+    return job.agent_config_text if job.fleet is None else config_text(job)
 
 
 def _names(made: Try) -> dict[str, str]:

@@ -112,17 +112,21 @@ class HarnessServer:
     Use it as a context manager, or `close` it: children do not outlive it.
     """
 
-    def __init__(self, *, python: Path | None = None, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, *, python: Path | None = None, environment: Mapping[str, str], log: Path, script: Path = SERVER
+    ) -> None:
         """Prepare a server; `start` starts it.
 
         Args:
             python: An interpreter that has the harness; this one if not given.
             environment: Variables that the harness and all children see, beside the few of `base_environment`.
             log: File that gets what the server itself prints.
+            script: What the server runs.
         """
         self._python = Path(sys.executable) if python is None else Path(os.path.abspath(python))  # noqa: PTH100
         self._environment = {**base_environment(os.environ), **environment}
         self._log = log
+        self._script = script
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._inbox = wire.Inbox()
@@ -180,7 +184,7 @@ class HarnessServer:
         try:
             with theirs, self._log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [str(self._python), str(SERVER), str(theirs.fileno())],
+                    [str(self._python), str(self._script), str(theirs.fileno())],
                     env=self._environment,
                     cwd="/",
                     stdin=subprocess.DEVNULL,
@@ -216,24 +220,28 @@ class HarnessServer:
             self._listen(end - time.monotonic())
         return self._info
 
-    def launch(self, request: ChildRequest, slot_fd: int | None = None) -> Child:
+    def launch(self, request: ChildRequest, slot: int | None = None) -> Child:
         """Start a child; waits for its pid, not for its end.
 
         Args:
             request: What it does. Its key must differ from those of running children.
-            slot_fd: A file that the child keeps open as long as it runs.
+            slot: Descriptor of a file that the child keeps open as long as it runs.
 
         Raises:
             ChildRefused: if the server cannot fork now. The pair was not started.
             HarnessError: if the server is gone. The pair was not started.
         """
+        message = {"type": "launch", "request": asdict(request)}
+        return self._launched(message, request, () if slot is None else (slot,))
+
+    def _launched(self, message: wire.Message, request: ChildRequest, descriptors: tuple[int, ...] = ()) -> Child:
         if request.key in self._children:
             raise ValueError(f"a child with the key {request.key!r} runs already")
         self.ready()
         child = Child(self, request)
         self._children[request.key] = child
         try:
-            self._send({"type": "launch", "request": asdict(request)}, () if slot_fd is None else (slot_fd,))
+            self._send(message, descriptors)
             self._await_pid(child)
         except BaseException:
             self._children.pop(request.key, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.runner.harness_client import HarnessError, HarnessServer
@@ -18,6 +18,7 @@ from cooperbench_assets.execution.secret_values import open_environment
 from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from cooperbench_assets.execution.job import CellJob
@@ -31,7 +32,7 @@ MODEL_CALLS: Final = {
 }
 """Retries and time limit of model calls, unless the experiment's environment or agent config says otherwise."""
 
-_Key = tuple["Path | None", tuple[tuple[str, str], ...]]
+_Key = tuple["Path | None", tuple[tuple[str, str], ...], str]
 
 
 class HarnessServers:
@@ -48,16 +49,17 @@ class HarnessServers:
         Raises:
             LaunchError: if the interpreter is not there.
         """
-        environment = _environment(job)
-        key = (job.harness_python, tuple(sorted(environment.items())))
+        environment = harness_environment(
+            open_environment(job), job.external_agents, job.execution, job.sandbox, job.state
+        )
+        key = (job.harness_python, tuple(sorted(environment.items())), _fleet_key(job))
         thread = threading.get_ident()
         self._close_left_behind()
         kept, server = self._kept.get(thread, (None, None))
         if server is None or kept != key:
             if server is not None:
                 server.close()
-            log = (job.state or state_folder()) / "harness.log"
-            server = HarnessServer(python=job.harness_python, environment=environment, log=log)
+            server = _new_server(job, environment)
             self._kept[thread] = (key, server)
         try:
             server.start()
@@ -110,19 +112,52 @@ def imported(job: CellJob, server: HarnessServer, *, agents: bool = True) -> Har
     return info
 
 
-def _environment(job: CellJob) -> dict[str, str]:
-    environment = {**MODEL_CALLS, **_wrapper(job), **open_environment(job)}
-    if job.external_agents:
-        environment[EXTERNAL_AGENTS] = ",".join(job.external_agents)
-    return environment
+def _new_server(job: CellJob, environment: Mapping[str, str]) -> HarnessServer:
+    state = job.state or state_folder()
+    if job.fleet is None:
+        return HarnessServer(python=job.harness_python, environment=environment, log=state / "harness.log")
+    from cooperbench_assets.execution.fleet.client import FleetDriver, fleet_config
+
+    return FleetDriver(fleet_config(job, open_environment(job)), state / "fleet.log")
 
 
-def _wrapper(job: CellJob) -> dict[str, str]:
+def _fleet_key(job: CellJob) -> str:
+    """What a driver of a cluster depends on beside the environment; empty for this machine's own server."""
+    if job.fleet is None:
+        return ""
+    from cooperbench_assets.execution.fleet.client import fleet_config
+
+    return fleet_config(job, {}).to_json()
+
+
+def harness_environment(
+    environment: Mapping[str, str],
+    external_agents: Sequence[str],
+    execution: str,
+    sandbox: Mapping[str, Any],
+    state: Path | None = None,
+) -> dict[str, str]:
+    """The variables that a harness server is given for an experiment.
+
+    Args:
+        environment: What the experiment sets, without secrets.
+        external_agents: Modules that register agents.
+        execution: Where pairs run.
+        sandbox: Limits of containers.
+        state: The machine's state folder; the user's own if not given.
+    """
+    variables = {**MODEL_CALLS, **_wrapper(execution, sandbox, state or state_folder()), **environment}
+    if external_agents:
+        variables[EXTERNAL_AGENTS] = ",".join(external_agents)
+    return variables
+
+
+def _wrapper(execution: str, sandbox: Mapping[str, Any], state: Path) -> dict[str, str]:
     """Variables under which agents' containers get labels and limits; none where no agent can have a container.
 
     Without the command docker evaluations still work, and preflight tells of agents that need it.
     """
-    if job.execution != "docker":
+    if execution != "docker":
         return {}
     from cooperbench_assets.execution.sandboxes.docker.agent_cli import wrapper_environment
     from cooperbench_assets.execution.sandboxes.docker.options import DockerOptions
@@ -130,5 +165,5 @@ def _wrapper(job: CellJob) -> dict[str, str]:
     if shutil.which("docker") is None:
         return {}
     # Labels differ from child to child, and the server is the same for all of them.
-    options = DockerOptions.read({name: value for name, value in job.sandbox.items() if name != "environment"})
-    return wrapper_environment((job.state or state_folder()) / "docker", options)
+    options = DockerOptions.read({name: value for name, value in sandbox.items() if name != "environment"})
+    return wrapper_environment(state / "docker", options)

@@ -75,12 +75,16 @@ class Preflight:
         self.problems += self._combination()
         self.problems += self._secrets()
         self.problems += self._disk()
-        if self.job.execution == "docker":
+        on_nodes = self.job.fleet is not None  # Its driver looks at what every node has.
+        if self.job.execution == "docker" and not on_nodes:
             self.problems += self._engine()
-        if self.stage == "agent":
+        if self.stage == "agent" and not on_nodes:
             self.problems += self._redis()
+        if self.stage == "agent":
             self.problems += self._gold()
         ready = self._harness()
+        if ready is not None and on_nodes:
+            self.problems += self._slots_of_nodes(ready[0])
         if ready is None or self.problems:
             raise LaunchError(self._report())
         return ready
@@ -206,6 +210,16 @@ class Preflight:
         if self.stage == "agent" and self._asks() and (problem := self._ask(server)):
             self.problems.append(problem)
         return server, info
+
+    def _slots_of_nodes(self, server: HarnessServer) -> Iterator[str]:
+        """Slots for this stage on any node; notes which images the nodes have."""
+        from cooperbench_assets.execution.fleet.client import FleetDriver
+
+        assert isinstance(server, FleetDriver)
+        self.images = server.images
+        pool = "agents" if self.stage == "agent" else "evaluations"
+        if not server.sizes.get(pool):
+            yield f"no node of the Ray cluster has slots for {pool}; start nodes with --resources='{{\"{pool}\": 4}}'"
 
     def _backend(self, info: HarnessInfo) -> Iterator[str]:
         """The packages of a backend of upstream's, which imports them in the middle of a pair."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.attempts.lifecycle import How, Settled, Try
     from cooperbench_assets.execution.attempts.pair_state import PairState
+    from cooperbench_assets.execution.fleet.client import ClusterSlots, NodeSlot
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.planning.budget import Budget, Decision
     from cooperbench_assets.execution.planning.circuit_breaker import Breaker
@@ -62,7 +63,7 @@ REFUSALS: Final = 8
 class _Running:
     made: Try
     child: Child
-    slot: Slot
+    slot: Slot | NodeSlot
     deadline: float
     how: How = "ended"
 
@@ -91,7 +92,7 @@ class Loop:
     job: CellJob
     stage: Stage
     server: HarnessServer
-    pool: SlotPool
+    pool: SlotPool | ClusterSlots
     cap: int
     states: dict[Pair, PairState]
     """Every planned pair as it stands; kept up to date."""
@@ -208,7 +209,7 @@ class Loop:
         record_process(made, child.pid, child.identity)
         return True
 
-    def _take_next(self) -> tuple[Try, Slot] | None:
+    def _take_next(self) -> tuple[Try, Slot | NodeSlot] | None:
         """A slot and a record for the next pair's try; None if the budget or the slots have no room for it now."""
         step = self.pending[0]
         with self._may_spend() as may:
@@ -237,10 +238,10 @@ class Loop:
                 self._lacks_money = decision
             yield decision.kind == "go"
 
-    def _start(self, made: Try, slot: Slot) -> Child | None:
+    def _start(self, made: Try, slot: Slot | NodeSlot) -> Child | None:
         """The child of a try; None if the system refuses one now: then the try was none."""
         try:
-            child = self.server.launch(child_request(made, self.redis_url), slot.fd)
+            child = self.server.launch(child_request(made, self.redis_url), slot.handle)
         except ChildRefused as error:
             withdraw(made)
             self._refusals.add(str(error))

@@ -144,6 +144,11 @@ class Slot:
     number: int
     fd: int
 
+    @property
+    def handle(self) -> int:
+        """What a child is given of it: the descriptor of its file."""
+        return self.fd
+
     def close(self) -> None:
         """Close this process's copy. The slot is free once the copies of the children are closed too."""
         if self.fd >= 0:

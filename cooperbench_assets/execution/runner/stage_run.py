@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.attempts.pair_state import PairState
     from cooperbench_assets.execution.attempts.recovery import Recovered
+    from cooperbench_assets.execution.fleet.client import ClusterSlots
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.planning.steps import Plan, Step
     from cooperbench_assets.execution.runner.harness_client import HarnessServer
@@ -87,10 +88,9 @@ class Launch:
         if "subprocess" in (info.isolation, job.sandbox.get("isolation")):
             # Tests that run what agents wrote are this user's own processes.
             close_to_others()
-        slots = read_sizes(job.state or state_folder())
+        slots = self._sizes(server)
         with _messages(job, self.stage) as redis_url, _containers(job) as ended:
-            sizes = {str(name): size for name, size in slots.items()}
-            launch = self._begin(info, states, sizes, plan.retry_generation, preflight.images)
+            launch = self._begin(info, states, slots, plan.retry_generation, preflight.images)
             loop = self._loop(server, states, budget, plan, redis_url, ended)
             try:
                 loop.run(self._in_order(plan))
@@ -127,7 +127,7 @@ class Launch:
             job=self.job,
             stage=self.stage,
             server=server,
-            pool=SlotPool(_POOL[self.stage], state=self.job.state, user=user),
+            pool=_pool(self.stage, self.job, server, user),
             cap=cap,
             states=states,
             budget=budget,
@@ -138,6 +138,15 @@ class Launch:
             begin=begin_verdict if self.fresh else begin,
             settle=partial(settle_verdict, states=states) if self.fresh else settle,
         )
+
+    def _sizes(self, server: HarnessServer) -> dict[str, int]:
+        """Slots of the machine, or of the cluster."""
+        if self.job.fleet is None:
+            return {str(name): size for name, size in read_sizes(self.job.state or state_folder()).items()}
+        from cooperbench_assets.execution.fleet.client import FleetDriver
+
+        assert isinstance(server, FleetDriver)
+        return server.sizes
 
     def _cap(self) -> int:
         limits = self.job.limits
@@ -272,6 +281,16 @@ class Launch:
         return tuple(notes)
 
 
+def _pool(stage: Stage, job: CellJob, server: HarnessServer, user: SlotUser) -> SlotPool | ClusterSlots:
+    """The slots of a stage: this machine's, or those of a cluster's nodes."""
+    if job.fleet is None:
+        return SlotPool(_POOL[stage], state=job.state, user=user)
+    from cooperbench_assets.execution.fleet.client import ClusterSlots, FleetDriver
+
+    assert isinstance(server, FleetDriver)
+    return ClusterSlots(_POOL[stage], server)
+
+
 def _write_agent_config(job: CellJob) -> None:
     """Put the effective agent config, without its secrets, beside what the agents make of it."""
     file, text = job.agent_config, public_config(job)
@@ -342,6 +361,11 @@ def _messages(job: CellJob, stage: Stage) -> Iterator[str | None]:
     if stage == "eval" or not job.needs_redis:
         yield None
         return
+    if job.fleet is not None:
+        from cooperbench_assets.execution.fleet.messages import ON_NODE
+
+        yield job.redis_url or ON_NODE
+        return
     with message_server(job.redis_url) as url:
         yield url
 
@@ -349,7 +373,7 @@ def _messages(job: CellJob, stage: Stage) -> Iterator[str | None]:
 @contextlib.contextmanager
 def _containers(job: CellJob) -> Iterator[Callable[[], None]]:
     """See to what children leave on a Docker engine; what is yielded is called when one has ended."""
-    if job.execution != "docker":
+    if job.execution != "docker" or job.fleet is not None:
         yield lambda: None
         return
     from cooperbench_assets.execution.sandboxes.docker.cleanup import EngineCleanup

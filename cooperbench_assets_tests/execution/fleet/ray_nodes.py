@@ -1,0 +1,82 @@
+"""A Ray cluster of several nodes on this machine, for tests: a head that runs nothing, and nodes with slots."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SLOTS = {"agents": 2, "evaluations": 2}
+TOKEN = "0123456789abcdef0123456789abcdef"
+VARIABLES = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": TOKEN,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "200",
+}
+
+
+@dataclass
+class Nodes:
+    """The cluster. `ray.cluster_utils` starts the processes that `ray start` does."""
+
+    cluster: Any
+    nodes: list[Any] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def add(self, count: int = 1) -> None:
+        self.nodes += [self.cluster.add_node(num_cpus=1, resources=dict(SLOTS)) for _ in range(count)]
+
+    def holder(self, pid: int) -> Any:
+        """The node that a process runs on."""
+        parents = {parent.pid for parent in psutil.Process(pid).parents()}
+        [node] = [node for node in self.nodes if raylet(node) in parents]
+        return node
+
+    def kill(self, node: Any) -> None:
+        """End a node as a power cut does: all that runs on it at once."""
+        tree(node, signal.SIGKILL)
+        self.nodes.remove(node)
+        with contextlib.suppress(Exception):
+            self.cluster.remove_node(node, allow_graceful=False)
+
+
+def raylet(node: Any) -> int:
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def tree(node: Any, number: signal.Signals) -> None:
+    """Send a signal to every process of a node; parents first, so that none starts another meanwhile."""
+    top = psutil.Process(raylet(node))
+    for process in (top, *top.children(recursive=True)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+@contextlib.contextmanager
+def ray_nodes(count: int) -> Iterator[Nodes]:
+    """A head and so many nodes, each with two slots of each pool."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in VARIABLES.items():
+            patch.setenv(name, value)
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            patch.delenv(name)
+        from ray.cluster_utils import Cluster
+
+        found = Nodes(Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
+        try:
+            found.add(count)
+            yield found
+        finally:
+            found.cluster.shutdown()
