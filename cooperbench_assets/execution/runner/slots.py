@@ -39,8 +39,8 @@ _EVALUATION_MEMORY: Final = 2**30
 _TEXT = """\
 # How much runs at once on this machine, for all experiments and all processes of this user together.
 # Limits of an experiment (limits.concurrency, limits.eval_concurrency) are caps below these numbers.
-# Made from the CPUs and the memory that the first run could use, by the limits of its container too; change it at any
-# time, running work included.
+# Made from the CPUs and the memory that the first run could use, by the limits of its container too;
+# change it at any time, running work included.
 
 # Pairs whose agents run at once. Agents mostly wait for their model.
 agents = {agents}
