@@ -63,6 +63,8 @@ CHECKS = {
     "results_store": {check.name for check in RESULTS_STORE_CHECKS},
 }
 BLOCKED = "coop-comm/4"
+BACKFILL_SECONDS = 300.0
+"""Within which every backfill is over, or has begun, on a busy machine: four runs work at once, the others wait."""
 NEVER_READ_IN = "tablewright_task/37/f1_f5"
 """The pair of the demo's subset tiny whose second agent hands in without reading the last message."""
 
@@ -84,7 +86,7 @@ class Place:
     def until(self, holds: Callable[[], bool], saw: Callable[[], object] = lambda: "") -> None:
         """Wait for something to come true, while the browser draws nothing."""
         self.page.goto("about:blank")
-        until_true(holds, saw)
+        until_true(holds, saw, BACKFILL_SECONDS)
 
     def backfill(self, experiment: str) -> tuple[str, list[tuple[str, str]]]:
         """How the one backfill of an experiment ended, and its runs."""
@@ -170,7 +172,7 @@ def process_of(project: Project, run_id: str) -> psutil.Process:
         return bool(pids)
 
     with open_instance(project) as instance:
-        until_true(found)
+        until_true(found, lambda: instance.get_run_by_id(run_id), BACKFILL_SECONDS)
     return psutil.Process(pids[-1])
 
 

@@ -211,7 +211,7 @@ def test_a_run_that_cannot_work_is_asked_for_three_times_and_then_told(
 ) -> None:
     driver = drive(tmp_path, instance, faults=ALWAYS)
     driver.launch(driver.experiment.cells[0].cell)
-    broken = drive(tmp_path, instance, faults=ALWAYS, external_agents=["no_such_module_anywhere"])
+    broken = drive(tmp_path, instance, faults=ALWAYS, secrets=["NO_SUCH_KEY_ANYWHERE"])
     assert broken.leave_alone() == 3
     assert tries(driver.experiment)[ALWAYS_FAILS] == 1
     assert len({request.run_key for request in broken.launched}) == 3
@@ -262,7 +262,7 @@ def test_failed_runs_of_three_cells_alike_count_once_for_each(tmp_path: Path, in
     driver = drive(tmp_path, instance, settings=THREE_CELLS, faults=ALWAYS)
     for cell in driver.experiment.cells:
         driver.launch(cell.cell)
-    changes: dict[str, Any] = {"faults": ALWAYS, "external_agents": ["no_such_module_anywhere"]}
+    changes: dict[str, Any] = {"faults": ALWAYS, "secrets": ["NO_SUCH_KEY_ANYWHERE"]}
     broken = drive(tmp_path, instance, settings=THREE_CELLS, **changes)
     broken.now += timedelta(hours=1)
     for request in broken.tick().run_requests or ():
@@ -292,7 +292,7 @@ def test_the_run_key_of_a_cancelled_run_is_not_used_again(tmp_path: Path, instan
     cancel(driver, {**request.tags, "dagster/run_key": request.run_key or ""})
     assert "a person cancelled its last run" in reason(driver.tick())
     # The person goes on, and that run fails before it has changed anything.
-    broken = drive(tmp_path, instance, faults=ALWAYS, external_agents=["no_such_module_anywhere"])
+    broken = drive(tmp_path, instance, faults=ALWAYS, secrets=["NO_SUCH_KEY_ANYWHERE"])
     assert not broken.launch(cell.cell).success
     [again] = driver.tick().run_requests or ()
     assert again.run_key != request.run_key, "Dagster launches a run key once, and says nothing when it comes again"

@@ -72,11 +72,11 @@ def wait_for(page: Page, url: str, wanted: Locator, seconds: float = PATIENCE_SE
     raise AssertionError(f"{url} did not show {wanted} within {seconds:g} seconds:\n{page.inner_text('body')[:3000]}")
 
 
-def until(holds: Callable[[], bool], saw: Callable[[], object] = lambda: "") -> None:
+def until(holds: Callable[[], bool], saw: Callable[[], object] = lambda: "", seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for something to come true; where it does not, the error says what `saw` gives instead."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:g} seconds: {saw()}"
+        assert time.monotonic() < deadline, f"not within {seconds:g} seconds: {saw()}"
         time.sleep(0.5)
 
 

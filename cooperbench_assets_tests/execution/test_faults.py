@@ -103,11 +103,21 @@ def test_a_task_that_is_missing_keeps_its_own_pairs_only(core_toy: Toy, tmp_path
     assert "absent_task/task1/feature1/feature.md" in report.blocked[missing.name]
 
 
-def test_a_harness_that_is_not_installed_is_one_error_with_its_remedy(core_toy: Toy, tmp_path: Path) -> None:
+@pytest.fixture
+def others() -> Iterator[harness_servers.HarnessServers]:
+    """Harness servers of a test's own: the one that the other tests share stays, and is not imported anew."""
+    made = harness_servers.HarnessServers()
+    yield made
+    made.close()
+
+
+def test_a_harness_that_is_not_installed_is_one_error_with_its_remedy(
+    core_toy: Toy, tmp_path: Path, others: harness_servers.HarnessServers
+) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     job = cell(core_toy, tmp_path, harness_python=tmp_path / "venv/bin/python")
     with pytest.raises(LaunchError, match=r"not installed in .*/venv/bin/python: install the package cooperbench"):
-        run_agents(job, ALL)
+        run_agents(job, ALL, servers=others)
     assert not list(job.run_dir.rglob("attempt.json"))
 
 
@@ -123,11 +133,12 @@ def test_a_harness_that_is_not_installed_is_one_error_with_its_remedy(core_toy: 
     ],
 )
 def test_what_every_pair_needs_and_is_not_there_is_one_clear_error(
-    core_toy: Toy, tmp_path: Path, change: dict[str, Any], words: str
+    core_toy: Toy, tmp_path: Path, others: harness_servers.HarnessServers, change: dict[str, Any], words: str
 ) -> None:
     job = cell(core_toy, tmp_path, **change)
+    of_its_own = bool(change.keys() & {"harness_python", "external_agents"})
     with pytest.raises(LaunchError, match=words):
-        run_agents(job, ALL)
+        run_agents(job, ALL, servers=others if of_its_own else harness_servers.OF_THIS_PROCESS)
     assert not list(job.run_dir.rglob("attempt.json"))
 
 
