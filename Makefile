@@ -6,9 +6,10 @@
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-# One more than cores: some tests wait, for a daemon or a deadline.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+# One more than cores: some tests wait, for a daemon or a deadline. Those of test-fast do not.
+WORKERS ?= $(shell expr $(CORES) + 1)
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 PORT ?= 3000
 VIEWER_PORT ?= 3001
 MINUTES ?= 30
@@ -18,12 +19,12 @@ demo: .venv/.ready  ## run the built-in experiment, from agents to the results s
 	$(BIN)/cooperbench-assets demo
 
 test: .venv/.ready  ## all tests
-	$(PYTEST)
+	$(PYTEST) -n $(WORKERS)
 
 test-fast: .venv/.ready  ## the tests that need neither time, nor an engine, nor a browser
-	$(PYTEST) -m "not slow and not engine and not browser"
+	$(PYTEST) -n $(CORES) -m "not slow and not engine and not browser"
 
-test-deploy: .venv/.ready .venv/.ray  ## what needs services of its own: a cluster of several nodes
+test-deploy: .venv/.ready .venv/.ray  ## a deployment in containers (Docker engine, Compose, Postgres), a cluster (Ray)
 	$(BIN)/python -m pytest -m deploy
 
 lint: .venv/.ready  ## formatter, linter and type checker

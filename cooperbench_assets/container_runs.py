@@ -97,8 +97,13 @@ def run_containers(engine: Engine) -> list[RunContainer]:
     ]
 
 
-def remove_ended_runs(engine: Engine, instance: dg.DagsterInstance) -> list[str]:
+def remove_ended_runs(engine: Engine, instance: dg.DagsterInstance, *, dry_run: bool = False) -> list[str]:
     """Remove containers that have ended, of runs whose end this instance knows; returns the runs.
+
+    Args:
+        engine: Where they are.
+        instance: Which knows its own runs; those of other deployments stay.
+        dry_run: Only say which would be removed.
 
     Raises:
         InfrastructureError: family ``engine``, if it cannot be asked or does not remove one.
@@ -107,10 +112,15 @@ def remove_ended_runs(engine: Engine, instance: dg.DagsterInstance) -> list[str]
     for one in run_containers(engine):
         run = None if one.is_running else instance.get_run_by_id(one.run_id)
         if run is not None and run.is_finished:
-            try:
-                engine.call("remove the container of a run", engine.api.remove_container, one.id, v=True)
-            except InfrastructureError as error:
-                if error.family != "container_died":  # Somebody else has removed it meanwhile.
-                    raise
             removed.append(one.run_id)
+            if not dry_run:
+                _remove(engine, one)
     return removed
+
+
+def _remove(engine: Engine, one: RunContainer) -> None:
+    try:
+        engine.call("remove the container of a run", engine.api.remove_container, one.id, v=True)
+    except InfrastructureError as error:
+        if error.family != "container_died":  # Somebody else has removed it meanwhile.
+            raise

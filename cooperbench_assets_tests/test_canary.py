@@ -22,7 +22,7 @@ import polars as pl
 import pytest
 
 from cooperbench_assets.project import Project
-from cooperbench_assets_tests.execution.leaking_agents import ANCESTORS, KEYS
+from cooperbench_assets_tests.execution.leaks import ANCESTORS, KEYS
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy, make_toy
 from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project
 

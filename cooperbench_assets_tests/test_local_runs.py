@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import chdir
 from datetime import datetime
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {"solo": {"mode": "solo", "seeds": [0, 1]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
+SETTINGS = {"solo": {"mode": "solo", "seeds": [0]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
 NAME = "drill"
 CODE = "from cooperbench_assets.cli import main; main()"
 
@@ -82,14 +81,14 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
         with launcher(project) as runs:
             assert runs.run_subset().error is None
             ended = list(runs.run_cells(runs.experiment.cells, at_once=at_once))
-        assert [one.ran.error for one in ended] == [None] * 3
+        assert [one.ran.error for one in ended] == [None] * 2
         assert {one.cell.cell for one in ended} == runs.experiment.planned
-        assert run_statuses(project) == ["SUCCESS"] * 3
+        assert run_statuses(project) == ["SUCCESS"] * 2
     together, alone = (Project(tmp_path / number) for number in ("4", "1"))
     assert outcomes(together) == outcomes(alone)
     times = {cell.run_name: spans(tries(drill_in(together).run_dir(cell))) for cell in drill_in(together).cells}
-    pairs_of_cells = combinations(times.values(), 2)
-    assert any(a[0] < b[1] and b[0] < a[1] for left, right in pairs_of_cells for a in left for b in right)
+    left, right = times.values()
+    assert any(a[0] < b[1] and b[0] < a[1] for a in left for b in right)
 
 
 def test_a_cell_with_faults_is_run_again_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +112,8 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     # Room for every pair of every cell, so that none waits for slots of another.
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "slots.toml").write_text("agents = 18\nevaluations = 2\n")
-    limits = {"concurrency": 18, "eval_concurrency": 2, "pair_timeout_minutes": 10, "test_timeout_seconds": 30}
+    (tmp_path / "state" / "slots.toml").write_text("agents = 12\nevaluations = 2\n")
+    limits = {"concurrency": 12, "eval_concurrency": 2, "pair_timeout_minutes": 10, "test_timeout_seconds": 30}
     slow = drill(agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 60}, limits=limits)
     project = make_project(tmp_path / "project", {NAME: slow})
     process = subprocess.Popen(
@@ -126,7 +125,7 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
         text=True,
     )
     end = time.monotonic() + 120
-    while running_cells(project) < 3:
+    while running_cells(project) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -143,7 +142,7 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
     shutil.rmtree(project.defs / NAME)
     add_experiment(project, NAME, drill())
     with launcher(project) as runs:
-        assert [one.ran.error for one in runs.run_cells(runs.experiment.cells)] == [None] * 3
+        assert [one.ran.error for one in runs.run_cells(runs.experiment.cells)] == [None] * 2
     assert {outcome for cell in outcomes(project).values() for outcome in cell.values()} <= {"pass", "fail"}
 
 

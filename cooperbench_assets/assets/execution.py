@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.worker.protocol import Stage
     from cooperbench_assets.experiment_context import ExperimentContext
     from cooperbench_assets.spec import CellSpec
+
+REDIS_VARIABLE = "COOPERBENCH_ASSETS_REDIS_URL"
+"""Names the Redis of a deployment, for experiments that name none: its URL holds a password."""
 
 SAY_SECONDS = 2.0
 """Shortest time between two observations: each is a row in Dagster's event log, and made where something changed."""
@@ -102,7 +106,7 @@ def job_of(experiment: ExperimentContext, cell: CellSpec, subset: Subset) -> Cel
         external_agents=tuple(spec.external_agents),
         environment=dict(spec.environment),
         secrets=tuple(spec.secrets),
-        redis_url=spec.redis_url,
+        redis_url=spec.redis_url or os.environ.get(REDIS_VARIABLE) or None,
         sandbox=_sandbox(experiment, cell, subset),
         preflight=spec.preflight,
         image_lock=experiment.image_lock if spec.execution == "docker" else None,

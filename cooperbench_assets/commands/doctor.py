@@ -24,8 +24,9 @@ STYLES: Final = {"ok": "green", "problem": "red", "absent": "yellow"}
 
 
 @click.command()
+@click.option("--deploy", is_flag=True, help="Look at the deployment, too, from within its code server.")
 @click.option("--json", "as_json", is_flag=True, help="One object: ok, and a list of looks.")
-def doctor(as_json: bool) -> None:
+def doctor(*, deploy: bool, as_json: bool) -> None:
     """Say what is there, what is missing, and what that prevents.
 
     Looks at Python, the harness, Docker and the disk below its images, Redis, git, bubblewrap, the project's folders
@@ -37,6 +38,10 @@ def doctor(as_json: bool) -> None:
     """
     project = find_project()
     looks = look(project)
+    if deploy:
+        from cooperbench_assets.deployment import examine_deployment  # imports Dagster
+
+        looks += examine_deployment(project, os.environ)
     ok = all(look.state != "problem" for look in looks)
     if as_json:
         emit_json({"ok": ok, "looks": [asdict(look) for look in looks]})

@@ -43,6 +43,7 @@ def _by_upstream(frame: pl.DataFrame, population: str = "evaluated") -> pl.DataF
     return frame.filter(verdict="upstream", population=population)
 
 
+@pytest.mark.slow
 def test_outcomes_and_costs_of_every_cell(results: dict[str, pl.DataFrame]) -> None:
     cells = results["setting_summary"].filter(level="cell", verdict="upstream")
     no_eval = pl.col("planned") - pl.col("evaluated")

@@ -205,6 +205,7 @@ def test_under_the_null_whole_stores_are_rarely_called_different() -> None:
     assert inside.mean() == pytest.approx(0.95, abs=0.05)
 
 
+@pytest.mark.slow
 def test_random_stores_of_the_perf_run_are_sound() -> None:
     results = run_all(random_frames(6000, 2, pairs=50, tasks=13, seed=3))
     _check_tables(results)

@@ -48,6 +48,7 @@ def test_every_table_is_published_and_read_back_as_it_was(tmp_path: Path) -> Non
         assert back.sort(pl.all()).equals(frame.filter(experiment="e1").sort(pl.all())), name
 
 
+@pytest.mark.slow
 def test_an_analysis_needs_what_it_says_and_no_more() -> None:
     """Given only the tables it names, each gives what it gives with all of them."""
     frames = random_frames(1200, pairs=20, tasks=7)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cooperbench_assets.assets.execution import job_of
+from cooperbench_assets.assets.execution import REDIS_VARIABLE, job_of
 from cooperbench_assets.execution.api import run_agents
 from cooperbench_assets.execution.errors import CellBusy
 from cooperbench_assets.execution.job import CellJob
@@ -49,6 +49,7 @@ def experiment(toy: Toy, folder: Path, tries: dict[str, list[str]]) -> CellJob:
     return job_of(experiment, experiment.cells[0], experiment.subset())
 
 
+@pytest.mark.slow
 def test_a_refused_launch_with_another_config_changes_nothing_for_the_running_one(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     gate = tmp_path / "gate"
@@ -79,3 +80,12 @@ def test_a_refused_launch_with_another_config_changes_nothing_for_the_running_on
     assert hashlib.sha256(first.agent_config.read_bytes()).hexdigest() == recorded
     assert second.agent_config is not None
     assert not second.agent_config.exists()
+
+
+def test_an_experiment_that_names_no_redis_is_given_that_of_its_deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = make_toy(tmp_path)
+    assert experiment(toy, tmp_path, {}).redis_url is None
+    monkeypatch.setenv(REDIS_VARIABLE, "redis://:made-up@redis:6379")
+    assert experiment(toy, tmp_path, {}).redis_url == "redis://:made-up@redis:6379"

@@ -218,6 +218,7 @@ def test_a_cell_that_is_no_longer_planned_stays_red_until_all_are_evaluated_agai
     assert red_checks(fewer, instance) == set()
 
 
+@pytest.mark.slow
 def test_the_error_of_a_backfill_says_how_the_other_cells_are_published(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:

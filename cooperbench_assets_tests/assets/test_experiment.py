@@ -89,6 +89,7 @@ def test_reading_again_changes_nothing_and_says_so(experiment: ExperimentContext
     assert before["content_sha256"] == again["content_sha256"] != changed["content_sha256"]
 
 
+@pytest.mark.slow
 def test_changing_one_file_changes_one_cell_of_the_store(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
@@ -162,6 +163,7 @@ def test_missing_results_fail_their_checks_and_stop_nothing(
     assert failed_checks(result) == {"expected_results", "expected_verdicts", "expected_rows"}
 
 
+@pytest.mark.slow
 def test_the_store_holds_every_cell_and_what_the_checks_found(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
@@ -180,6 +182,7 @@ def test_the_store_holds_every_cell_and_what_the_checks_found(
     assert query(experiment.project.database, "SELECT sum(checks_failed) FROM cells").item() == 0
 
 
+@pytest.mark.slow
 def test_a_dropped_cell_leaves_the_store_and_an_unreadable_one_stays(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -137,6 +137,7 @@ def test_one_run_gives_each_cell_its_own_materialisations_figures_and_check_resu
     }
 
 
+@pytest.mark.slow
 def test_the_pages_of_checks_show_every_cell_after_reading_reading_again_and_judging_again(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
@@ -268,6 +269,7 @@ def test_what_lies_downstream_follows_a_run_of_many_cells(
     assert then.get_num_requested(asset_key("made", "results_store")) == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_one_cell_and_what_lies_downstream_does_both(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:
@@ -307,6 +309,7 @@ def test_executing_the_checks_of_one_asset_judges_that_asset_alone(
     assert evaluations(instance, nothing.run_id) == {}, "no cell of it was materialised"
 
 
+@pytest.mark.slow
 def test_a_cell_that_cannot_be_judged_again_is_named(
     experiment: ExperimentContext, instance: dg.DagsterInstance
 ) -> None:

@@ -69,6 +69,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> ExperimentContext:
     return bind(tmp_path_factory.mktemp("metadata"), 4)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(setting=st.sampled_from(["solo", "coop-comm"]), made=st.lists(PAIR, min_size=4, max_size=4))
 def test_run_logs_say_the_same_before_and_after_the_evaluation(
@@ -81,6 +82,7 @@ def test_run_logs_say_the_same_before_and_after_the_evaluation(
     assert said(experiment, setting, "run_logs") == after
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(made=st.lists(PAIR, min_size=4, max_size=4))
 def test_eval_outputs_say_the_same_whatever_the_agents_cost(experiment: ExperimentContext, made: list[Made]) -> None:

@@ -161,6 +161,7 @@ def test_a_damaged_table_is_named_and_its_last_rows_stay(tmp_path: Path, planned
     assert f"{table} is not as it was written; its last rows are kept" in sample
 
 
+@pytest.mark.slow
 def test_what_a_publish_cannot_read_is_said_in_the_runs_log(tmp_path: Path) -> None:
     experiment = bind(tmp_path, settings=TWO)
     read(experiment, *BOTH)

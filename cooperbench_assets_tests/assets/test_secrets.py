@@ -24,6 +24,7 @@ KEY = "sk-aaaabbbbccccdddd1234"
 CANARY = "canary-7f3a91c2"
 
 
+@pytest.mark.slow
 def test_a_key_in_imported_logs_is_in_no_event_and_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", CANARY)
     experiment = bind(tmp_path)

@@ -176,6 +176,7 @@ def test_every_failed_run_is_told_of_however_many_there_are(tmp_path: Path, inst
     assert list(run_alerts(instance, driver.experiment, since, lambda _: True)) == [], "what was told is not read again"
 
 
+@pytest.mark.slow
 def test_a_run_of_a_cell_that_was_dropped_while_it_was_queued_is_told_of_and_stops_nothing(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

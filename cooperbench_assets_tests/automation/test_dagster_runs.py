@@ -111,6 +111,7 @@ def test_runs_of_other_experiments_hide_neither_a_cancelled_nor_a_queued_run_of_
     assert runs_of(other).active is None
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_counts_until_a_newer_run_of_any_of_the_cells_assets(driver: Driver) -> None:
     cancelled(driver)
     newer = made(driver, dg.DagsterRunStatus.STARTED)
@@ -134,6 +135,7 @@ def test_every_status_of_dagsters_is_either_over_or_not() -> None:
     assert over | set(UNFINISHED) == set(dg.DagsterRunStatus) - {dg.DagsterRunStatus.MANAGED}
 
 
+@pytest.mark.slow
 def test_a_run_of_a_range_is_a_run_of_every_cell_in_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = Driver(bind_demo(tmp_path, settings={"solo": {"mode": "solo", "seeds": [0, 1, 2]}}), instance)
     keys = partitions_of(driver.experiment.spec).get_partition_keys()

@@ -90,6 +90,7 @@ def test_a_run_whose_process_was_killed_is_reported_and_frees_its_place(
     assert reported(driver) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_reported_is_told_of_with_the_reason(driver: Driver, sleeper: subprocess.Popen[bytes]) -> None:
     run = started(driver, sleeper.pid)
     kill(sleeper)

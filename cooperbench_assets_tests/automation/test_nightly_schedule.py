@@ -69,6 +69,7 @@ def run_config(found: PartitionBackfill) -> Mapping[str, Any]:
     return found.run_config
 
 
+@pytest.mark.slow
 def test_cells_that_nobody_launched_yet_are_filled_by_one_backfill(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -114,6 +115,7 @@ def test_there_is_never_a_second_beside_a_running_one(tmp_path: Path, instance: 
     assert len(instance.get_backfills()) == 2
 
 
+@pytest.mark.slow
 def test_the_retry_sensor_leaves_cells_alone_that_a_backfill_will_launch(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

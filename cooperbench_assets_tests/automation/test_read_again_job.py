@@ -108,6 +108,7 @@ def test_executing_all_checks_judges_the_cells_of_an_experiment_that_runs_pairs(
     assert scan_attempts(driver.experiment.run_dir(first), "solo") == tries
 
 
+@pytest.mark.slow
 def test_one_run_for_all_cells_that_are_to_be_run_is_refused(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     driver = drive(tmp_path, instance)
     result = driver.materialize(CELL_ASSETS, tags=dict(zip(RANGE_TAGS, ("solo/0", "solo/1"), strict=True)))

@@ -32,6 +32,7 @@ def slow_looks() -> Callable[[], bool]:
     return time_box(clock=lambda: next(ticking))
 
 
+@pytest.mark.slow
 def test_a_round_of_cells_goes_on_where_the_last_tick_ended_and_begins_anew_behind_the_last_cell(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -69,6 +70,7 @@ def test_every_cell_is_retried_and_the_end_is_told_though_a_tick_has_time_for_on
     assert [line.split()[0] for line in said] == ["0", "0", "1", "0"], "complete is told when the last cell was seen"
 
 
+@pytest.mark.slow
 def test_a_night_of_a_thousand_cells_is_left_to_a_run_and_buys_nothing_in_its_tick(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_night_of_a_thousand_cells_is_left_to_a_run_and_buys_nothing_in_its_ti
     assert schedule.job_name == "drill_fill"
 
 
+@pytest.mark.slow
 def test_the_run_looks_at_every_cell_and_the_next_night_waits_for_it(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

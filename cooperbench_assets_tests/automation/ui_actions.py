@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LOCATION = "cooperbench_assets"
 REPOSITORY = "__repository__"
-PATIENCE_SECONDS = 150.0
+PATIENCE_SECONDS = 180.0
 
 
 def launch_cell(page: Page, address: str, experiment: str, setting: str, seed: int) -> None:

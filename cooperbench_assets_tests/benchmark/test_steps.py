@@ -122,6 +122,7 @@ TURN = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(turns=st.lists(TURN, max_size=5), count=st.integers(0, 4))
 def test_whatever_a_trajectory_holds_a_step_is_one_of_the_agents(
     tmp_path_factory: pytest.TempPathFactory, turns: list[dict[str, Any]], count: int

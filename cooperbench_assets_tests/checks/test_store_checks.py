@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from cooperbench_assets.assets.results_store import publish_experiment, store_view
 from cooperbench_assets.assets.tables import CELL_UNIT_TABLES
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
@@ -47,6 +49,7 @@ def test_every_check_passes_where_all_cells_are_in_the_store(tmp_path: Path) -> 
         assert (finding.passed, finding.affected, finding.sample, finding.remedy) == (True, 0, (), "")
 
 
+@pytest.mark.slow
 def test_a_planned_cell_that_is_not_in_the_store_is_named_until_it_is_materialised(tmp_path: Path) -> None:
     experiment = bind(tmp_path, settings=TWO)
     publish(experiment, 0)
@@ -65,6 +68,7 @@ def test_an_empty_store_lacks_every_planned_cell(tmp_path: Path) -> None:
     assert failed(experiment)["planned_cells_present"].affected == 2
 
 
+@pytest.mark.slow
 def test_a_cell_of_another_subset_is_named_until_all_are_read_with_one(tmp_path: Path) -> None:
     publish(bind(tmp_path, count=4, settings=ONE), 0)
     experiment = bind(tmp_path, count=6, settings=TWO)

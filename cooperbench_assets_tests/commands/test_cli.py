@@ -73,6 +73,7 @@ def test_the_page_on_the_command_line_is_what_the_commands_say() -> None:
     assert docs.PAGE.read_text() == docs.page(), "run: python -m cooperbench_assets.commands.docs"
 
 
+@pytest.mark.slow
 def test_errors_of_this_package_are_one_sentence_and_exit_3(place: Place) -> None:
     place.project.database.parent.mkdir()
     place.project.database.write_text("no database")
@@ -197,6 +198,7 @@ def test_a_terminal_gets_every_figure_of_a_status_in_colour(place: Place, column
     assert row.split() == ["coop-nocomm", "0", "3/3", "3/3", "3", "0", "0", "0", "0", "0.75", "–"]
 
 
+@pytest.mark.slow
 def test_an_answer_too_wide_for_the_terminal_is_shown_below_one_another(place: Place) -> None:
     place.add_run("s_1")
     place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--run", "solo=s_{seed}")

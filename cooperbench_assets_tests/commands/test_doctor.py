@@ -320,3 +320,12 @@ def test_a_results_store_is_shown_with_its_layout_and_one_that_is_none_is_a_prob
     place.project.database.unlink()
     place.project.database.write_text("no database")
     assert doctor.look_at_store(place.project.database).state == "problem"
+
+
+def test_a_project_that_is_not_deployed_lacks_a_launcher_a_daemon_and_a_shared_state(place: Place) -> None:
+    done = place.run("doctor", "--deploy", "--json")
+    looks = {look["subject"]: look for look in json.loads(done.stdout)["looks"]}
+    assert "starts runs as processes" in looks["run launcher"]["detail"]
+    problems = {name for name, look in looks.items() if look["needed_by"] == ["deployment"] and look["state"] != "ok"}
+    assert problems == {"run launcher", "slots", "daemon"}
+    assert done.exit_code == 1

@@ -28,6 +28,7 @@ def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
 
 
+@pytest.mark.slow
 def test_a_blocked_cell_is_told_with_the_check_the_pair_and_the_fix(place: Place) -> None:
     place.add_run("s_1", pairs=((1, 2), (1, 3), (2, 3), (8, 9)))
     place.run("import-logs", "logs", "--experiment", "mine", "--subset", "three.json", "--run", "solo=s_{seed}")

@@ -131,6 +131,7 @@ def test_an_interrupt_ends_the_reading_as_cancelled(tmp_path: Path) -> None:
     assert [run.status for run in runs(project)] == [dg.DagsterRunStatus.CANCELED]
 
 
+@pytest.mark.slow
 def test_a_subset_that_is_not_there_is_said_once(mine: Place) -> None:
     mine.subset.unlink()
     done = mine.run("materialize", "mine")

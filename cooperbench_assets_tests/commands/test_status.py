@@ -145,6 +145,7 @@ def test_a_store_that_cannot_be_read_is_one_sentence(mine: Place) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.real_logs
 def test_the_real_flash_runs_come_out_as_their_figures_say(place: Place, real_logs: Path, flash_subset: Path) -> None:
     done = place.run(

@@ -126,6 +126,7 @@ def test_its_partition_tables_are_read(kept: Project, setting: str) -> None:
     assert rows(frames["attempts"], TRIES) == in_order(recorded("attempts", [setting]))
 
 
+@pytest.mark.slow
 def test_its_store_opens_and_is_published_anew_with_the_same_content(project: Project) -> None:
     assert in_store(project) == store_figures()
     published = publish_experiment(bind(project))
@@ -133,6 +134,7 @@ def test_its_store_opens_and_is_published_anew_with_the_same_content(project: Pr
     assert in_store(project) == store_figures()
 
 
+@pytest.mark.slow
 def test_its_store_is_built_anew_from_its_partition_tables(project: Project) -> None:
     project.database.unlink()
     published = publish_experiment(bind(project))
@@ -140,6 +142,7 @@ def test_its_store_is_built_anew_from_its_partition_tables(project: Project) -> 
     assert in_store(project) == store_figures()
 
 
+@pytest.mark.slow
 def test_its_cells_are_read_anew_and_published_with_the_same_outcomes(project: Project) -> None:
     experiment = bind(project)
     subset = experiment.subset_at_hand()

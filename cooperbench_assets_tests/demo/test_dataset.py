@@ -50,6 +50,7 @@ def test_a_dataset_that_is_up_to_date_is_left_alone(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_dataset_of_other_sources_is_replaced(dataset: Path, tmp_path: Path) -> None:
     root = build_dataset(tmp_path / "dataset")
     (root / ".demo" / "built.json").write_text('{"sources_sha256": "older"}')
@@ -76,6 +77,7 @@ def test_an_empty_folder_is_built_in(tmp_path: Path) -> None:
     assert built_from(build_dataset(tmp_path / "dataset")) == sources_sha256()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_build_one_dataset(dataset: Path, tmp_path: Path) -> None:
     root = tmp_path / "dataset"
     code = "import pathlib, sys, cooperbench_assets.demo as demo; demo.build_dataset(pathlib.Path(sys.argv[1]))"

@@ -15,20 +15,7 @@ from urllib.parse import quote
 
 from cooperbench.agents import AgentResult, register  # type: ignore[import-untyped,unused-ignore]
 
-KEYS = "LEAK_VARIABLES"
-"""Variable that names the variables with keys."""
-
-ANCESTORS = """
-import os
-pid = os.getpid()
-while pid > 0:
-    try:
-        print(open(f"/proc/{pid}/environ", errors="replace").read())
-    except OSError as error:
-        print(error)
-    pid = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
-"""
-"""A program that prints what the variables of its process were when it began, and those of all that it comes from."""
+from cooperbench_assets_tests.execution.leaks import ANCESTORS, KEYS
 
 
 @register("leaking")

@@ -19,7 +19,7 @@ from cooperbench_assets.execution.job import CellJob
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets_tests.execution.cells import PAIRS, attempt, cell, outcomes
-from cooperbench_assets_tests.execution.leaking_agents import ANCESTORS
+from cooperbench_assets_tests.execution.leaks import ANCESTORS
 from cooperbench_assets_tests.execution.toy import Toy
 
 FIRST = PAIRS[0]

@@ -52,6 +52,7 @@ def _publish(experiment: ExperimentContext) -> None:
     publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES)
 
 
+@pytest.mark.slow
 def test_a_report_is_made_of_the_published_store(tmp_path: Path) -> None:
     experiment = published(tmp_path)
     (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})

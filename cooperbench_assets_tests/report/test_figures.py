@@ -41,6 +41,7 @@ def _texts(svg: str) -> list[str]:
     return ["".join(element.itertext()) for element in found]
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_from_a_full_store(figures: dict[str, Figure]) -> None:
     assert [name for name, figure in figures.items() if figure.svg is None] == []
 

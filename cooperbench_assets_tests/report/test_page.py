@@ -31,6 +31,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     return build(ordinary(), tmp_path_factory.mktemp("report"))
 
 
+@pytest.mark.slow
 def test_the_page_takes_nothing_from_anywhere_else(built: tuple[Path, Page]) -> None:
     folder, page = built
     text = (folder / "report.html").read_text()
@@ -211,12 +212,14 @@ def test_what_agents_and_folders_say_is_never_markup(tmp_path: Path) -> None:
             assert not names & {"script", "img", "image", "foreignObject"}
 
 
+@pytest.mark.slow
 def test_raw_files_are_linked_by_paths_relative_to_the_page(tmp_path: Path) -> None:
     rows = [pair_row(path="a run/solo/repo/1/f1_f2#x", outcome="fail")]
     _, page = build(rows, tmp_path / "data" / "report", tmp_path / "data" / "logs")
     assert "./../../logs/a%20run/solo/repo/1/f1_f2%23x/" in page.having("href")
 
 
+@pytest.mark.slow
 def test_without_known_logs_a_path_is_text(tmp_path: Path) -> None:
     _, page = build([pair_row(path="run/solo/repo/1/f1_f2", outcome="fail")], tmp_path)
     assert "run/solo/repo/1/f1_f2" in page.visible

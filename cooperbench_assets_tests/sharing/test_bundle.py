@@ -95,6 +95,7 @@ def repacked(file: Path, target: Path, change: Callable[[dict[str, bytes]], None
     return target
 
 
+@pytest.mark.slow
 def test_what_is_exported_here_is_the_same_rows_there(tmp_path: Path) -> None:
     experiment = machine(tmp_path / "a")
     fail_a_check(experiment.project, Cell("made", "solo", 0))
@@ -169,6 +170,7 @@ def test_cells_of_several_machines_merge_and_the_same_again_is_unchanged(tmp_pat
     assert len(back.unchanged) == 2
 
 
+@pytest.mark.slow
 def test_the_same_cell_with_other_content_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     one = machine(tmp_path / "a", (("solo", 0), ("solo", 1)))
     two = machine(tmp_path / "b", (("solo", 1),), total_cost=9.0)
@@ -328,6 +330,7 @@ def test_a_unit_that_would_take_the_rows_of_another_is_refused(
     assert not there.tables.exists()
 
 
+@pytest.mark.slow
 def test_tables_that_no_version_here_knows_are_left_out_by_name(tmp_path: Path) -> None:
     experiment = machine(tmp_path / "a", (("solo", 0),))
     strange = Table("strange", "Of a later version", (Column("experiment", pl.String, "Name"),), key=("experiment",))
@@ -352,6 +355,7 @@ def test_tables_of_an_earlier_layout_are_one_clear_error(tmp_path: Path) -> None
         export_bundle(experiment.project, "made", tmp_path / "x.tar.gz")
 
 
+@pytest.mark.slow
 def test_images_and_gold_that_are_here_already_stay_and_are_named(tmp_path: Path) -> None:
     one, two = machine(tmp_path / "a", (("solo", 0),)), machine(tmp_path / "b", (("solo", 0),))
     add_whole_tables(one)
@@ -412,6 +416,7 @@ def test_a_person_exports_and_imports_by_command(tmp_path: Path, monkeypatch: py
     assert other.run("import-bundle", tmp_path / "bad.tar.gz").exit_code == 3
 
 
+@pytest.mark.slow
 def test_what_was_imported_reads_as_it_was(bundle: Path, tmp_path: Path) -> None:
     there = blank(tmp_path / "b")
     import_bundle(there, bundle)

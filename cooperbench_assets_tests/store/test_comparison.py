@@ -87,6 +87,7 @@ def test_rows_of_a_cell_that_nobody_wrote_are_found(published: Store) -> None:
     )
 
 
+@pytest.mark.slow
 def test_tables_that_changed_without_a_publish_are_found_and_newer_ones_are_counted(store: Store) -> None:
     store.write(SMALL, COOP)
     store.publish()

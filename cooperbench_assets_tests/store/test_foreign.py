@@ -24,6 +24,7 @@ def set_aside(store: Store) -> list[str]:
     return sorted(path.name for path in store.root.glob("results.duckdb.set-aside-*"))
 
 
+@pytest.mark.slow
 def test_a_process_that_has_the_file_open_for_reading_neither_blocks_nor_breaks(store: Store) -> None:
     store.write(COOP)
     store.publish()
@@ -63,6 +64,7 @@ def test_a_process_that_has_the_file_open_for_writing_neither_blocks_nor_breaks(
     assert store.holds(*SOLO, COOP)
 
 
+@pytest.mark.slow
 def test_a_log_that_a_dead_writer_left_is_kept_aside_with_its_file(store: Store) -> None:
     store.write(COOP)
     first = store.publish()
@@ -82,6 +84,7 @@ def test_a_log_that_a_dead_writer_left_is_kept_aside_with_its_file(store: Store)
         assert connection.execute(query).fetchall() == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_log_left_before_a_change_does_not_reach_the_new_file(store: Store) -> None:
     store.write(COOP)
     store.publish()
@@ -126,6 +129,7 @@ def test_a_torn_file_is_built_anew_from_parquet(store: Store, cut: int) -> None:
     assert len(set_aside(store)) == 1
 
 
+@pytest.mark.slow
 def test_a_file_with_broken_blocks_is_built_anew_even_if_its_time_is_right(store: Store) -> None:
     store.write(COOP, *SOLO)
     store.publish()
@@ -182,6 +186,7 @@ def test_an_archive_that_keeps_whole_seconds_is_no_change(store: Store) -> None:
     assert not store.publish().replaced
 
 
+@pytest.mark.slow
 def test_a_file_copied_without_any_tables_loses_nothing(store: Store) -> None:
     store.write(COOP, *SOLO)
     store.publish()

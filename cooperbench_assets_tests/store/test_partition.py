@@ -111,6 +111,7 @@ def test_the_time_of_reading_is_no_content(tmp_path: Path) -> None:
     assert read_unit(tmp_path, UNIT)["provenance"]["read_at"].to_list() == [START]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(rows.filter(bool), st.data())
 def test_one_changed_value_is_another_content(some: list[dict[str, object]], data: st.DataObject) -> None:

@@ -116,6 +116,7 @@ def test_a_cell_with_fewer_rows_leaves_none_behind(store: Store) -> None:
     assert set(store.publish().rows.values()) == {0}
 
 
+@pytest.mark.slow
 def test_a_dropped_cell_leaves_with_its_checks_and_returns_when_it_is_planned_again(store: Store) -> None:
     store.write(*SOLO, OTHER)
     for cell in (SOLO[0], SOLO[1], None):
@@ -323,6 +324,7 @@ def test_tables_of_an_analysis_are_published_beside_the_cells(store: Store) -> N
     assert store.table("summary")["rate"].to_list() == [0.75, None]
 
 
+@pytest.mark.slow
 def test_a_table_that_nobody_declares_any_more_leaves_and_comes_back_with_its_declaration(store: Store) -> None:
     store.write(COOP)
     store.write_summary("demo", 0.25)
@@ -446,6 +448,7 @@ def test_a_disk_that_takes_no_more_bytes_leaves_the_old_file(store: Store, prese
     assert store.holds(*SOLO, COOP)
 
 
+@pytest.mark.slow
 def test_a_store_that_would_not_hold_what_the_pointers_say_is_never_put_in_place(store: Store) -> None:
     store.write(COOP)
     store.publish()

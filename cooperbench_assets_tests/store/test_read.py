@@ -161,6 +161,7 @@ def test_reading_leaves_nothing_behind(shared: Store) -> None:
     assert shared.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_query_larger_than_memory_spills_and_leaves_nothing(
     shared: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@
     const place = new Map(rows.map((row, n) => [`${row.agent.name}.${row.step.index}`, n]));
     const side = new Map(page.agents.map((agent, n) => [agent.name, SIDE[Math.min(n, 1)]]));
     const open = new Set();
-    let all = false, selected = -1, list = null;
+    let all = false, selected = -1, wanted = -1, list = null;
     const box = View.h("div", { class: `steps${page.agents.length > 1 ? " two" : ""}`, tabindex: "0", role: "list", "aria-label": "Steps in the order of the clock" });
     const arcs = View.svg("svg", { class: "arcs", "aria-hidden": "true" });
     const name = (row) => `${row.agent.name}.${row.step.index}`;
@@ -59,6 +59,11 @@
         into.replaceChildren(View.h("p", { class: "problem" }, View.visible(error.message)));
       }
       if (list) list.remeasure();
+      if (into.isConnected && wanted === place.get(name(row))) {
+        wanted = -1;
+        box.scrollIntoView({ block: "nearest" });  // The texts have made it larger.
+        list.reveal(place.get(name(row)));
+      }
     };
 
     const facts = (step) => [
@@ -155,7 +160,7 @@
         const at = place.get(`${agent}.${index}`);
         if (at === undefined) return false;
         open.add(at);
-        box.scrollIntoView({ block: "nearest" });
+        wanted = at;
         select(at);
         View.choose({ step: `${agent}.${index}`, show: null });
         return true;

@@ -104,6 +104,7 @@ def test_a_record_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path)
     assert msgspec.json.decode((folder / "attempt.json").read_bytes())["outcome"] == "completed"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=3 * EVIDENCE_LENGTH))
 def test_evidence_keeps_the_end_and_never_grows_beyond_its_length(text: str) -> None:
     kept = shorten(text)

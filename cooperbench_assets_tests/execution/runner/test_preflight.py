@@ -78,12 +78,14 @@ def test_everything_that_is_missing_is_said_at_once(
     assert "\n" not in said
 
 
+@pytest.mark.slow
 def test_one_finding_is_one_plain_sentence(core_toy: Toy, tmp_path: Path) -> None:
     said = refusal(cell(core_toy, tmp_path, preflight=PreflightSettings(free_gb=10**9)))
     assert said.startswith("toy solo seed 0: ")
     assert "missing:" not in said
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_fit_is_not_mentioned(core_toy: Toy, tmp_path: Path) -> None:
     agents, evaluations = run_both(cell(core_toy, tmp_path), pairs=(PAIRS[0].name,))
     assert agents.done == evaluations.done == 1
@@ -91,6 +93,7 @@ def test_a_machine_that_is_fit_is_not_mentioned(core_toy: Toy, tmp_path: Path) -
     assert not any("gold" in note for note in evaluations.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("automatic", [False, True])
 def test_a_model_that_is_not_there_is_told_before_agents_run(
     automatic: bool, core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,6 +130,7 @@ def test_a_launch_uses_the_servers_that_it_is_given_and_leaves_them_open(
         servers.close()
 
 
+@pytest.mark.slow
 def test_the_question_can_be_turned_off(core_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "ASKS_FROM_HERE", frozenset({"core"}))
     job = cell(core_toy, tmp_path, model_name="openai/none", preflight=PreflightSettings(ask_model=False))

@@ -353,6 +353,7 @@ def test_who_asked_is_told_of_each_childs_end(tmp_path: Path) -> None:
 DEEDS = ["good", RATE_LIMIT, "raise:docker: Cannot connect to the Docker daemon", "half", "stranger", "hang", "die"]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tries=st.fixed_dictionaries({pair: st.lists(st.sampled_from(DEEDS), max_size=3) for pair in PAIRS}),

@@ -123,6 +123,7 @@ def test_closing_a_slot_twice_closes_no_file_of_another(tmp_path: Path) -> None:
     assert pool.held == 1
 
 
+@pytest.mark.slow
 def test_processes_together_never_hold_more_than_the_size(tmp_path: Path) -> None:
     size = 3
     logs = [tmp_path / f"{n}.log" for n in range(6)]

@@ -88,6 +88,7 @@ def server_pid(server: HarnessServer) -> int:
     return server._process.pid
 
 
+@pytest.mark.slow
 def test_starting_returns_at_once_and_ready_waits(toy: Toy, tmp_path: Path) -> None:
     server = HarnessServer(environment=toy_environment(toy), log=tmp_path / "server.log")
     server.start()
@@ -221,6 +222,7 @@ def test_a_child_holds_its_slot_until_it_has_ended(runs: Runs, tmp_path: Path) -
     other.kill()
 
 
+@pytest.mark.slow
 def test_close_ends_every_child(own: Runs) -> None:
     children = [own.server.launch(own.request("leave:hang")) for _ in range(2)]
     left = [pid for child in children for pid in pids_left_by(child.request.staging)]
@@ -503,6 +505,7 @@ def test_a_message_cut_short_is_the_end_of_the_other_side() -> None:
         assert wire.receive(theirs) is None
 
 
+@pytest.mark.slow
 def test_what_is_no_message_is_refused() -> None:
     with pytest.raises(wire.WireError):
         list(wire.Inbox().feed(b"HTTP/1.1 200 OK"))

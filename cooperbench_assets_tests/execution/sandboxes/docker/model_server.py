@@ -69,6 +69,9 @@ class ModelServer:
         self.trouble: Trouble | None = None
         """How it fails from now on; None: not at all."""
 
+        self.troubles: list[Trouble] = []
+        """How it fails the next requests, one each."""
+
         self.trouble_after = 0
         """Answers that it gives before it fails."""
 
@@ -130,7 +133,7 @@ class ModelServer:
 
     def reset(self) -> None:
         """Forget what was asked, and work from now on."""
-        self.trouble, self.trouble_after, self.trouble_for = None, 0, None
+        self.trouble, self.troubles, self.trouble_after, self.trouble_for = None, [], 0, None
         self.pause, self.endless, self.answered, self.asked = 0.0, False, 0, []
         self.slow.clear()
 
@@ -138,6 +141,8 @@ class ModelServer:
         who = _WHO.search("\n".join(str(message.get("content") or "") for message in asked.messages))
         with self._lock:
             self.asked.append(asked)
+            if self.troubles:
+                return self.troubles.pop(0)
             infra_failed = self.trouble_for is None or (who is not None and who[1] == self.trouble_for)
             if infra_failed and self.answered >= self.trouble_after and self.trouble is not None:
                 return self.trouble

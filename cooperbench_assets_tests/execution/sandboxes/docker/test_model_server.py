@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cooperbench_assets.execution.runner.harness_servers import OF_THIS_PROCESS,
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.execution.sandboxes.docker.ownership import PREFIX
 from cooperbench_assets.report.build import build_reports
+from cooperbench_assets_tests.demo.bench import write_pairs
 from cooperbench_assets_tests.execution.sandboxes.docker.model_server import (
     COMPLETION_TOKENS,
     PROMPT_TOKENS,
@@ -34,10 +35,15 @@ from cooperbench_assets_tests.execution.sandboxes.docker.places import (
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
+Features = tuple[str, int, tuple[int, int]]
+"""Repository, task and features of a pair."""
+
 CANARY = "sk-canary-5d1f7c0e93ab4826"
 PER_CALL = PROMPT_TOKENS * PRICES["input_cost_per_token"] + COMPLETION_TOKENS * PRICES["output_cost_per_token"]
-CONFLICTING = 2
-"""Pairs of tiny whose own patches do not merge."""
+TWO = (("inkline_task", 3, (1, 2)), ("inkline_task", 3, (1, 4)))
+"""As many pairs as work at once; the own patches of the first one do not merge."""
+
+FOUR = (*TWO, ("plainconf_task", 5, (1, 4)), ("slotbook_task", 8, (1, 4)))
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +68,9 @@ def surroundings(server: ModelServer, monkeypatch: pytest.MonkeyPatch, state: Pa
     server.reset()
 
 
-def place(tmp_path: Path, server: ModelServer, dataset: Path, **changes: Any) -> Place:
-    return Place(tmp_path / "project", model_experiment(dataset, server.url, **changes))
+def place(tmp_path: Path, server: ModelServer, dataset: Path, pairs: Sequence[Features] = TWO, **changes: Any) -> Place:
+    subset = str(write_pairs(pairs, tmp_path / "subset.json"))
+    return Place(tmp_path / "project", model_experiment(dataset, server.url, subset=subset, **changes))
 
 
 def everything(root: Path) -> Iterator[tuple[str, str]]:
@@ -86,8 +93,8 @@ def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
 
     # Three calls of 1,000 and 100 tokens a pair, at the prices of the agent config.
     costs = tried.rows("SELECT cost_usd, steps, outcome FROM pairs")
-    assert [row[1:] for row in costs] == [(3, "pass")] * 6
-    assert [row[0] for row in costs] == pytest.approx([3 * PER_CALL] * 6)
+    assert [row[1:] for row in costs] == [(3, "pass")] * 2
+    assert [row[0] for row in costs] == pytest.approx([3 * PER_CALL] * 2)
     record = read_provenance(tried.experiment.logs / f"{tried.name}-solo")
     assert (record["endpoint_host"], record["model_answered"]) == ("127.0.0.1", "scripted-model-1")
 
@@ -95,7 +102,7 @@ def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
     assert {(asked.path, asked.key, asked.model) for asked in server.asked} == {
         ("/v1/chat/completions", CANARY, "scripted")
     }
-    assert len(server.asked) == 1 + 6 * 3
+    assert len(server.asked) == 1 + 2 * 3
     assert len(server.asked[0].messages) == 1
 
     build_reports(tried.project.database, tried.project.report, [tried.name], {tried.name: tried.experiment.logs})
@@ -142,16 +149,15 @@ def test_two_agents_talk_and_their_patches_are_merged_and_tested(
     assert tried.run("coop-comm").error is None
     pairs = tried.table("coop-comm")
     counts = dict(pairs["outcome_strict"].value_counts().iter_rows())
-    assert counts == {"pass": 6 - CONFLICTING, "fail": CONFLICTING}
+    assert counts == {"pass": 1, "fail": 1}
     assert set(pairs.filter(pl.col("outcome_strict") == "fail")["reason_strict"]) == {"conflict"}
     messages = tried.table("coop-comm", "messages")
-    assert messages.height == 12
-    assert pairs["cost_usd"].sum() == pytest.approx(6 * 2 * 4 * PER_CALL)
+    assert messages.height == 2 * 2
+    assert pairs["cost_usd"].sum() == pytest.approx(2 * 2 * 4 * PER_CALL)
     assert tried.left(engine) == []
 
 
-FAILING = {
-    "401": "auth",
+FAILING: dict[Trouble, str] = {
     "429": "rate_limit",
     "503": "provider",
     "cut": "provider",
@@ -159,27 +165,30 @@ FAILING = {
 }
 
 
-@pytest.mark.parametrize("trouble", FAILING)
 def test_a_failing_endpoint_is_infrastructure_of_its_family_and_nothing_is_left(
-    trouble: Trouble, server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
+    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
 ) -> None:
-    changes = {"preflight": {"ask_model": False}, "limits": {**LIMITS, "concurrency": 1}}
-    tried = place(tmp_path, server, demo_dataset, kwargs={"timeout": 2, "max_retries": 0}, **changes)
-    server.trouble = trouble
+    changes = {"preflight": {"ask_model": False}, "limits": {**LIMITS, "concurrency": 1, "breaker": 10}}
+    kwargs = {"timeout": 2, "max_retries": 0}
+    tried = place(tmp_path, server, demo_dataset, FOUR, kwargs=kwargs, **changes)
+    server.troubles = list(FAILING)
     began = time.monotonic()
-    ran = tried.run(at_most=2)
-    assert ran.error is None
-    assert time.monotonic() - began < 120
+    assert tried.run().error is None
+    assert time.monotonic() - began < 60 * LIMITS["pair_timeout_minutes"], "none was waited for until its deadline"
+    assert sorted(tried.outcomes().values()) == sorted(f"infra_error agent {family}" for family in FAILING.values())
+    assert len(server.asked) == len(FAILING)
+    assert tried.left(engine) == []
+
     # After a refused key no further pair is launched.
-    launched = 1 if trouble == "401" else 2
-    found = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
-    assert found == [f"infra_error agent {FAILING[trouble]}"] * launched
-    assert len(server.asked) == launched
+    server.trouble = "401"
+    assert tried.run().error is None
+    assert list(tried.outcomes().values()).count("infra_error agent auth") == 1
+    assert len(server.asked) == len(FAILING) + 1
     assert tried.left(engine) == []
 
     server.trouble = None
-    assert tried.run(at_most=2).error is None
-    assert sorted(tried.outcomes().values()) == ["missing"] * 4 + ["pass"] * 2
+    assert tried.run().error is None
+    assert set(tried.outcomes().values()) == {"pass"}
 
 
 def test_a_refused_key_is_found_before_any_pair_is_launched(
@@ -193,21 +202,6 @@ def test_a_refused_key_is_found_before_any_pair_is_launched(
     assert CANARY not in ran.error
     assert len(server.asked) == 1
     assert not (tried.experiment.logs / f"{tried.name}-solo" / "solo").exists()
-
-
-def test_an_agent_that_hangs_is_ended_at_its_deadline(
-    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
-) -> None:
-    limits = {**LIMITS, "pair_timeout_minutes": 0.25}
-    changes = {"preflight": {"ask_model": False}, "limits": limits, "kwargs": {"timeout": 600}}
-    tried = place(tmp_path, server, demo_dataset, **changes)
-    server.trouble = "hang"
-    began = time.monotonic()
-    assert tried.run(at_most=1).error is None
-    assert time.monotonic() - began < 90
-    (found,) = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
-    assert found == "infra_error agent provider_timeout"
-    assert tried.left(engine) == []
 
 
 def test_an_agent_whose_container_is_killed_is_never_graded(
@@ -229,4 +223,4 @@ def test_an_agent_whose_container_is_killed_is_never_graded(
 
     server.pause = 0.0
     assert tried.run(at_most=1).error is None
-    assert sorted(tried.outcomes().values()) == ["missing"] * 5 + ["pass"]
+    assert sorted(tried.outcomes().values()) == ["missing", "pass"]
