@@ -108,6 +108,7 @@ def of_the_viewer(page: Page, project: Project, folder: Path) -> None:
         expect(page.get_by_text("500 of 500 results, 100 pairs")).to_be_visible()
         take(page, folder, "pairs", "viewer")
         page.goto(f"{viewer}/#/e/{EXPERIMENT}/pairs?outcome=fail&setting=coop-comm&sort=-messages")
+        expect(page.get_by_text(re.compile(r"^\d+ of 500 results$"))).to_be_visible()
         page.get_by_role("cell").get_by_role("link").first.click()
         page.locator("#tests .failing").first.wait_for()
         take(page, folder, "pair", "viewer")
