@@ -191,30 +191,18 @@ def _fill(index: Index, file: _File, redactor: Redactor) -> None:
 
 
 def _add(index: Index, draft: Draft, heard: list[tuple[str | None, str]], redactor: Redactor) -> None:
-    number = len(index.steps)
-    timed = draft.at is not None and draft.ended_at is not None and draft.ended_at >= draft.at
-    duration = draft.ended_at - draft.at if timed else None  # type: ignore[operator]
-    index.calls += draft.kind == "step"
-    index.steps.append(
-        StepEntry(
-            index=number,
-            kind=draft.kind,
-            number=index.calls if draft.kind == "step" else None,
-            at=draft.at,
-            ended_at=draft.ended_at,
-            duration_seconds=duration,
-            waited_seconds=duration if draft.waits else None,
-            input_tokens=draft.input_tokens,
-            output_tokens=draft.output_tokens,
-            cost_usd=draft.cost_usd,
-            summary=redactor.text(_summary(draft)),
-            exit_code=draft.exit_code,
-            git=draft.git,
-            sends=bool(draft.sent),
-            reads=bool(heard),
-            bytes=sum(len(text.text.encode("utf-8", "replace")) for text in draft.texts),
-        )
-    )
+    entry, number = draft.entry, len(index.steps)
+    entry.index = number
+    if entry.kind == "step":
+        index.calls += 1
+        entry.number = index.calls
+    if entry.at is not None and entry.ended_at is not None and entry.ended_at >= entry.at:
+        entry.duration_seconds = entry.ended_at - entry.at
+        entry.waited_seconds = entry.duration_seconds if draft.waits else None
+    entry.summary = redactor.text(_summary(draft))
+    entry.git, entry.sends, entry.reads = draft.git, bool(draft.sent), bool(heard)
+    entry.bytes = sum(len(text.text.encode("utf-8", "replace")) for text in draft.texts)
+    index.steps.append(entry)
     index.spans.append((draft.span.start, draft.span.end))
     index.heard += [(number, sender, redactor.text(text[:_LONGEST_MESSAGE])) for sender, text in heard]
     index.sent += [(number, redactor.text(command)) for command in draft.sent]
@@ -222,7 +210,7 @@ def _add(index: Index, draft: Draft, heard: list[tuple[str | None, str]], redact
 
 def _summary(draft: Draft) -> str:
     """One line: the first command, else the first words."""
-    order = ("command", "thought") if draft.kind == "step" else ()
+    order = ("command", "thought") if draft.entry.kind == "step" else ()
     texts = [text for kind in order for text in draft.texts if text.kind == kind] or draft.texts
     words = next((" ".join(text.text[: 4 * _SUMMARY].split()) for text in texts if text.text.strip()), "")
     return words if len(words) <= _SUMMARY else f"{words[: _SUMMARY - 1]}…"
@@ -254,11 +242,11 @@ def _character_end(buffer: Buffer, place: int) -> int:
 def _lay_out(index: Index) -> None:
     """Put steps into chunks."""
     chunk, size, count = 0, 0, 0
-    for place, step in enumerate(index.steps):
+    for step in index.steps:
         parts = max(1, -(-step.bytes // CHUNK_BYTES))
         if count and (parts > 1 or size + step.bytes > CHUNK_BYTES or count == CHUNK_STEPS):
             chunk, size, count = chunk + 1, 0, 0
-        index.steps[place] = msgspec.structs.replace(step, chunk=chunk, chunks=parts)
+        step.chunk, step.chunks = chunk, parts
         size, count = size + step.bytes, count + 1
         if parts > 1:
             chunk, size, count = chunk + parts, 0, 0

@@ -117,7 +117,7 @@ class LeftOut(Struct, frozen=True, kw_only=True):
     """How large they are in the file together."""
 
 
-class StepEntry(Struct, frozen=True, kw_only=True):
+class StepEntry(Struct, kw_only=True):
     """A step without its texts, for the index."""
 
     index: int

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cooperbench_assets.transcripts.model import StepKind, Text
+from cooperbench_assets.transcripts.model import StepEntry, Text
 from cooperbench_assets.transcripts.readers.events import Event, Heard, unknown
 from cooperbench_assets.transcripts.records import UNDECODABLE, Span, decoded
 
@@ -33,21 +33,17 @@ _LONGEST_COMMAND = 1 << 16
 class Draft:
     """A step while it is read, with its texts."""
 
-    kind: StepKind
+    entry: StepEntry
+    """What records say of it."""
+
     span: Span
     texts: list[Text] = field(default_factory=list)
-    at: float | None = None
-    ended_at: float | None = None
     group: str | None = None
     closed: bool = False
     """No further reply belongs to it."""
 
     replied: bool = False
     waits: bool = False
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    exit_code: int | None = None
     heard: list[Heard] = field(default_factory=list)
     told: list[Heard] = field(default_factory=list)
     """Messages in what its commands printed: the next step reads them."""
@@ -73,16 +69,16 @@ class Draft:
 
     def _add_facts(self, event: Event) -> None:
         if event.role == "reply":
-            self.kind, self.replied = "step", True
+            self.entry.kind, self.replied = "step", True
             self.group, self.closed = event.group, self.closed or event.ends
-            self.at = event.at if self.at is None else self.at
+            self.entry.at = event.at if self.entry.at is None else self.entry.at
             self.waits = self.waits or event.waits
         elif event.role == "output":
-            self.ended_at = event.at if event.at is not None else self.ended_at
+            self.entry.ended_at = event.at if event.at is not None else self.entry.ended_at
         for name in ("input_tokens", "output_tokens", "cost_usd", "exit_code"):
             value = getattr(event, name)
             if value is not None:
-                setattr(self, name, value)
+                setattr(self.entry, name, value)
         late = event.role == "output" or (event.role == "reply" and event.heard)
         (self.told if late else self.heard).extend(event.heard)
         self.sent += [command[:_LONGEST_COMMAND] for command in event.sent]
@@ -111,7 +107,7 @@ def drafts(buffer: Buffer, spans: Iterable[Span], reader: Reader, *, begun: bool
         if current is None or _begins(current, event):
             if current is not None:
                 yield current
-            current = Draft("prompt" if event.role == "prompt" else "note", span)
+            current = Draft(StepEntry(index=0, kind="prompt" if event.role == "prompt" else "note"), span)
         current.add(event, span)
         current.damaged += damaged
         begun = begun or current.replied
@@ -122,12 +118,12 @@ def drafts(buffer: Buffer, spans: Iterable[Span], reader: Reader, *, begun: bool
 def _begins(current: Draft, event: Event) -> bool:
     """Whether an event begins a new step."""
     if event.role == "prompt":
-        return current.kind != "prompt"
+        return current.entry.kind != "prompt"
     if event.role == "input":
-        return current.replied or current.kind == "prompt"
+        return current.replied or current.entry.kind == "prompt"
     if event.role == "reply":
         same = event.group is not None and event.group == current.group and not current.closed
-        return (current.replied and not same) or current.kind == "prompt"
+        return (current.replied and not same) or current.entry.kind == "prompt"
     return False
 
 
