@@ -1,7 +1,7 @@
-"""The list of pairs: one row for every pair of every cell of a source.
+"""The list of pairs: one row for every pair of every cell of a source, and the messages that a search looks through.
 
-What belongs here: rows from partition tables where they are, else from the logs, and what is worked out over all rows.
-What does not: one pair in full (``page``).
+What belongs here: reading them from partition tables where these are, else from the logs, and what is worked out over
+all rows. What does not: one pair in full (``page``).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.errors import UnitError
 from cooperbench_assets.store.partition_tables import read_unit
 from cooperbench_assets.store.rows import cell_frames
-from cooperbench_assets.store.schema import PAIRS
+from cooperbench_assets.store.schema import MESSAGES, PAIRS
 from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets.transcripts.model import PairRow
 from cooperbench_assets.transcripts.sources import Source, run_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import polars as pl
 
@@ -72,6 +72,33 @@ def stored(source: Source, cell: SourceCell, table: str) -> pl.DataFrame | None:
         return read_unit(source.tables, cell_unit(Cell(cell.experiment, cell.setting, cell.seed)))[table]
     except (UnitError, KeyError):
         return None
+
+
+def messages_by_path(source: Source, rows: Sequence[PairRow]) -> dict[str, str]:
+    """Path of a pair → its messages without secrets, a line each; pairs with messages only."""
+    paths = {(row.run, row.setting, row.seed, row.pair): row.path for row in rows if row.messages}
+    found: dict[str, list[str]] = {}
+    for cell in source.cells:
+        if cell.mode == "solo":
+            continue
+        for pair, text in _texts(source, cell):
+            path = paths.get((cell.run_dir.name, cell.setting, cell.seed, pair))
+            if path is not None:
+                found.setdefault(path, []).append(text)
+    return {path: source.redactor.text("\n".join(texts)) for path, texts in found.items()}
+
+
+def _texts(source: Source, cell: SourceCell) -> list[tuple[str, str]]:
+    """Pair and text of each message of a cell."""
+    messages = stored(source, cell, MESSAGES.name)
+    if messages is not None:
+        return [(pair, text) for pair, text in messages.select("pair", "message").iter_rows() if text]
+    try:
+        run = read_run(cell.run_dir, cell.mode, find_steps=False)
+    except LogTreeError:
+        return []
+    said = ((pair.name, record.message) for pair, one in run.pairs.items() for record in one.messages or [])
+    return [(pair, text) for pair, text in said if isinstance(text, str)]
 
 
 def frame_of(source: Source, cell: SourceCell, reading: RunReading) -> pl.DataFrame:

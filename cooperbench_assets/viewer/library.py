@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from cooperbench_assets.transcripts.listing import pair_rows
+from cooperbench_assets.transcripts.listing import messages_by_path, pair_rows
 from cooperbench_assets.transcripts.model import Note
 from cooperbench_assets.transcripts.notes import write_note
 from cooperbench_assets.transcripts.page import chunk, pair_page, raw_part
 from cooperbench_assets.transcripts.sources import find, run_path
 from cooperbench_assets.viewer.experiment_page import address_of
-from cooperbench_assets.viewer.message_texts import messages_by_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
