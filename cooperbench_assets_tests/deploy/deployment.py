@@ -232,6 +232,10 @@ def deployed(engine: Engine, root: Path, experiments: Mapping[str, Mapping[str, 
     }
     (project.root / "deploy" / ".env").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
     build(engine, project.root, image, python_image(engine))
+    state = project.data / "state"
+    state.mkdir(parents=True)
+    # Made by the first run, it would fit the limits of one run's container.
+    (state / "slots.toml").write_text("agents = 8\nevaluations = 4\n")
     made = Deployment(name, project, engine, f"http://127.0.0.1:{port}")
     try:
         made.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", f"{UP_SECONDS:.0f}")
