@@ -190,3 +190,16 @@ def test_every_table_view_and_column_on_that_page_has_a_meaning() -> None:
         assert one.comment, one.name
         if one.name not in own:
             assert all(meaning for _, _, meaning in one.columns), one.name
+
+
+def test_a_deployment_gives_its_daemon_what_runs_are_given_and_is_reached_over_loopback_alone() -> None:
+    compose, instance = (load(CHECKOUT / "deploy" / name) for name in ("compose.yaml", "dagster.yaml"))
+    services = compose["services"]
+    assert set(instance["run_launcher"]["config"]["env_vars"]) <= services["daemon"]["environment"].keys()
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    example = (CHECKOUT / "deploy" / ".env.example").read_text()
+    asked = set(re.findall(r"\$\{(\w+)(?::\?[^}]*)?\}", (CHECKOUT / "deploy" / "compose.yaml").read_text()))
+    assert asked == {"PROJECT", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    assert asked <= set(re.findall(r"^(\w+)=", example, re.MULTILINE))

@@ -234,7 +234,7 @@ def deployed(engine: Engine, root: Path, experiments: Mapping[str, Mapping[str, 
     build(engine, project.root, image, python_image(engine))
     state = project.data / "state"
     state.mkdir(parents=True)
-    # Made by the first run, it would fit the limits of one run's container.
+    # Every pair of a cell at once, however small this machine is: most of an agent's time here is waiting.
     (state / "slots.toml").write_text("agents = 8\nevaluations = 4\n")
     made = Deployment(name, project, engine, f"http://127.0.0.1:{port}")
     try:
