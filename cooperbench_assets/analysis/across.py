@@ -15,7 +15,7 @@ import polars as pl
 from cooperbench_assets.analysis.comparability import (
     SAME_SETTING,
     contrast_differences,
-    refused_settings,
+    named_refusals,
     require_comparable_experiments,
     with_sides,
 )
@@ -32,7 +32,7 @@ from cooperbench_assets.analysis.frames import (
     conform,
     joined_reasons,
     pairs_of,
-    score_kinds,
+    scores_of,
     settings_of,
 )
 from cooperbench_assets.store.schema import Table
@@ -86,8 +86,8 @@ def experiment_comparisons(frames: Frames, experiments: Sequence[str]) -> pl.Dat
         family=pl.lit(PLANNED), primary=pl.lit("success"), margin=pl.lit(None, pl.Float64)
     )
     marks = {"place": place, "endpoint": pl.lit("success")}
-    scores = (kind.rename(_SWAPPED).with_columns(**marks) for kind in score_kinds(frames, cells))
-    rows = contrasted(scores, contrasts, _reasons(frames, cells, contrasts), ["verdict", "population"])
+    scores = scores_of(frames, cells).rename(_SWAPPED).with_columns(**marks)
+    rows = contrasted([scores], contrasts, _reasons(frames, cells, contrasts), ["verdict", "population"])
     rows = rows.with_columns(statement=pl.format("{}: {}", "experiment", "statement"))
     order = settings_of(cells).group_by("setting").agg(rank=pl.col("rank").min()).rename({"setting": "experiment"})
     rows = rows.join(order, on="experiment", how="left")
@@ -111,7 +111,7 @@ def _reasons(frames: Frames, cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl
         differs=joined_reasons(pl.col("model"), pl.col("others")),
         caution=joined_reasons(pl.when(several).then(caution), pl.col("git_unknown")),
     )
-    return with_sides(found, refused_settings(compared_cells(cells)).rename(_SWAPPED)).drop(
+    return with_sides(found, named_refusals(compared_cells(cells)).rename(_SWAPPED)).drop(
         "model", "others", "plans", "git_unknown"
     )
 
@@ -136,9 +136,6 @@ def _plans(frames: Frames, used: pl.DataFrame, contrasts: pl.DataFrame) -> pl.Da
         .join(used.select("experiment", "setting", "seed"), on=["experiment", "setting", "seed"], how="semi")
     )
     plans = rows.group_by("experiment", "setting").agg(plan=pl.col("pair").unique().sort(), n=pl.col("pair").n_unique())
-    sides = contrasts.select(_KEY)
-    for side in ("a", "b"):
-        named = plans.rename({"setting": f"setting_{side}", "plan": f"plan_{side}", "n": f"n_{side}"})
-        sides = sides.join(named, on=["experiment", f"setting_{side}"], how="left")
+    sides = with_sides(contrasts.select(_KEY), plans)
     text = pl.format("the planned pairs differ ({} and {})", "n_a", "n_b")
     return sides.select(*_KEY, plans=pl.when(pl.col("plan_a") != pl.col("plan_b")).then(text))

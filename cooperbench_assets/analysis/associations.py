@@ -105,12 +105,12 @@ def _associated(pairs: pl.DataFrame, stratum: str) -> pl.DataFrame:
 
 
 def _note() -> pl.Expr:
-    same = (
-        pl.when(pl.col("stratum") == "pair")
-        .then(pl.lit("no pair in which both vary otherwise than all pairs do from seed to seed"))
-        .when(pl.col("stratum") == "task")
-        .then(pl.lit("no task within which both vary"))
-        .otherwise(pl.lit("trait or outcome is the same everywhere"))
+    same = pl.col("stratum").replace_strict(
+        {
+            "pair": "no pair in which both vary otherwise than all pairs do from seed to seed",
+            "task": "no task within which both vary",
+            "none": "trait or outcome is the same everywhere",
+        }
     )
     raw = pl.lit("no p value: seeds of a pair and pairs of a task are not independent")
     return pl.when(pl.col("slope").is_null()).then(same).when(pl.col("stratum") == "none").then(raw)

@@ -140,19 +140,20 @@ def refusals(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
         ``why_b`` (why a side may have no headline of its own).
     """
     found = contrast_differences(cells, contrasts).rename({"differs": "refused"})
-    return with_sides(found, refused_settings(cells))
+    return with_sides(found, named_refusals(cells))
 
 
-def with_sides(found: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
-    """Contrasts with ``why_a`` and ``why_b``, out of `refused`, which is as ``refused_settings`` gives it."""
+def named_refusals(cells: pl.DataFrame) -> pl.DataFrame:
+    """Why a setting may have no headline: experiment, setting, ``why``, a sentence that names it, or NULL."""
+    return refused_settings(cells).select("experiment", "setting", why=pl.format("{}: {}", "setting", "why_not"))
+
+
+def with_sides(contrasts: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
+    """Contrasts with what is known of either setting: the columns of `settings` with _a and _b."""
     for side in ("a", "b"):
-        named = refused.select(
-            "experiment",
-            pl.col("setting").alias(f"setting_{side}"),
-            pl.format("{}: {}", "setting", "why_not").alias(f"why_{side}"),
-        )
-        found = found.join(named, on=["experiment", f"setting_{side}"], how="left")
-    return found
+        named = settings.rename({name: f"{name}_{side}" for name in settings.columns if name != "experiment"})
+        contrasts = contrasts.join(named, on=["experiment", f"setting_{side}"], how="left")
+    return contrasts
 
 
 CONTRAST_REASONS = (pl.col("refused"), pl.col("why_a"), pl.col("why_b"))
@@ -187,32 +188,21 @@ def require_comparable_experiments(frames: Frames, experiments: Sequence[str]) -
         raise NotComparable(f"{', '.join(experiments)} cannot be set side by side, {text}")
 
 
-def windows(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
-    """When the agents of each setting ran: experiment, setting, ``first`` start, ``last`` end; NULL if unknown."""
-    used = cells.select("experiment", "setting", "seed")
-    rows = pairs_of(frames).join(used, on=["experiment", "setting", "seed"], how="semi")
-    return rows.group_by("experiment", "setting").agg(
-        first=pl.col("started_at").min(), last=pl.coalesce("ended_at", "started_at").max()
-    )
-
-
 def window_gaps(frames: Frames, cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
     """Contrasts whose settings did not run in overlapping times.
 
     Returns:
         experiment, setting_a, setting_b, ``gap``: a sentence, NULL where they overlap or times are unknown.
     """
-    when = windows(frames, cells)
-    sides = contrasts.select("experiment", "setting_a", "setting_b").join(
-        when, left_on=["experiment", "setting_a"], right_on=["experiment", "setting"], how="left"
+    rows = pairs_of(frames).join(cells.select(CELL), on=CELL, how="semi")
+    when = rows.group_by("experiment", "setting").agg(
+        first=pl.col("started_at").min(), last=pl.coalesce("ended_at", "started_at").max()
     )
-    sides = sides.join(
-        when, left_on=["experiment", "setting_b"], right_on=["experiment", "setting"], how="left", suffix="_b"
-    )
-    apart = (pl.col("last") < pl.col("first_b")) | (pl.col("last_b") < pl.col("first"))
-    hours = pl.max_horizontal(pl.col("first_b") - pl.col("last"), pl.col("first") - pl.col("last_b")).dt.total_minutes()
+    apart = (pl.col("last_a") < pl.col("first_b")) | (pl.col("last_b") < pl.col("first_a"))
+    gap = pl.max_horizontal(pl.col("first_b") - pl.col("last_a"), pl.col("first_a") - pl.col("last_b"))
     text = pl.format(
         "their time windows do not overlap ({} h apart): the model or the service may have changed between them",
-        (hours / 60).round(1),
+        (gap.dt.total_minutes() / 60).round(1),
     )
+    sides = with_sides(contrasts.select("experiment", "setting_a", "setting_b"), when)
     return sides.select("experiment", "setting_a", "setting_b", gap=pl.when(apart).then(text))

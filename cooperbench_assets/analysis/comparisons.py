@@ -24,12 +24,12 @@ from cooperbench_assets.analysis.frames import (
     conform,
     pairs_of,
     result_table,
-    score_kinds,
+    scores_of,
     settings_of,
     tally,
 )
 from cooperbench_assets.analysis.grid import gold_passes
-from cooperbench_assets.analysis.significance import mcnemar_column
+from cooperbench_assets.analysis.significance import mcnemar
 
 _KEY = ["experiment", "setting_a", "setting_b"]
 _SIDES = columns(
@@ -137,8 +137,8 @@ def contrasts_of(cells: pl.DataFrame) -> pl.DataFrame:
 def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
     """Fourfold tables and exact McNemar tests by seed and by majority, for these pairs only."""
     cells = cells_of(frames)
-    rows = pl.concat([_tables(kind, cells) for kind in score_kinds(frames, cells)])
-    rows = rows.with_columns(p_mcnemar=mcnemar_column(rows["only_a"], rows["only_b"]), label=pl.lit(THESE_PAIRS_ONLY))
+    rows = _tables(scores_of(frames, cells), cells)
+    rows = rows.with_columns(p_mcnemar=mcnemar(rows["only_a"], rows["only_b"]), label=pl.lit(THESE_PAIRS_ONLY))
     contrasts = contrasts_of(cells)
     rows = rows.join(refusals(compared_cells(cells), contrasts).select(*_KEY, "refused"), on=_KEY, how="left")
     rows = rows.with_columns(without_refused("p_mcnemar"))
@@ -147,7 +147,7 @@ def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
 
 
 def _tables(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
-    """Counts of the four ways that a pair can go in two settings, of one kind of score, by seed and by majority."""
+    """Counts of the four ways that a pair can go in two settings, by seed and by majority."""
     seeds = scores.filter(pl.col("score").is_not_null()).select(
         *SCORE, "setting", "place", "seed", "pair", basis=pl.lit("seed"), passed=pl.col("score") == 1
     )

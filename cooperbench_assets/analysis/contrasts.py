@@ -28,7 +28,7 @@ from cooperbench_assets.analysis.endpoints import ENDPOINTS
 from cooperbench_assets.analysis.formatting import MINUS, counted, points
 from cooperbench_assets.analysis.frames import SCORE, columns
 from cooperbench_assets.analysis.intervals import ALPHA, clustered, why_no_interval
-from cooperbench_assets.analysis.significance import holm, mcnemar_column, sign_flips, smallest_p
+from cooperbench_assets.analysis.significance import holm, mcnemar, sign_flips, smallest_p
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -137,7 +137,7 @@ def pair_means(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def _parts(scores: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All contrasts of one endpoint, verdict and population: their estimates, and the sums of their tasks."""
+    """All contrasts of one endpoint: their estimates, and the sums of their tasks."""
     differences = _differences(pair_means(scores))
     known = differences.filter(pl.col("d").is_not_null())
     estimates = _estimates(differences, known).join(_by_seed(scores), on=CONTRAST, how="left")
@@ -148,10 +148,10 @@ def _differences(means: pl.DataFrame) -> pl.DataFrame:
     """One row for every contrast and pair planned on both sides: ``d`` (NULL without a verdict on one) and bounds.
 
     Args:
-        means: Of one endpoint, verdict and population.
+        means: Of one endpoint.
     """
-    side = means.drop("verdict", "population", "endpoint", "task")
-    both = means.join(side, on=["experiment", "pair"], suffix="_b").filter(pl.col("place") < pl.col("place_b"))
+    side = means.drop("endpoint", "task")
+    both = means.join(side, on=[*SCORE, "pair"], suffix="_b").filter(pl.col("place") < pl.col("place_b"))
     low_a, low_b = pl.col("k") / pl.col("seeds"), pl.col("k_b") / pl.col("seeds_b")
     gap_a, gap_b = pl.col("seeds") - pl.col("n"), pl.col("seeds_b") - pl.col("n_b")
     d = pl.col("mean") - pl.col("mean_b")
@@ -223,7 +223,7 @@ def _with_tests(rows: pl.DataFrame, sums: pl.DataFrame, family: Sequence[str]) -
     rows = rows.join(tested, on=CONTRAST, how="left").with_columns(
         pl.col("informative_tasks", "only_a", "only_b").fill_null(0)
     )
-    rows = rows.with_columns(p_these=mcnemar_column(rows["only_a"], rows["only_b"]))
+    rows = rows.with_columns(p_these=mcnemar(rows["only_a"], rows["only_b"]))
     rows = rows.with_columns(
         *without_refused("p", "p_method"),
         p_these=pl.when(pl.col("p").is_not_null() & pl.col("refused").is_null()).then("p_these"),
@@ -327,24 +327,22 @@ def _sign() -> pl.Expr:
     extremes = pl.format("{} to {}", points("difference_lowest"), points("difference_highest"))
     none = (pl.col("non_verdicts_a") + pl.col("non_verdicts_b")) == 0
     equal = pl.col("difference").round(12) == 0
-    beside = pl.when(none).then(pl.lit("")).otherwise(
-        pl.format("; with the non-verdicts at their extremes it is {}", extremes)
-    )  # fmt: skip
-    undecided = pl.format(
-        "this design cannot decide: with so few tasks p is never below {}", pl.col("p_smallest").round_sig_figs(2)
-    )
-    return (
+    smallest = pl.col("p_smallest").round_sig_figs(2)
+    undecided = pl.format("this design cannot decide: with so few tasks p is never below {}", smallest)
+    shown = (
         pl.when(pl.col("p_smallest") > ALPHA)
-        .then(pl.concat_str(undecided, beside))
+        .then(undecided)
         .when(equal & none)
         .then(pl.lit("no difference on average, and no pair is without a verdict"))
         .when(equal)
-        .then(pl.concat_str(pl.lit("no difference on average"), beside))
+        .then(pl.lit("no difference on average"))
         .when(~pl.col("claimed"))
-        .then(pl.concat_str(conclusion(), beside))
+        .then(conclusion())
         .when(none)
         .then(pl.lit("a difference is shown; no pair is without a verdict that could turn the sign"))
         .when("robust")
         .then(pl.lit("a difference is shown; robust: the sign holds whatever the non-verdicts were"))
-        .otherwise(pl.concat_str(pl.lit("a difference is shown, and its sign is not settled"), beside))
+        .otherwise(pl.lit("a difference is shown, and its sign is not settled"))
     )
+    beside = pl.format("; with the non-verdicts at their extremes it is {}", extremes)
+    return pl.concat_str(shown, pl.when(none | pl.col("robust")).then(pl.lit("")).otherwise(beside))

@@ -35,7 +35,7 @@ from cooperbench_assets.analysis.frames import (
     joined_reasons,
     reference_settings,
     result_table,
-    score_kinds,
+    scores_of,
     settings_of,
 )
 from cooperbench_assets.analysis.intervals import FIELLER, clustered_mean, ratio_intervals, why_no_interval
@@ -115,23 +115,17 @@ RETENTION = result_table(
 def success_by_difficulty(frames: Frames) -> dict[str, pl.DataFrame]:
     """Success over difficulty, the areas under it, and what coop retains of solo success."""
     cells = cells_of(frames)
-    parts = [_of_kind(kind, cells) for kind in score_kinds(frames, cells)]
-    curves, areas, retention = (pl.concat(part) for part in zip(*parts, strict=True))
-    order = ["experiment", "verdict", "population"]
-    return {
-        SUCCESS_BY_DIFFICULTY.name: conform(
-            SUCCESS_BY_DIFFICULTY, curves.sort(*order, "method", "scale", "held_out", "place", "x")
-        ),
-        SUCCESS_AUC.name: conform(SUCCESS_AUC, areas.sort(*order, "method", "place")),
-        RETENTION.name: conform(RETENTION, retention.sort(*order, "place")),
-    }
-
-
-def _of_kind(scores: pl.DataFrame, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Curves, areas and retention by one verdict over one population."""
+    scores = scores_of(frames, cells)
     points = _with_rates(_points(scores, cells))
     curves = _with_standing(_refused(points.join(reference_settings(cells), on="experiment"), cells))
-    return curves, _areas(points, scores, cells), _retention(scores, cells)
+    areas, retention = _areas(points, scores, cells), _retention(scores, cells)
+    return {
+        SUCCESS_BY_DIFFICULTY.name: conform(
+            SUCCESS_BY_DIFFICULTY, curves.sort(*SCORE, "method", "scale", "held_out", "place", "x")
+        ),
+        SUCCESS_AUC.name: conform(SUCCESS_AUC, areas.sort(*SCORE, "method", "place")),
+        RETENTION.name: conform(RETENTION, retention.sort(*SCORE, "place")),
+    }
 
 
 def _points(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
@@ -221,24 +215,16 @@ def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> p
 
 
 def _area_note() -> pl.Expr:
-    no_curve = pl.when(pl.col("seeds") < 2).then(
-        pl.lit("no figure: leaving one solo seed out needs at least two")
-    ).otherwise(pl.lit("no figure: fewer than two difficulties occur"))  # fmt: skip
     circular = pl.format(
         "difficulty is made from the same {} that solo is scored on, so that solo's area is an identity; "
         "no interval, and not to be compared with an experiment of another number of seeds",
         counted("seeds", "solo seed"),
     )
-    return (
-        pl.when((pl.col("method") == REPRODUCTION) & pl.col("auc").is_not_null())
-        .then(circular)
-        .when(pl.col("refused").is_not_null())
-        .then(pl.lit(None, pl.String))
-        .when(pl.col("method") == REPRODUCTION)
-        .then(pl.lit("no figure: fewer than two difficulties occur"))
-        .when(pl.col("auc").is_null())
-        .then(no_curve)
-    )
+    alone = (pl.col("method") == LEAVE_ONE_OUT) & (pl.col("seeds") < 2)
+    leaving = pl.lit("no figure: leaving one solo seed out needs at least two")
+    none = pl.when(alone).then(leaving).otherwise(pl.lit("no figure: fewer than two difficulties occur"))
+    made = pl.when((pl.col("method") == REPRODUCTION) & pl.col("auc").is_not_null()).then(circular)
+    return made.when(pl.col("auc").is_null() & pl.col("refused").is_null()).then(none)
 
 
 def _solo_seeds(cells: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cooperbench_assets.analysis.frames import Frames, reference_settings, score_kinds
+from cooperbench_assets.analysis.frames import SCORE, Frames, reference_settings, scores_of
 from cooperbench_assets.analysis.merges import is_conflict
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ ENDPOINTS = {
 
 
 def endpoint_scores(frames: Frames, cells: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """``frames.score_kinds`` of every endpoint, with its name as column ``endpoint``."""
+    """``frames.scores_of`` of one endpoint after the other, with its name as column ``endpoint``."""
+    scores = scores_of(frames, cells)
+    yield scores.with_columns(endpoint=pl.lit("success"))
     names = reference_settings(cells)
-    for kind in score_kinds(frames, cells):
-        yield kind.with_columns(endpoint=pl.lit("success"))
-        solo = kind.join(names, left_on=["experiment", "setting"], right_on=["experiment", "reference"], how="semi")
-        passed = solo.filter(pl.col("score") == 1).select("experiment", "pair").unique()
-        left = kind.filter(pl.col("mode") != "solo").join(passed, on=["experiment", "pair"], how="semi")
-        yield left.with_columns(endpoint=pl.lit("retained"))
+    solo = scores.join(names, left_on=["experiment", "setting"], right_on=["experiment", "reference"], how="semi")
+    passed = solo.filter(pl.col("score") == 1).select(*SCORE, "pair").unique()
+    left = scores.filter(pl.col("mode") != "solo").join(passed, on=[*SCORE, "pair"], how="semi")
+    yield left.with_columns(endpoint=pl.lit("retained"))
     for endpoint, made in {"merging": merged, "conflict": lambda _: is_conflict()}.items():
-        for kind in score_kinds(frames, cells, made):
-            yield kind.filter(pl.col("mode") != "solo").with_columns(endpoint=pl.lit(endpoint))
+        others = scores_of(frames, cells, made).filter(pl.col("mode") != "solo")
+        yield others.with_columns(endpoint=pl.lit(endpoint))
 
 
 def merged(verdict: str) -> pl.Expr:

@@ -15,7 +15,7 @@ from cooperbench_assets.store import schema
 from cooperbench_assets.store.schema import Column, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from polars._typing import PolarsDataType
 
@@ -114,12 +114,8 @@ def cells_of(frames: Frames) -> pl.DataFrame:
     where provenance has none), ``gold``, ``planned`` and ``truncated`` without NULL, and ``rank``: solo, then
     coop with messages, coop without, team, gold.
     """
-    known = pl.concat(
-        [
-            table_of(frames, schema.PAIRS).select(CELL).unique(),
-            table_of(frames, schema.PROVENANCE).select(CELL).unique(),
-        ]
-    ).unique()
+    tables = (schema.PAIRS, schema.PROVENANCE)
+    known = pl.concat(table_of(frames, table).select(CELL) for table in tables).unique()
     cells = known.join(table_of(frames, schema.PROVENANCE), on=CELL, how="left")
     label = pl.col("setting").str.to_lowercase()
     named = (
@@ -196,39 +192,34 @@ def score(verdict: str, population: str, value: pl.Expr | None = None) -> pl.Exp
     return pl.when(counts).then((passed if value is None else value).cast(pl.Int8)).alias("score")
 
 
-def scores_of(frames: Frames, cells: pl.DataFrame | None = None) -> pl.DataFrame:
-    """One row for every verdict, population and pair of every compared cell.
-
-    Returns:
-        Columns verdict, population, experiment, setting, seed, pair, task, ``score`` (1, 0, or NULL), and
-        the setting's ``place`` and ``mode``.
-    """
-    return pl.concat(score_kinds(frames, cells))
-
-
-def score_kinds(
+def scores_of(
     frames: Frames, cells: pl.DataFrame | None = None, value: Callable[[str], pl.Expr] | None = None
-) -> Iterator[pl.DataFrame]:
-    """``scores_of`` one verdict and population at a time: what joins pairs with pairs needs a quarter of the memory.
+) -> pl.DataFrame:
+    """One row for every verdict, population and pair of every compared cell.
 
     Args:
         frames: The input.
         cells: As ``cells_of`` gives them.
         value: Another score than success of the pairs that count, by verdict: 1, 0 or NULL.
+
+    Returns:
+        Columns verdict, population, experiment, setting, seed, pair, task, ``score`` (1, 0, or NULL), and
+        the setting's ``place`` and ``mode``.
     """
     used = compared_cells(cells_of(frames) if cells is None else cells)
     places = settings_of(used).select("experiment", "setting", "place", "mode")
     rows = pairs_of(frames).join(used.select(CELL), on=CELL, how="semi")
     rows = rows.join(places, on=["experiment", "setting"])
-    keep = (*CELL, "pair", "task", "place", "mode")
-    for verdict in VERDICTS:
-        for population in POPULATIONS:
-            yield rows.select(
-                pl.lit(verdict).alias("verdict"),
-                pl.lit(population).alias("population"),
-                *keep,
-                score(verdict, population, None if value is None else value(verdict)),
-            )
+    return pl.concat(
+        rows.select(
+            pl.lit(verdict).alias("verdict"),
+            pl.lit(population).alias("population"),
+            *(*CELL, "pair", "task", "place", "mode"),
+            score(verdict, population, None if value is None else value(verdict)),
+        )
+        for verdict in VERDICTS
+        for population in POPULATIONS
+    )
 
 
 def reference_settings(cells: pl.DataFrame) -> pl.DataFrame:

@@ -115,26 +115,17 @@ def _staged(pairs: pl.DataFrame, verdict: str) -> pl.DataFrame:
 
 def _stages(units: pl.DataFrame) -> pl.DataFrame:
     by = ["experiment", "place", "setting", "seed", "verdict"]
-    names = list(STAGES)
-    stages = pl.DataFrame({"position": range(len(names)), "stage": names}, schema_overrides={"position": pl.Int32})
-    counts = units.group_by(by).agg(
-        pl.len().cast(pl.Int64).alias("planned"),
-        *((pl.col("reached") >= place).sum().cast(pl.Int64).alias(str(place)) for place in range(len(names))),
-    )
-    numbered = [str(place) for place in range(len(names))]
-    long = counts.unpivot(numbered, index=[*by, "planned"], variable_name="position", value_name="pairs")
-    long = long.with_columns(pl.col("position").cast(pl.Int32))
-    whole = long.join(stages, on="position").sort(*by, "position")
-    whole = whole.with_columns(
-        detail=pl.lit(None, pl.String), lost=(pl.col("pairs").shift() - pl.col("pairs")).over(by).fill_null(0)
-    )
-    merged = names.index("merged")
+    stages = pl.DataFrame(list(enumerate(STAGES)), {"position": pl.Int32, "stage": pl.String}, orient="row")
+    came = pl.col("n").filter(pl.col("reached") >= pl.col("position")).sum().cast(pl.Int64)
+    reached = units.group_by(*by, "reached").agg(n=pl.len()).join(stages, how="cross")
+    whole = reached.group_by(*by, "position", "stage").agg(pairs=came).sort(*by, "position")
+    whole = whole.with_columns(lost=(pl.col("pairs").shift() - pl.col("pairs")).over(by).fill_null(0))
+    merged = list(STAGES).index("merged")
     parts = units.filter((pl.col("reached") >= merged) & (pl.col("kind") != "none"))
     parts = parts.group_by(*by, pl.col("kind").alias("detail")).agg(pairs=pl.len().cast(pl.Int64))
-    parts = parts.join(counts.select(*by, "planned"), on=by, nulls_equal=True).with_columns(
-        position=pl.lit(merged, pl.Int32), stage=pl.lit("merged"), lost=pl.lit(None, pl.Int64)
-    )
-    rows = pl.concat([whole, parts], how="diagonal")
+    parts = parts.with_columns(position=pl.lit(merged, pl.Int32), stage=pl.lit("merged"))
+    planned = units.group_by(by).agg(planned=pl.len())
+    rows = pl.concat([whole, parts], how="diagonal").join(planned, on=by, nulls_equal=True)
     return rows.with_columns(share=pl.col("pairs") / pl.col("planned"))
 
 

@@ -111,14 +111,7 @@ def by_rules(messages: pl.DataFrame) -> pl.DataFrame:
         answer=pl.col("asked_before") > pl.col("asked_before").shift(fill_value=0).over(*_TALK, "sender"),
         first_turn=pl.int_range(pl.len()).over(*_TALK, "sender") == 0,
     )
-    return _with_unanswered(rows).with_columns(source=pl.lit("rules"))
-
-
-def _with_unanswered(rows: pl.DataFrame) -> pl.DataFrame:
-    """A question is without an answer where no other agent sends anything after it."""
-    last = rows.group_by(*_TALK, "sender").agg(last=pl.col("position").max())
-    others = last.join(last, on=_TALK, suffix="_other").filter(pl.col("sender") != pl.col("sender_other"))
-    others = others.group_by(*_TALK, "sender").agg(last_other=pl.col("last_other").max())
-    rows = rows.join(others, on=[*_TALK, "sender"], how="left")
-    silent = pl.col("last_other").fill_null(-1) < pl.col("position")
-    return rows.with_columns(unanswered=pl.when("question").then(silent))
+    # A question is without an answer where all that comes after it is its sender's own.
+    later = pl.int_range(pl.len()).reverse()
+    silent = later.over(_TALK) == later.over(*_TALK, "sender")
+    return rows.with_columns(unanswered=pl.when("question").then(silent), source=pl.lit("rules"))

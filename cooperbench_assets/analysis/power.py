@@ -45,13 +45,13 @@ def variances(scores: pl.DataFrame, setting_a: str, setting_b: str) -> Variances
     Source: Searle, Casella & McCulloch, Variance Components (1992), 3.6.
 
     Args:
-        scores: One verdict and population of one experiment, as ``frames.score_kinds`` gives them.
+        scores: Of one experiment, as ``frames.scores_of`` gives them; the strict verdict over clean pairs counts.
         setting_a: One setting.
         setting_b: The other.
     """
     k, n = pl.col("k"), pl.col("n")
     spread = pl.when(n > 1).then(k * (n - k) / (n * (n - 1)))
-    means = pair_means(scores).filter(n > 0).with_columns(s=spread)
+    means = pair_means(scores.filter(verdict="strict", population="clean")).filter(n > 0).with_columns(s=spread)
     a, b = (means.filter(setting=name).select("task", "pair", "mean", "s", "n") for name in (setting_a, setting_b))
     both = a.join(b, on="pair", suffix="_b").with_columns(d=pl.col("mean") - pl.col("mean_b"))
     tasks = both.group_by("task").agg(m=pl.len().cast(pl.Float64), mean=pl.col("d").mean(), ss=_squares("d"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,22 +120,14 @@ def _splits(tasks: int) -> Floats:
     return np.ascontiguousarray(drawn[mixed].T)
 
 
-@cache
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided McNemar test of discordant pairs: a binomial test of one against the other.
+def mcnemar(only_a: pl.Series, only_b: pl.Series) -> pl.Series:
+    """Exact two-sided McNemar test of discordant pairs, row by row: a binomial test of one against the other.
 
     1.0 where no pair is discordant. Source: McNemar, Psychometrika 12 (1947) 153–157, in its binomial form.
     """
-    if only_a + only_b == 0:
-        return 1.0
+    a, b = only_a.to_numpy(), only_b.to_numpy()
     # Twice the lower tail: at p = 1/2 both tails are alike.
-    return min(1.0, 2 * float(scipy.special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
-
-
-def mcnemar_column(only_a: pl.Series, only_b: pl.Series) -> pl.Series:
-    """``mcnemar`` of every row."""
-    values = [mcnemar(a, b) for a, b in zip(only_a, only_b, strict=True)]
-    return pl.Series(values, dtype=pl.Float64)
+    return pl.Series(np.minimum(1.0, 2 * scipy.special.bdtr(np.minimum(a, b), a + b, 0.5)), dtype=pl.Float64)
 
 
 def holm(p: str, by: Sequence[str]) -> pl.Expr:

@@ -100,7 +100,7 @@ def _show(columns: tuple[int, ...], head: str, rows: list[list[str]]) -> None:
 
 def _measured(experiment: str, contrast: tuple[str, str] | None) -> tuple[Variances, str]:
     """The variances of a contrast of an experiment in the store, and what they are of."""
-    from cooperbench_assets.analysis.frames import cells_of, compared_cells, score_kinds, settings_of
+    from cooperbench_assets.analysis.frames import cells_of, compared_cells, scores_of, settings_of
     from cooperbench_assets.analysis.power import variances
     from cooperbench_assets.store.read import snapshot
 
@@ -113,8 +113,7 @@ def _measured(experiment: str, contrast: tuple[str, str] | None) -> tuple[Varian
     if lacking or len(chosen) < 2:
         there = ", ".join(settings) or "none; make it with: cooperbench-assets materialize " + experiment
         raise click.BadParameter(f"two settings of {experiment} are needed; in the results store are: {there}")
-    scores = next(iter(score_kinds(frames, cells)))
-    found = variances(scores, *chosen)
+    found = variances(scores_of(frames, cells), *chosen)
     if found is None:
         raise click.BadParameter(f"{experiment} has fewer than two tasks judged in both {chosen[0]} and {chosen[1]}")
     return found, f"{chosen[0]} − {chosen[1]} in {experiment}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cooperbench_assets.analysis.frames import score_kinds
+from cooperbench_assets.analysis.frames import scores_of
 from cooperbench_assets.analysis.power import Variances, detectable, tasks_needed, variances
 from cooperbench_assets_tests.analysis.stores import outcomes, pairs_frame
 
@@ -45,7 +45,7 @@ def test_variances_are_found_again() -> None:
             drawn = rng.random((2, 4)) > [[chance], [0.5]]
             solo[(task, pair)], coop[(task, pair)] = ("".join("PF"[int(fail)] for fail in row) for row in drawn)
     frames = {"pairs": pairs_frame(*outcomes("solo", solo), *outcomes("coop-comm", coop))}
-    found = variances(next(iter(score_kinds(frames))), "solo", "coop-comm")
+    found = variances(scores_of(frames), "solo", "coop-comm")
     assert found is not None
     assert found.task == pytest.approx(0.04, abs=0.015)
     assert found.pair == pytest.approx(0.04, abs=0.015)
@@ -56,9 +56,9 @@ def test_variances_are_found_again() -> None:
 def test_without_a_second_seed_what_seeds_vary_is_not_known() -> None:
     solo = {(task, pair): "PF"[task % 2] for task in range(6) for pair in (1, 2)}
     frames = {"pairs": pairs_frame(*outcomes("solo", solo), *outcomes("coop-comm", dict.fromkeys(solo, "F")))}
-    found = variances(next(iter(score_kinds(frames))), "solo", "coop-comm")
+    found = variances(scores_of(frames), "solo", "coop-comm")
     assert found is not None
     assert (found.task, found.pair, found.seed, found.pairs) == pytest.approx((0.3, 0.0, 0.0, 2.0))
     assert not found.seeds_known
     one = {"pairs": pairs_frame(*outcomes("solo", {(1, 1): "P"}), *outcomes("coop-comm", {(1, 1): "F"}))}
-    assert variances(next(iter(score_kinds(one))), "solo", "coop-comm") is None
+    assert variances(scores_of(one), "solo", "coop-comm") is None

@@ -80,16 +80,13 @@ def test_few_tasks_reject_nothing_and_say_so_by_an_interval_without_ends() -> No
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_scipys_binomial_test(only_a: int, only_b: int) -> None:
-    if only_a + only_b:
-        expected = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue
-        assert mcnemar(only_a, only_b) == pytest.approx(expected)
-    else:
-        assert mcnemar(only_a, only_b) == 1.0
+    expected = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
+    assert mcnemar(pl.Series([only_a]), pl.Series([only_b])).item() == pytest.approx(expected)
 
 
 def test_mcnemar_by_hand() -> None:
-    assert mcnemar(6, 0) == pytest.approx(2 / 2**6)
-    assert mcnemar(1, 4) == pytest.approx(2 * (1 + 5) / 2**5)
+    found = mcnemar(pl.Series([6, 1]), pl.Series([0, 4]))
+    assert found.to_list() == pytest.approx([2 / 2**6, 2 * (1 + 5) / 2**5])
 
 
 def test_holm_by_hand() -> None:
