@@ -48,15 +48,13 @@ _QUESTION = {"model": ("model",), "others": ("agent", "agent_config_sha256")}
 EXPERIMENT_COMPARISONS = Table(
     "experiment_comparisons",
     "In one setting: mean over common pairs of (mean over seeds in A − mean over seeds in B), clustered by task.",
-    (
-        *columns(("setting", pl.String, "Setting that both experiments have")),
+    columns(
+        ("setting", pl.String, "Setting that both experiments have"),
         *VERDICT,
         *POPULATION,
-        *columns(
-            ("experiment_a", pl.String, "First experiment, in the order that they were named in"),
-            ("experiment_b", pl.String, "Second experiment, which is subtracted"),
-            ("differs", pl.String, "What differs between them as far as it is on record: what is compared"),
-        ),
+        ("experiment_a", pl.String, "First experiment, in the order that they were named in"),
+        ("experiment_b", pl.String, "Second experiment, which is subtracted"),
+        ("differs", pl.String, "What differs between them as far as it is on record: what is compared"),
         *ESTIMATE,
         *HEADLINE,
     ),

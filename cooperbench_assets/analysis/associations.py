@@ -16,6 +16,7 @@ from cooperbench_assets.analysis.frames import (
     cells_of,
     compared_cells,
     conform,
+    is_clean,
     result_table,
     score,
     settings_of,
@@ -63,9 +64,8 @@ COMMUNICATION_ASSOCIATIONS = result_table(
 def communication_associations(frames: Frames) -> dict[str, pl.DataFrame]:
     """What in a conversation goes with success and with conflicts."""
     cells = compared_cells(cells_of(frames))
-    labels = labels_of(frames)
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
-    pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"])
+    pairs = talk_of_pairs(frames, labels_of(frames)).join(places, on=["experiment", "setting"])
     pairs = pairs.join(cells.select("experiment", "setting", "seed"), on=["experiment", "setting", "seed"], how="semi")
     parts = [
         _associated(pairs.with_columns(y=value), name).with_columns(outcome=pl.lit(outcome), verdict=pl.lit(verdict))
@@ -80,9 +80,8 @@ def communication_associations(frames: Frames) -> dict[str, pl.DataFrame]:
 
 def _outcomes() -> list[tuple[str, str, pl.Expr]]:
     """What traits are held against, over clean pairs: (verdict, name, 1 or 0). A conflict is one by any verdict."""
-    clean = pl.col("outcome").is_in(["pass", "fail"])
     passes = [(verdict, "pass", score(verdict, "clean")) for verdict in VERDICTS]
-    return [*passes, (VERDICTS[0], "conflict", pl.when(clean).then(is_conflict()))]
+    return [*passes, (VERDICTS[0], "conflict", pl.when(is_clean()).then(is_conflict()))]
 
 
 def _associated(pairs: pl.DataFrame, stratum: str) -> pl.DataFrame:

@@ -29,7 +29,6 @@ from cooperbench_assets.store import schema
 
 _SHARES = (*LABELS, *MENTIONS)
 _PAIR = (*CELL, "pair")
-_OF_PAIR = (*CELL, "place", "agents", "steps", "messages", "first_seconds", "first_share", "is_clean")
 
 COMMUNICATION = result_table(
     "communication",
@@ -71,7 +70,7 @@ def communication(frames: Frames) -> dict[str, pl.DataFrame]:
     cells = cells_of(frames)
     labels = labels_of(frames)
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
-    pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"]).select(*_OF_PAIR)
+    pairs = talk_of_pairs(frames, labels).join(places, on=["experiment", "setting"])
     clean = pairs_of(frames).filter(is_clean()).select(_PAIR)
     labels, writers = (rows.join(clean, on=_PAIR, how="semi") for rows in (labels, _writers(frames)))
     rows = _summary(cells_and_settings(pairs, cells), cells_and_settings(_with_lengths(labels, frames), cells))

@@ -69,13 +69,8 @@ def differences(cells: pl.DataFrame, by: Sequence[str], fields: Sequence[str] = 
     Returns:
         One row per group: `by`, and ``differs``, a sentence, or NULL where nothing known does.
     """
-    return (
-        comparable_values(cells)
-        .group_by(by, maintain_order=True)
-        .agg(_difference(name).alias(f"differs_{name}") for name in fields)
-        .with_columns(differs=joined_reasons(*(pl.col(f"differs_{name}") for name in fields)))
-        .drop(f"differs_{name}" for name in fields)
-    )
+    groups = comparable_values(cells).group_by(by, maintain_order=True)
+    return groups.agg(differs=joined_reasons(*map(_difference, fields)))
 
 
 def contrast_differences(

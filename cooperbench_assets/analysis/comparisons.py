@@ -32,6 +32,7 @@ from cooperbench_assets.analysis.grid import gold_passes
 from cooperbench_assets.analysis.significance import mcnemar
 
 _KEY = ["experiment", "setting_a", "setting_b"]
+_ONLY = "these pairs only: pairs of one task are taken as independent"
 _SIDES = columns(
     ("setting_a", pl.String, "First setting: solo before coop"),
     ("setting_b", pl.String, "Second setting, which is subtracted"),
@@ -70,11 +71,7 @@ PAIRED_TABLES = result_table(
     *VERDICT,
     *POPULATION,
     *_SIDES,
-    (
-        "basis",
-        pl.String,
-        "seed, or majority of seeds where both settings have the same odd number; an open majority is left out",
-    ),
+    ("basis", pl.String, "seed, or majority if both settings have the same odd number of seeds; open ones left out"),
     ("seed", pl.Int32, "Seed; NULL for the majority"),
     ("pairs", pl.Int64, "Pairs judged on both sides"),
     ("both", pl.Int64, "Passed in A and in B"),
@@ -85,8 +82,6 @@ PAIRED_TABLES = result_table(
     ("label", pl.String, "What the p value is about"),
     ("refused", pl.String, "Why these settings may not be compared"),
 )
-
-THESE_PAIRS_ONLY = "these pairs only: pairs of one task are taken as independent"
 
 
 def paired_comparisons(frames: Frames) -> dict[str, pl.DataFrame]:
@@ -138,7 +133,7 @@ def paired_tables(frames: Frames) -> dict[str, pl.DataFrame]:
     """Fourfold tables and exact McNemar tests by seed and by majority, for these pairs only."""
     cells = cells_of(frames)
     rows = _tables(scores_of(frames, cells), cells)
-    rows = rows.with_columns(p_mcnemar=mcnemar(rows["only_a"], rows["only_b"]), label=pl.lit(THESE_PAIRS_ONLY))
+    rows = rows.with_columns(p_mcnemar=mcnemar(rows["only_a"], rows["only_b"]), label=pl.lit(_ONLY))
     contrasts = contrasts_of(cells)
     rows = rows.join(refusals(compared_cells(cells), contrasts).select(*_KEY, "refused"), on=_KEY, how="left")
     rows = rows.with_columns(without_refused("p_mcnemar"))

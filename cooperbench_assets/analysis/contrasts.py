@@ -63,16 +63,8 @@ ESTIMATE = columns(
     ("p_method", pl.String, "How p was found"),
     ("p_holm", pl.Float64, "p adjusted by Holm over the contrasts of its family, endpoint, verdict and population"),
     ("contrasts", pl.Int64, "Contrasts that Holm's method adjusts for"),
-    (
-        "p_smallest",
-        pl.Float64,
-        "Smallest p_holm for so many tasks: 2/2^tasks, or 1/16,385 of drawn patterns, times contrasts",
-    ),
-    (
-        "detectable",
-        pl.Float64,
-        "Smallest true difference that 4 of 5 such studies would find, Bonferroni over contrasts",
-    ),
+    ("p_smallest", pl.Float64, "Smallest p_holm for so many tasks: 2/2^tasks (over 15: 1/16,385) times contrasts"),
+    ("detectable", pl.Float64, "Smallest true difference that 4 of 5 such studies find, Bonferroni over contrasts"),
     ("only_a", pl.Int64, "Pairs times common seeds that pass in A only"),
     ("only_b", pl.Int64, "Pairs times common seeds that pass in B only"),
     ("p_these", pl.Float64, "These tasks: exact McNemar test of only_a against only_b, within pair and seed"),

@@ -12,10 +12,10 @@ import polars as pl
 
 from cooperbench_assets.analysis.frames import (
     CELL,
+    LEVEL,
     VERDICTS,
     Frames,
     cells_of,
-    columns,
     conform,
     is_clean,
     level_order,
@@ -33,18 +33,13 @@ from cooperbench_assets.store import schema
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LEVEL = columns(
-    ("level", pl.String, "cell, setting or experiment; every cell counts, planned or not: its money is spent"),
-    ("setting", pl.String, "Setting; NULL for the experiment"),
-    ("seed", pl.Int32, "Seed; NULL over seeds"),
-)
 _LEVELS = {"cell": [*CELL, "place"], "setting": ["experiment", "setting", "place"], "experiment": ["experiment"]}
 _DONE = pl.col("has_result").fill_null(False)
 
 RESULTS_MANIFEST = result_table(
     "results_manifest",
-    "What was run, per cell, setting and experiment: pairs, agents, how they ended, patches, cost, steps, messages.",
-    *_LEVEL,
+    "What was run, planned or not: pairs, agents, how they ended, patches, cost, steps, messages.",
+    *LEVEL,
     ("pairs", pl.Int64, "Pairs with a readable result"),
     ("planned", pl.Int64, "Pairs planned"),
     ("agents", pl.Int64, "Agents of those results"),
@@ -72,8 +67,8 @@ RESULTS_MANIFEST = result_table(
 
 COST_REPORT = result_table(
     "cost_report",
-    "Money, tokens and time per cell, setting and experiment, and what they came to.",
-    *_LEVEL,
+    "Money, tokens and time of every cell, planned or not, because its money is spent, and what they came to.",
+    *LEVEL,
     ("pairs", pl.Int64, "Pairs with a readable result or a recorded try"),
     ("spent_usd", pl.Float64, "Known cost of every try, and of results without recorded tries; NULL: none known"),
     ("spent_estimated_usd", pl.Float64, "The part of it that is an estimate"),
@@ -89,11 +84,7 @@ COST_REPORT = result_table(
     ("usd_per_pair", pl.Float64, "spent_usd over pairs, a pair counted in each of its seeds; NULL with unknown cost"),
     ("usd_per_pass_strict", pl.Float64, "spent_usd over passes_strict; NULL without a pass or with unknown cost"),
     ("usd_per_pass_strict_low", pl.Float64, "Lower end of its 95 % interval (Fieller, by task)"),
-    (
-        "usd_per_pass_strict_high",
-        pl.Float64,
-        "Upper end; NULL where passes cannot be told from 0",
-    ),
+    ("usd_per_pass_strict_high", pl.Float64, "Upper end; NULL where passes cannot be told from 0"),
     ("usd_per_pass_upstream", pl.Float64, "spent_usd over passes_upstream, likewise"),
     ("usd_per_pass_upstream_low", pl.Float64, "Lower end of its interval"),
     ("usd_per_pass_upstream_high", pl.Float64, "Upper end of it"),
@@ -212,23 +203,18 @@ def _of_record() -> dict[str, pl.Expr]:
     """Passes, and what the results of record took."""
     by_agent = (pl.col("outcome") == "infra_error") & (pl.col("stage") == "agent")
     unjudged = (_DONE & ~is_clean() & ~by_agent).fill_null(False)
+    of_some = (pl.col("agents_with_tokens") < pl.col("agents")).fill_null(False)
     return {
         **{f"passes_{verdict}": tally(pl.col(outcome_column(verdict)) == "pass") for verdict in VERDICTS},
         "cost_usd": _sum_of(_of_done("cost_usd")),
         "cost_unknown": _unknown("cost_usd"),
         **{name: _sum_of(_of_done(name)) for name in TOKENS},
-        "tokens_unknown": tally(_DONE & _some_tokens_unknown()),
+        "tokens_unknown": tally(_DONE & pl.any_horizontal(of_some, *(pl.col(name).is_null() for name in TOKENS[:2]))),
         "hours": _sum_of(_of_done("duration_seconds")) / 3600,
         "hours_unknown": _unknown("duration_seconds"),
         "unjudged_usd": _part_of(pl.col("cost_usd"), unjudged),
         "unjudged": tally(unjudged),
     }
-
-
-def _some_tokens_unknown() -> pl.Expr:
-    """Whether the tokens of a result are not known, or not those of every agent."""
-    of_some = pl.col("agents_with_tokens") < pl.col("agents")
-    return pl.any_horizontal(*(pl.col(name).is_null() for name in TOKENS[:2]), of_some.fill_null(False))
 
 
 def _tries(pairs: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:

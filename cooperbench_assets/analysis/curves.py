@@ -42,6 +42,7 @@ from cooperbench_assets.analysis.intervals import FIELLER, clustered_mean, ratio
 
 LEAVE_ONE_OUT = "leave-one-seed-out"
 REPRODUCTION = "reproduction, circular"
+_CIRCULAR = pl.when(pl.col("method") == REPRODUCTION).then(pl.lit("circular"))
 
 SUCCESS_BY_DIFFICULTY = result_table(
     "success_by_difficulty",
@@ -50,11 +51,7 @@ SUCCESS_BY_DIFFICULTY = result_table(
     *POPULATION,
     ("setting", pl.String, "Setting"),
     ("method", pl.String, f"{LEAVE_ONE_OUT} or {REPRODUCTION}: which solo seeds difficulty is made from"),
-    (
-        "held_out",
-        pl.Int32,
-        "Solo seed left out of difficulty, and that solo is scored on; NULL: all seeds, or all of these pooled",
-    ),
+    ("held_out", pl.Int32, "Solo seed left out of difficulty, that solo is scored on; NULL: all seeds, or all these"),
     ("scale", pl.String, "level (every difficulty that occurs) or bucket (the paper's ten)"),
     ("level", pl.String, "The difficulty as a fraction; NULL for a bucket"),
     ("bucket", pl.Int32, "The bucket, 0 to 9; NULL for a level"),
@@ -67,11 +64,7 @@ SUCCESS_BY_DIFFICULTY = result_table(
     ("low", pl.Float64, "Lower end of its 95 % interval (by task)"),
     ("high", pl.Float64, "Upper end of its 95 % interval"),
     ("interval_note", pl.String, "Why there is no interval"),
-    (
-        "refused",
-        pl.String,
-        "Why it, or solo, may have no headline; where the two are not comparable rate and interval are NULL",
-    ),
+    ("refused", pl.String, "Why it, or solo, may have no headline; rate is NULL where the two are not comparable"),
     *HEADLINE,
 )
 
@@ -171,11 +164,7 @@ def _with_standing(curves: pl.DataFrame) -> pl.DataFrame:
     one = pl.when(pl.col("held_out").is_not_null()).then(pl.lit("one held-out seed of several"))
     rows = curves.with_columns(without_refused("rate", "low", "high"))
     rows = rows.with_columns(refused=joined_reasons(*CONTRAST_REASONS))
-    return with_headline(rows, beside_the_headline(), _circular(), one, pl.col("refused"))
-
-
-def _circular() -> pl.Expr:
-    return pl.when(pl.col("method") == REPRODUCTION).then(pl.lit("circular"))
+    return with_headline(rows, beside_the_headline(), _CIRCULAR, one, pl.col("refused"))
 
 
 def _pooled(points: pl.DataFrame, key: list[str]) -> pl.DataFrame:
@@ -211,7 +200,7 @@ def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> p
     rows = _refused(rows, cells).with_columns(without_refused("auc", "span", "points", "retention"))
     no_figure = pl.when(pl.col("auc").is_null()).then(pl.lit("no figure"))
     rows = rows.with_columns(note=joined_reasons(pl.col("refused"), _area_note()))
-    return with_headline(rows, beside_the_headline(), _circular(), *CONTRAST_REASONS, no_figure)
+    return with_headline(rows, beside_the_headline(), _CIRCULAR, *CONTRAST_REASONS, no_figure)
 
 
 def _area_note() -> pl.Expr:
@@ -278,6 +267,7 @@ def _with_sentences(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _why_undefined() -> pl.Expr:
+    near_none = pl.lit("no interval: over these tasks solo's own success cannot be told from 0")
     return (
         pl.when(pl.col("refused").is_not_null())
         .then(pl.lit(None, pl.String))
@@ -285,10 +275,5 @@ def _why_undefined() -> pl.Expr:
         .then(pl.lit("no pair was judged in both settings"))
         .when(pl.col("mean_solo") == 0)
         .then(pl.lit("solo passes none of the common pairs, so that there is nothing to retain"))
-        .otherwise(
-            pl.coalesce(
-                why_no_interval(pl.lit(False)),
-                pl.lit("no interval: over these tasks solo's own success cannot be told from 0"),
-            )
-        )
+        .otherwise(pl.coalesce(why_no_interval(pl.lit(False)), near_none))
     )

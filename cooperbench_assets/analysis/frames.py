@@ -52,6 +52,11 @@ UNIT = columns(
     ("setting", pl.String, "Setting"),
     ("seed", pl.Int32, "Seed; NULL over the planned seeds of the setting"),
 )
+LEVEL = columns(
+    ("level", pl.String, "cell, setting or experiment"),
+    ("setting", pl.String, "Setting; NULL for the experiment"),
+    ("seed", pl.Int32, "Seed; NULL over seeds"),
+)
 VERDICT = columns(("verdict", pl.String, "Whose verdict: strict (the default) or upstream's own, beside it"))
 POPULATION = columns(
     (
@@ -75,7 +80,7 @@ def result_table(name: str, description: str, *rows: Row | Column) -> Table:
 def conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` with exactly the columns of `table`, NaN and infinities as NULL.
 
-    Numbers are cut to 12 significant digits, and to 0 below 1e-14, but for p values: sums over threads differ in
+    Numbers are cut to 10 significant digits, and to 0 below 1e-14, but for p values: sums over threads differ in
     their last digits from run to run, and the same store must give the same table.
 
     Raises:
@@ -89,7 +94,7 @@ def conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
 def _settled(name: str) -> pl.Expr:
     value = pl.col(name)
     rest = value.abs() < _REST if name not in _P_VALUES else pl.lit(False)
-    return pl.when(rest).then(0.0).when(value.is_finite()).then(value.round_sig_figs(12)).alias(name)
+    return pl.when(rest).then(0.0).when(value.is_finite()).then(value.round_sig_figs(10)).alias(name)
 
 
 def table_of(frames: Frames, table: Table) -> pl.DataFrame:
@@ -114,8 +119,7 @@ def cells_of(frames: Frames) -> pl.DataFrame:
     where provenance has none), ``gold``, ``planned`` and ``truncated`` without NULL, and ``rank``: solo, then
     coop with messages, coop without, team, gold.
     """
-    tables = (schema.PAIRS, schema.PROVENANCE)
-    known = pl.concat(table_of(frames, table).select(CELL) for table in tables).unique()
+    known = pl.concat(table_of(frames, table).select(CELL) for table in (schema.PAIRS, schema.PROVENANCE)).unique()
     cells = known.join(table_of(frames, schema.PROVENANCE), on=CELL, how="left")
     label = pl.col("setting").str.to_lowercase()
     named = (
@@ -208,8 +212,7 @@ def scores_of(
     """
     used = compared_cells(cells_of(frames) if cells is None else cells)
     places = settings_of(used).select("experiment", "setting", "place", "mode")
-    rows = pairs_of(frames).join(used.select(CELL), on=CELL, how="semi")
-    rows = rows.join(places, on=["experiment", "setting"])
+    rows = pairs_of(frames).join(used.select(CELL), on=CELL, how="semi").join(places, on=["experiment", "setting"])
     return pl.concat(
         rows.select(
             pl.lit(verdict).alias("verdict"),

@@ -17,8 +17,7 @@ from cooperbench_assets.analysis.frames import (
     outcome_column,
     pairs_of,
     result_table,
-    score,
-    settings_of,
+    scores_of,
     tally,
 )
 from cooperbench_assets.analysis.intervals import clustered_mean
@@ -101,7 +100,7 @@ def pair_grid(frames: Frames) -> dict[str, pl.DataFrame]:
         PAIR_GRID.name: conform(PAIR_GRID, _grid(pairs, cells)),
         PAIR_SUMMARY.name: conform(PAIR_SUMMARY, summary.sort("experiment", "verdict", "pair")),
         TASK_SUMMARY.name: conform(TASK_SUMMARY, _tasks(summary)),
-        GOLD_SENSITIVITY.name: conform(GOLD_SENSITIVITY, _gold_sensitivity(pairs, cells)),
+        GOLD_SENSITIVITY.name: conform(GOLD_SENSITIVITY, _gold_sensitivity(frames, cells)),
     }
 
 
@@ -163,15 +162,11 @@ def _tasks(summary: pl.DataFrame) -> pl.DataFrame:
     return rows.sort("experiment", "verdict", "task")
 
 
-def _gold_sensitivity(pairs: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
-    gold = gold_passes(pairs, cells)
-    used = cells.filter(pl.col("planned") & ~pl.col("gold"))
-    places = settings_of(used).select("experiment", "setting", "place")
-    rows = pairs.join(used.select(CELL), on=CELL, how="semi").join(places, on=["experiment", "setting"])
-    rows = rows.join(gold, on="pair", how="left" if gold.height else "inner")
+def _gold_sensitivity(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
+    gold = gold_passes(pairs_of(frames), cells)
     by = ["experiment", "verdict", "setting", "place"]
-    keep = ["experiment", "setting", "place", "pair", "task", "gold_passes"]
-    scored = pl.concat(rows.select(*keep, score(verdict, "clean"), verdict=pl.lit(verdict)) for verdict in VERDICTS)
+    scored = scores_of(frames, cells).filter(population="clean")
+    scored = scored.join(gold, on="pair", how="left" if gold.height else "inner")
     kept = scored.filter(pl.col("gold_passes") & pl.col("score").is_not_null()).with_columns(n=pl.lit(1, pl.Int64))
     found = clustered_mean(kept, by, total="score").select(
         *by, "interval_note", rate_gold="mean", n_gold="n", low_gold="low", high_gold="high"

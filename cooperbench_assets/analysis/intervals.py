@@ -196,7 +196,9 @@ def ratio_interval(above: Floats, below: Floats, counts: Floats) -> tuple[float,
     square, linear, rest = b**2 - t2 * v_bb, a * b - t2 * v_ab, a**2 - t2 * v_aa
     if square <= 0:
         return None
-    root = max(linear**2 - square * rest, 0.0) ** 0.5
+    # The root of what subtracting equal numbers leaves would be no rest any more.
+    gap = linear**2 - square * rest
+    root = gap**0.5 if gap > 1e-12 * linear**2 else 0.0
     return max(float((linear - root) / square), 0.0), float((linear + root) / square)
 
 

@@ -13,13 +13,13 @@ from cooperbench_assets.analysis.frames import (
     CELL,
     HEADLINE,
     POPULATION,
-    POPULATIONS,
     UNIT,
     Frames,
     cells_and_settings,
     cells_of,
     conform,
     has_verdict,
+    is_clean,
     pairs_of,
     result_table,
     settings_of,
@@ -40,7 +40,6 @@ CONDITIONS = {
 """What the merges are restricted to; ``all`` first. Lines overlap where the patches change the same or
 neighbouring lines, which is what makes a three-way merge conflict."""
 
-_OF_PAIR = (*CELL, "place", "pair", "task", "outcome", "outcome_strict", "fallback_unseen")
 MERGE_CONFLICTS = result_table(
     "merge_conflicts",
     "Conflict rates: of all merges first, then given that the patches overlap, where patches are known.",
@@ -65,11 +64,7 @@ MERGE_KINDS = result_table(
     "What merging came to, and how many of each kind pass.",
     *UNIT,
     *POPULATION,
-    (
-        "kind",
-        pl.String,
-        "clean, identical, hollow, conflict, agent1_alone (rescued by agent 1's patch alone), union, not_merged",
-    ),
+    ("kind", pl.String, "clean, identical, hollow, conflict, agent1_alone (its patch alone passed), union, not_merged"),
     ("pairs", pl.Int64, "Pairs"),
     ("share", pl.Float64, "Share of the setting's counted pairs"),
     ("passes_strict", pl.Int64, "Pass by the strict verdict"),
@@ -110,9 +105,9 @@ def merged_pairs(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
     places = settings_of(cells).filter(pl.col("mode") != "solo").select("experiment", "setting", "place")
     pairs = pairs_of(frames).join(places, on=["experiment", "setting"])
     pairs = pairs.filter(pl.col("merge_status").is_not_null() & has_verdict())
-    pairs = pairs.select(*_OF_PAIR, kind=merge_kind(), conflict=is_conflict())
-    counted = {"clean": pl.col("outcome").is_in(["pass", "fail"]), "evaluated": pl.lit(True)}
-    return pl.concat(pairs.filter(counted[name]).with_columns(population=pl.lit(name)) for name in POPULATIONS)
+    pairs = pairs.with_columns(kind=merge_kind(), conflict=is_conflict())
+    counted = {"clean": is_clean(), "evaluated": pl.lit(True)}
+    return pl.concat(pairs.filter(test).with_columns(population=pl.lit(name)) for name, test in counted.items())
 
 
 def merge_conflicts(frames: Frames) -> dict[str, pl.DataFrame]:

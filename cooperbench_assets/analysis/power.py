@@ -54,7 +54,8 @@ def variances(scores: pl.DataFrame, setting_a: str, setting_b: str) -> Variances
     means = pair_means(scores.filter(verdict="strict", population="clean")).filter(n > 0).with_columns(s=spread)
     a, b = (means.filter(setting=name).select("task", "pair", "mean", "s", "n") for name in (setting_a, setting_b))
     both = a.join(b, on="pair", suffix="_b").with_columns(d=pl.col("mean") - pl.col("mean_b"))
-    tasks = both.group_by("task").agg(m=pl.len().cast(pl.Float64), mean=pl.col("d").mean(), ss=_squares("d"))
+    squares = ((pl.col("d") - pl.col("d").mean()) ** 2).sum()
+    tasks = both.group_by("task").agg(m=pl.len().cast(pl.Float64), mean=pl.col("d").mean(), ss=squares)
     total, groups = float(both.height), tasks.height
     if groups < 2:
         return None
@@ -67,10 +68,6 @@ def variances(scores: pl.DataFrame, setting_a: str, setting_b: str) -> Variances
     noise = both.select((pl.col("s") / pl.col("n") + pl.col("s_b") / pl.col("n_b")).mean()).item() if known else 0.0
     pair = max(0.0, within - (noise or 0.0))
     return Variances(task, pair, sum(seeds) if known else 0.0, total / groups, known)  # type: ignore[arg-type]
-
-
-def _squares(name: str) -> pl.Expr:
-    return ((pl.col(name) - pl.col(name).mean()) ** 2).sum()
 
 
 def detectable(found: Variances, tasks: int, pairs: float, seeds: int, contrasts: int = 1) -> float | None:

@@ -11,6 +11,7 @@ from cooperbench_assets.analysis.comparability import refused_units, with_headli
 from cooperbench_assets.analysis.frames import (
     CELL,
     HEADLINE,
+    LEVEL,
     VERDICT,
     VERDICTS,
     Frames,
@@ -70,9 +71,7 @@ _COUNTS = columns(
 SETTING_SUMMARY = result_table(
     "setting_summary",
     "Outcomes and success rates per cell, per setting over its planned seeds, and per experiment.",
-    ("level", pl.String, "cell, setting or experiment"),
-    ("setting", pl.String, "Setting; NULL for the experiment"),
-    ("seed", pl.Int32, "Seed; NULL over seeds"),
+    *LEVEL,
     *VERDICT,
     *_COUNTS,
     *(
@@ -95,11 +94,7 @@ SETTING_SUMMARY = result_table(
     ("rate_first_try", pl.Float64, "first_try_passes over first_try"),
     ("interval_method", pl.String, "How the intervals were made; NULL where there is none"),
     ("interval_note", pl.String, "Why there is no interval of rate_clean"),
-    (
-        "design_effect",
-        pl.Float64,
-        "CR2 variance of rate_clean over that of as many independent verdicts, of all seeds",
-    ),
+    ("design_effect", pl.Float64, "CR2 variance of rate_clean over that of as many independent verdicts"),
     ("icc", pl.Float64, "Correlation of two verdicts of one task that gives this design effect"),
     *HEADLINE,
 )
