@@ -27,6 +27,7 @@ VOLATILE = {
     "read_at",
     "sent_at",
     "position",
+    "step",
 }
 
 
