@@ -16,6 +16,7 @@ from cooperbench_assets.analysis.comparability import (
     SAME_SETTING,
     contrast_differences,
     named_refusals,
+    refused_settings,
     require_comparable_experiments,
     with_sides,
 )
@@ -109,7 +110,7 @@ def _reasons(frames: Frames, cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl
         differs=joined_reasons(pl.col("model"), pl.col("others")),
         caution=joined_reasons(pl.when(several).then(caution), pl.col("git_unknown")),
     )
-    return with_sides(found, named_refusals(compared_cells(cells)).rename(_SWAPPED)).drop(
+    return with_sides(found, named_refusals(refused_settings(compared_cells(cells)).rename(_SWAPPED))).drop(
         "model", "others", "plans", "git_unknown"
     )
 

@@ -135,12 +135,12 @@ def refusals(cells: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
         ``why_b`` (why a side may have no headline of its own).
     """
     found = contrast_differences(cells, contrasts).rename({"differs": "refused"})
-    return with_sides(found, named_refusals(cells))
+    return with_sides(found, named_refusals(refused_settings(cells)))
 
 
-def named_refusals(cells: pl.DataFrame) -> pl.DataFrame:
-    """Why a setting may have no headline: experiment, setting, ``why``, a sentence that names it, or NULL."""
-    return refused_settings(cells).select("experiment", "setting", why=pl.format("{}: {}", "setting", "why_not"))
+def named_refusals(refused: pl.DataFrame) -> pl.DataFrame:
+    """Out of ``refused_settings``: experiment, setting, ``why``, a sentence that names the setting, or NULL."""
+    return refused.select("experiment", "setting", why=pl.format("{}: {}", "setting", "why_not"))
 
 
 def with_sides(contrasts: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:

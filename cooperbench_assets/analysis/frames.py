@@ -207,8 +207,7 @@ def scores_of(
         value: Another score than success of the pairs that count, by verdict: 1, 0 or NULL.
 
     Returns:
-        Columns verdict, population, experiment, setting, seed, pair, task, ``score`` (1, 0, or NULL), and
-        the setting's ``place`` and ``mode``.
+        verdict, population, experiment, setting, seed, pair, task, ``score`` (1, 0, NULL), ``place`` and ``mode``.
     """
     used = compared_cells(cells_of(frames) if cells is None else cells)
     places = settings_of(used).select("experiment", "setting", "place", "mode")
