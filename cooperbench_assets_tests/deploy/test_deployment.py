@@ -31,7 +31,7 @@ __all__ = ["engine"]
 
 SUBSET = "data/some.json"
 BUILT_IN = yaml.safe_load((CHECKOUT / "cooperbench_assets/defs/demo/defs.yaml").read_text())["attributes"]
-DEMO: dict[str, Any] = {**BUILT_IN, "subset": SUBSET}
+DEMO: dict[str, Any] = {**BUILT_IN, "subset": SUBSET, "retry": {"backoff_minutes": 0, "every_seconds": 5}}
 LITE = CHECKOUT / "cooperbench_assets/demo/libraries/subsets/lite.json"
 PAIRS = 8
 
