@@ -15,6 +15,7 @@ import contextlib
 import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -244,10 +245,17 @@ class Node:
 def own_versions() -> dict[str, str]:
     """Versions of what must be the same on the driver's machine and every node."""
     return {
-        "Ray": metadata.version("ray"),
+        "Ray": _version("ray"),
         "Python": platform.python_version(),
-        "cooperbench-assets": metadata.version("cooperbench-assets"),
+        "cooperbench-assets": _version("cooperbench-assets"),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _own_folder(parent: Path) -> Path:
@@ -255,11 +263,9 @@ def _own_folder(parent: Path) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     for other in parent.iterdir():
         pid, _, began = other.name.partition("-")
-        if not pid.isdecimal() or _began(int(pid)) != began:
+        if not pid.isdecimal() or _began(int(pid)) != began.partition("-")[0]:
             shutil.rmtree(other, ignore_errors=True)
-    own = parent / f"{os.getpid()}-{_began(os.getpid())}"
-    own.mkdir()
-    return own
+    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{_began(os.getpid())}-", dir=parent))
 
 
 def _began(pid: int) -> str:
