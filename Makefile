@@ -24,7 +24,7 @@ test: .venv/.ready  ## all tests
 test-fast: .venv/.ready  ## the tests that need neither time, nor an engine, nor a browser
 	$(PYTEST) -n $(CORES) -m "not slow and not engine and not browser"
 
-test-deploy: .venv/.ready .venv/.ray  ## a deployment in containers (Docker engine, Compose, Postgres), a cluster (Ray)
+test-deploy: .venv/.ready .venv/.deploy  ## a deployment in containers (Docker engine, Compose, Postgres), a cluster (Ray)
 	$(BIN)/python -m pytest -m deploy
 
 lint: .venv/.ready  ## formatter, linter and type checker
@@ -75,8 +75,8 @@ figures: demo  ## the demo's figures in docs/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-.venv/.ray: .venv/.ready ray.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement ray.lock
+.venv/.deploy: .venv/.ready ray.lock deploy.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement ray.lock --requirement deploy.lock
 	@touch $@
 
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
