@@ -112,6 +112,8 @@ class Driver:
         await asyncio.gather(*(self._join(node) for node in wanted))
         if self._refused:
             raise FleetError("; ".join(f"node {name}: {why}" for name, why in sorted(self._refused.items())))
+        if not self._members:
+            raise FleetError("all nodes of the Ray cluster that had slots are gone; see `ray status`")
         self._tell_sizes(nodes)
         facts = next(iter(self._members.values())).facts
         self._say({"type": "images", "images": facts.images})
@@ -204,7 +206,10 @@ class Driver:
         try:
             facts = await actor.facts.remote()
         except self._ray.exceptions.RayError as error:
-            self._refused[name] = f"its actor could not be started: {str(error).strip().splitlines()[-1]}"
+            if identifier in {one["NodeID"] for one in await self._nodes()}:
+                self._refused[name] = f"its actor could not be started: {str(error).strip().splitlines()[-1]}"
+            else:  # It had died already, and Ray had not noticed yet.
+                self._joining.discard(identifier)
             return
         if problems := self._differences(facts):
             self._refused[name] = "; ".join(problems)
