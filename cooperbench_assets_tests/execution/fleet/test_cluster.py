@@ -26,6 +26,7 @@ from cooperbench_assets_tests.execution.cells import PAIRS, attempts, cell, noth
 from cooperbench_assets_tests.execution.fleet import ray_nodes
 from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes
 from cooperbench_assets_tests.execution.toy import Toy, make_toy
+from cooperbench_assets_tests.services import missing
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow]
 
@@ -36,7 +37,7 @@ SECONDS = 10.0
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     if importlib.util.find_spec("ray") is None:  # Importing it would read its variables before they are set.
-        pytest.skip("Ray is not installed: make test-deploy installs it")
+        missing("Ray", "it is not installed: make test-deploy installs it")
     with ray_nodes.ray_nodes(3) as found:
         yield found
 

@@ -13,6 +13,7 @@ from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes, ray_nodes
 from cooperbench_assets_tests.execution.sandboxes.docker.places import COOP, SOLO, Place, demo_experiment
+from cooperbench_assets_tests.services import missing
 
 pytestmark = [pytest.mark.deploy, pytest.mark.engine, pytest.mark.slow]
 
@@ -34,7 +35,7 @@ VOLATILE = {
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     if importlib.util.find_spec("ray") is None:  # Importing it would read its variables before they are set.
-        pytest.skip("Ray is not installed: make test-deploy installs it")
+        missing("Ray", "it is not installed: make test-deploy installs it")
     with ray_nodes(2) as found:
         yield found
         close_servers()
