@@ -91,6 +91,7 @@ class Driver:
         self._config = config
         self._ray = ray
         self._inbox = wire.Inbox()
+        self._dataset_sha256 = hash_tasks(Path(config.dataset), config.planned())["dataset_sha256"]
         self._members: dict[str, Member] = {}
         self._joining: set[str] = set()
         self._refused: dict[str, str] = {}
@@ -225,9 +226,7 @@ class Driver:
         if facts.problem is not None:
             return [facts.problem]
         problems = []
-        here = own_versions() | {
-            "dataset": hash_tasks(Path(self._config.dataset), self._config.planned())["dataset_sha256"]
-        }
+        here = own_versions() | {"dataset": self._dataset_sha256}
         first = next(iter(self._members.values()), None)
         expected = here if first is None else first.facts.versions | here
         for what, version in facts.versions.items():
@@ -289,8 +288,9 @@ class Driver:
         try:
             answer = await asyncio.wait_for(_result(member.actor.launch.remote(request, pack(staging))), HEAD_SECONDS)
         except (self._ray.exceptions.RayError, TimeoutError) as error:
-            answer = {"refused": f"node {member.name} does not answer: {type(error).__name__}"}
-            member.lost = member.lost or answer["refused"]
+            # It may have been started all the same: it counts as running until its node's lease is over.
+            member.lost = member.lost or f"node {member.name} does not answer ({type(error).__name__})"
+            answer = {"pid": os.getpid(), "identity": ""}
         if "refused" in answer:
             member.running.pop(request["key"], None)
             self._end_lease(staging.parent)
