@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.execution.attempts.records import now
+from cooperbench_assets.execution.job import GOLD
 from cooperbench_assets.execution.provenance import read_provenance, write_provenance
 from cooperbench_assets.execution.runner.further_verdicts import read_verdicts
 from cooperbench_assets.files import write_atomically
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from cooperbench_assets.benchmark.pairs import Pair
     from cooperbench_assets.execution.job import CellJob
     from cooperbench_assets.execution.runner.further_verdicts import Verdict
-
-AGENT: Final = "gold"
-"""What stands where other runs name their agent and model."""
 
 Mode = Literal["solo", "coop"]
 MODES: Final[tuple[Mode, ...]] = ("solo", "coop")
@@ -70,7 +68,7 @@ class GoldRow:
 
 def setting(mode: Mode) -> str:
     """The label of the cell in which this stands in the store."""
-    return f"{AGENT}-{mode}"
+    return f"{GOLD}-{mode}"
 
 
 def gold_job(job: CellJob, mode: Mode) -> CellJob:
@@ -83,8 +81,8 @@ def gold_job(job: CellJob, mode: Mode) -> CellJob:
         messaging=False,
         git=False,
         run_name=f"{job.experiment}-{setting(mode)}",
-        model_name=AGENT,
-        agent=AGENT,
+        model_name=GOLD,
+        agent=GOLD,
         agent_config=None,
         agent_config_text=None,
         accepted=frozenset(),
@@ -167,10 +165,10 @@ def _result(job: CellJob, pair: Pair, patches: Mapping[str, bytes]) -> dict[str,
         "task_id": pair.task_id,
         "features": list(pair.features),
         "setting": job.mode,
-        "run_id": AGENT,
+        "run_id": GOLD,
         "run_name": job.run_name,
-        "agent_framework": AGENT,
-        "model": AGENT,
+        "agent_framework": GOLD,
+        "model": GOLD,
         "started_at": moment,
         "ended_at": moment,
         "duration_seconds": 0.0,

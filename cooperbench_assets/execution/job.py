@@ -32,6 +32,9 @@ ASKS_FROM_HERE = frozenset({"mini_swe_agent_v2", "mini_swe_agent", "swe_agent"})
 """Agents whose model is called by the harness itself, through litellm; others call it from their containers."""
 
 
+GOLD: Final = "gold"
+"""What stands for agent and model where the dataset's own patches are evaluated, and no agent is run."""
+
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
 _NotNegative = Annotated[float, Field(ge=0)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.execution.fleet.messages import CONFIG_VARIABLE, FleetConfig
 from cooperbench_assets.execution.runner.harness_client import Child, HarnessServer
+from cooperbench_assets.execution.runner.harness_servers import wanted_agent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,5 +182,6 @@ def fleet_config(job: CellJob, environment: Mapping[str, str]) -> FleetConfig:
         sandbox={name: value for name, value in job.sandbox.items() if name != "environment"},
         environment=dict(environment),
         external_agents=job.external_agents,
+        agent=wanted_agent(job),
         python=None if job.harness_python is None else str(job.harness_python),
     )

@@ -45,6 +45,9 @@ class FleetConfig:
     """Variables that the harness sees."""
 
     external_agents: tuple[str, ...] = ()
+    agent: str | None = None
+    """What `wanted_agent` says."""
+
     python: str | None = None
     """The nodes' interpreter that has the harness; that of Ray's workers if not given."""
 

@@ -69,10 +69,11 @@ class Node:
         self._config = FleetConfig.from_json(config)
         self._on_expiry = (lambda: os._exit(1)) if on_expiry is None else on_expiry
         self._root = _own_folder(state_folder() / "fleet")
+        given = self._config
         environment = harness_environment(
-            self._config.environment, self._config.external_agents, self._config.execution, self._config.sandbox
+            given.environment, given.external_agents, given.agent, given.execution, given.sandbox
         )
-        python = None if self._config.python is None else Path(self._config.python)
+        python = None if given.python is None else Path(given.python)
         self._server = HarnessServer(python=python, environment=environment, log=self._root / "harness.log")
         self._running: dict[str, _Running] = {}
         self._ends: dict[str, tuple[dict[str, Any], bytes]] = {}

@@ -12,10 +12,11 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.job import GOLD
 from cooperbench_assets.execution.runner.harness_client import HarnessError, HarnessServer
 from cooperbench_assets.execution.runner.slots import state_folder
 from cooperbench_assets.execution.secret_values import open_environment
-from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS
+from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS, WANTED_AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class HarnessServers:
             LaunchError: if the interpreter is not there.
         """
         environment = harness_environment(
-            open_environment(job), job.external_agents, job.execution, job.sandbox, job.state
+            open_environment(job), job.external_agents, wanted_agent(job), job.execution, job.sandbox, job.state
         )
         key = (job.harness_python, tuple(sorted(environment.items())), _fleet_key(job))
         thread = threading.get_ident()
@@ -133,6 +134,7 @@ def _fleet_key(job: CellJob) -> str:
 def harness_environment(
     environment: Mapping[str, str],
     external_agents: Sequence[str],
+    agent: str | None,
     execution: str,
     sandbox: Mapping[str, Any],
     state: Path | None = None,
@@ -142,6 +144,7 @@ def harness_environment(
     Args:
         environment: What the experiment sets, without secrets.
         external_agents: Modules that register agents.
+        agent: What `wanted_agent` says.
         execution: Where pairs run.
         sandbox: Limits of containers.
         state: The machine's state folder; the user's own if not given.
@@ -149,7 +152,16 @@ def harness_environment(
     variables = {**MODEL_CALLS, **_wrapper(execution, sandbox, state or state_folder()), **environment}
     if external_agents:
         variables[EXTERNAL_AGENTS] = ",".join(external_agents)
+    if agent is not None:
+        variables[WANTED_AGENT] = agent
     return variables
+
+
+def wanted_agent(job: CellJob) -> str | None:
+    """The agent for which the harness is imported: None for any of upstream's own, empty where none is to be run."""
+    if job.agent == GOLD:
+        return ""
+    return job.agent if job.external_agents else None
 
 
 def _wrapper(execution: str, sandbox: Mapping[str, Any], state: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The upstream harness as the server finds it: importing it once, and saying what was imported.
 
 What belongs here: the import with its errors, and the harness's identity for provenance. What does not: calling it
-(``child``). Standard library only: it runs in the harness's environment, which may have nothing of ours.
+(``child``), and how an import is put off (``deferred_import``). Standard library only: it runs in the harness's
+environment, which may have nothing of ours.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +25,8 @@ from typing import Any
 
 from cooperbench_assets.execution.sandboxes.base import OWN_BACKENDS
 from cooperbench_assets.execution.sandboxes.process.backend import choose_isolation
-from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS, HarnessInfo
+from cooperbench_assets.execution.worker.deferred_import import deferred
+from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS, WANTED_AGENT, HarnessInfo
 
 _MODULES = (
     "cooperbench.runner.solo",
@@ -38,12 +42,19 @@ UPSTREAM_BACKENDS = {
 """Executions that upstream's own backends serve: the modules that they import, late, and the packages of these."""
 
 
+_OWN_AGENTS = re.compile(r"cooperbench\.agents\.\w+\.adapter")
+"""The modules that register upstream's own agents; litellm comes with the first."""
+
+
 class HarnessImportError(RuntimeError):
     """The harness cannot be used; the text is one sentence with the remedy."""
 
 
 def import_harness() -> HarnessInfo:
     """Import the harness and the external agents that the environment names.
+
+    Upstream imports its own agents, and so litellm, with whatever else is asked of it: nine tenths of the time. They
+    wait until an agent is wanted that no external module has.
 
     Raises:
         HarnessImportError: if anything of it cannot be imported.
@@ -52,21 +63,19 @@ def import_harness() -> HarnessInfo:
     gc.disable()
     # Upstream would import these too: it only warns of one that is missing, and names none that raises.
     external = os.environ.pop(EXTERNAL_AGENTS, "")
-    try:
+    wanted = os.environ.pop(WANTED_AGENT, None)
+    with _import_failures(), contextlib.nullcontext() if wanted is None else deferred(_OWN_AGENTS):
         for name in _MODULES:
             importlib.import_module(name)
-    except ImportError as error:
-        raise HarnessImportError(_import_failure(error)) from error
-    except Exception as error:
-        raise HarnessImportError(
-            f"importing the harness failed in {sys.executable}: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        os.environ[EXTERNAL_AGENTS] = external
-    with contextlib.suppress(ImportError):
-        # Older harnesses have no teams.
-        importlib.import_module("cooperbench.runner.team")
-    _import_external_agents()
+        with contextlib.suppress(ImportError):
+            # Older harnesses have no teams.
+            importlib.import_module("cooperbench.runner.team")
+    _import_external_agents(external)
+    if wanted and wanted not in agents():
+        with _import_failures():
+            # Which of them may be missing is upstream's to say.
+            importlib.import_module("cooperbench.agents.registry")._auto_register()
+    os.environ[EXTERNAL_AGENTS] = external
     # What is there now is shared with every child as long as nobody writes to it: the collector must not.
     gc.collect()
     gc.freeze()
@@ -90,6 +99,18 @@ def is_upstreams_own(agent: str) -> bool:
     return found is not None and found.__module__.partition(".")[0] == "cooperbench"
 
 
+@contextlib.contextmanager
+def _import_failures() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise HarnessImportError(_import_failure(error)) from error
+    except Exception as error:
+        raise HarnessImportError(
+            f"importing the harness failed in {sys.executable}: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _import_failure(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "cooperbench":
         return (
@@ -104,8 +125,8 @@ def _import_failure(error: ImportError) -> str:
     )
 
 
-def _import_external_agents() -> None:
-    for name in filter(None, (part.strip() for part in os.environ.get(EXTERNAL_AGENTS, "").split(","))):
+def _import_external_agents(modules: str) -> None:
+    for name in filter(None, (part.strip() for part in modules.split(","))):
         try:
             importlib.import_module(name)
         except Exception as error:

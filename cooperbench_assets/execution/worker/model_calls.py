@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cooperbench_assets.execution.worker.deferred_import import once_imported
 from cooperbench_assets.files import write_atomically
 
 FILE = "calls.json"
@@ -219,8 +220,12 @@ def listen(calls: Calls) -> None:
     """Have litellm tell of every call in this process: also of asynchronous and streamed ones.
 
     It tells of a call's beginning and of its failure in the thread that makes it, and of its success in one of its
-    own, a moment later.
+    own, a moment later. Agents that do without litellm need not wait for its import, which takes seconds.
     """
+    once_imported("litellm", lambda: _listen(calls))
+
+
+def _listen(calls: Calls) -> None:
     try:
         litellm: Any = importlib.import_module("litellm")
         base: Any = importlib.import_module("litellm.integrations.custom_logger").CustomLogger

@@ -24,6 +24,9 @@ LOG = "child.log"
 EXTERNAL_AGENTS = "COOPERBENCH_EXTERNAL_AGENTS"
 """Upstream's variable with the modules that register agents, separated by commas."""
 
+WANTED_AGENT = "COOPERBENCH_ASSETS_AGENT"
+"""The agent that is to be run; empty where none is. Upstream's own are all imported where it is not set."""
+
 Errand = Literal["agent", "eval", "ask"]
 """What a child does: a stage of a pair, or asking the model for one token."""
 

@@ -345,6 +345,26 @@ def test_an_external_agent_that_cannot_be_imported_is_one_clear_error(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "imported"),
+    [("own", False), ("", False), ("mini_swe_agent_v2", True), ("nobody", True), (None, True)],
+)
+def test_upstream_s_agents_are_imported_unless_the_one_to_run_is_of_an_external_module(
+    tmp_path: Path, wanted: str | None, imported: bool
+) -> None:
+    (tmp_path / "own_agents.py").write_text(
+        "from cooperbench.agents.registry import register\n\n\n@register('own')\nclass Own: ...\n"
+    )
+    environment = {"COOPERBENCH_EXTERNAL_AGENTS": "own_agents", "PYTHONPATH": str(tmp_path)}
+    environment |= {} if wanted is None else {"COOPERBENCH_ASSETS_AGENT": wanted}
+    with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
+        agents = server.info.agents
+        assert ("own" in agents, "mini_swe_agent_v2" in agents) == (True, imported)
+        shared = Path(f"/proc/{server._process.pid}/maps").read_text()
+        assert ("tiktoken" in shared) == imported, "a library of litellm's alone"
+
+
+@pytest.mark.slow
 def test_threads_that_an_agent_s_import_starts_are_a_warning(tmp_path: Path) -> None:
     (tmp_path / "busy_agents.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='busy', daemon=True).start()\n"

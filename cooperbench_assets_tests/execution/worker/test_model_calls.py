@@ -39,15 +39,17 @@ PER_REPLY = PROMPT_TOKENS * PRICES["input_cost_per_token"] + COMPLETION_TOKENS *
 WAYS = """
 import asyncio, json, sys, threading
 from pathlib import Path
+from cooperbench_assets.execution.worker import model_calls as calls
+
+counts = calls.Calls(Path(), str)
+calls.listen(counts)
+assert "litellm" not in sys.modules  # Agents that do without it do not wait for it.
 from litellm import acompletion, completion
 import litellm
-from cooperbench_assets.execution.worker import model_calls as calls
 
 url, model, prices = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 given = {"model": model, "messages": [{"role": "user", "content": "?"}], "api_base": url, "api_key": "sk-none",
          "max_retries": 0, "timeout": 20}
-counts = calls.Calls(Path(), str)
-calls.listen(counts)
 
 def adapter(work):
     return type("Adapter", (), {"run": lambda self, **kwargs: work()})()

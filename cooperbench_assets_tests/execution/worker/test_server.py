@@ -34,6 +34,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 def toy_environment(toy: Toy) -> dict[str, str]:
     return {
         "COOPERBENCH_EXTERNAL_AGENTS": "cooperbench_assets_tests.execution.toy_agents",
+        "COOPERBENCH_ASSETS_AGENT": "toy",
         "PYTHONPATH": str(ROOT),
         "TOY_TASK": str(toy.task),
     }
@@ -102,7 +103,7 @@ def test_the_server_says_what_it_imported(server: HarnessServer) -> None:
     assert info.version == version("cooperbench")
     assert info.packages["litellm"] == version("litellm")
     assert Path(info.python).samefile(sys.executable)
-    assert {"toy", "mini_swe_agent_v2"} <= set(info.agents)
+    assert "toy" in info.agents
     assert info.backends[0] == "process"
     assert info.isolation in ("bubblewrap", "subprocess")
     assert (info.commit, info.dirty) == (None, None)
@@ -262,7 +263,7 @@ def test_a_death_by_signal_is_told(runs: Runs, number: int) -> None:
     ("changes", "said"),
     [
         ({"agent": "nobody"}, "agent 'nobody' is unknown to harness"),
-        ({"agent": "mini_swe_agent_v2"}, "works in containers, which execution: process has none of; use docker"),
+        ({"agent": "openhands_sdk"}, "works in containers, which execution: process has none of; use docker"),
         ({"mode": "trio"}, "mode 'trio' is unknown"),
         ({"mode": "coop", "messaging": True}, "agents that talk need a Redis, and none is named"),
         ({"repo": "other_task"}, "the dataset has no such task: "),

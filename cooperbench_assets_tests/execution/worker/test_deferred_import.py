@@ -1,0 +1,83 @@
+"""Modules whose import waits: as if never imported where nobody asks, as ever where somebody does."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from cooperbench_assets.execution.worker.deferred_import import deferred, once_imported
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of this test's own, whose modules are forgotten with it."""
+    folder = tmp_path / f"package_{tmp_path.parent.name.replace('-', '_')}_{tmp_path.name}"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    for name in ("heavy", "light"):
+        (folder / f"{name}.py").write_text(f"import sys\nsys.{name}_imported = __name__\nVALUE = 1\n")
+        monkeypatch.setattr(sys, f"{name}_imported", None, raising=False)
+    return folder
+
+
+def heavy(package: Path) -> re.Pattern[str]:
+    return re.compile(rf"{package.name}\.heavy")
+
+
+def was_imported(name: str) -> bool:
+    return vars(sys)[f"{name}_imported"] is not None
+
+
+def test_a_deferred_module_that_nobody_uses_is_as_if_never_imported_and_can_be_imported_later(package: Path) -> None:
+    with deferred(heavy(package)):
+        importlib.import_module(f"{package.name}.heavy")
+        importlib.import_module(f"{package.name}.light")
+        assert (was_imported("heavy"), was_imported("light")) == (False, True)
+    assert not was_imported("heavy")
+    assert f"{package.name}.heavy" not in sys.modules
+    assert not hasattr(sys.modules[package.name], "heavy")
+    assert importlib.import_module(f"{package.name}.heavy").VALUE == 1
+    assert was_imported("heavy")
+
+
+def test_a_deferred_module_that_another_one_uses_is_imported_and_stays(package: Path) -> None:
+    (package / "user.py").write_text(f"from {package.name}.heavy import VALUE\n")
+    with deferred(heavy(package)):
+        assert importlib.import_module(f"{package.name}.user").VALUE == 1
+    assert was_imported("heavy")
+    assert sys.modules[f"{package.name}.heavy"].VALUE == 1
+
+
+def test_a_deferred_module_that_is_not_there_is_an_import_error_at_once(package: Path) -> None:
+    with deferred(re.compile(rf"{package.name}\..*")), pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"{package.name}.nowhere")
+
+
+def test_what_follows_an_import_is_done_after_it_and_once(package: Path) -> None:
+    done: list[bool] = []
+    once_imported(f"{package.name}.heavy", lambda: done.append(was_imported("heavy")))
+    importlib.import_module(f"{package.name}.light")
+    assert done == []
+    for _ in range(2):
+        importlib.import_module(f"{package.name}.heavy")
+    assert done == [True]
+    once_imported(f"{package.name}.heavy", lambda: done.append(True))
+    assert done == [True, True]
+
+
+def test_what_follows_an_import_waits_for_one_that_succeeds(package: Path) -> None:
+    done: list[bool] = []
+    (package / "heavy.py").write_text("import no_such_module_at_all\n")
+    once_imported(f"{package.name}.heavy", lambda: done.append(True))
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+        importlib.import_module(f"{package.name}.heavy")
+    assert done == []
+    (package / "heavy.py").write_text("VALUE = 'a longer text than before, so that its size tells'\n")
+    importlib.import_module(f"{package.name}.heavy")
+    assert done == [True]
