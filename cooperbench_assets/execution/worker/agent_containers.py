@@ -27,7 +27,14 @@ TRIES = 5
 PAUSE_SECONDS = 2.0
 """Between two questions to an engine that is away: it may be starting again, and its containers live on."""
 
+KILLED = 137
+"""What ``docker exec`` returns for a command that SIGKILL ended: its own, or that of the whole container."""
+
+KILLED_SECONDS = 3.0
+"""How long after such a command its container may still be said to run: the engine learns of the command first."""
+
 ASK_SECONDS = 60.0
+_LOOK_AGAIN_SECONDS = 0.3
 _SLACK_SECONDS = 10.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _GONE = re.compile(r"no such (?:object|container)", re.IGNORECASE)
@@ -61,7 +68,8 @@ class Containers:
             self._raise_if_lost(environment)
             done = execute(environment, *args, **kwargs)
             if done.get("returncode") != 0 and _is_watched(environment):
-                self._note(environment, problem(environment))
+                settle = KILLED_SECONDS if done["returncode"] == KILLED else 0.0
+                self._note(environment, problem(environment, settle))
             self._raise_if_lost(environment)
             return done
 
@@ -99,18 +107,23 @@ def _is_watched(environment: Any) -> bool:
     return getattr(environment, "watched_since", None) is not None
 
 
-def problem(environment: Any) -> Exception | None:
+def problem(environment: Any, settle_seconds: float = 0.0) -> Exception | None:
     """Why upstream's container cannot be used any more; None where it can.
 
     Args:
         environment: Upstream's object for it.
+        settle_seconds: How long it must go on running before it is believed to.
     """
     said = ""
+    until = time.monotonic() + settle_seconds
     for n in range(TRIES):
         if n:
             time.sleep(PAUSE_SECONDS)
         try:
             done = _inspect(environment)
+            while done.stdout.strip() == "true" and time.monotonic() < until:
+                time.sleep(_LOOK_AGAIN_SECONDS)
+                done = _inspect(environment)
         except subprocess.TimeoutExpired:
             return None  # a busy engine; the command itself was answered
         said = done.stderr.strip()

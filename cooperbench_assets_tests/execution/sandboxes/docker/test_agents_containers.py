@@ -85,8 +85,13 @@ def test_a_container_that_is_gone_ends_every_agent_of_the_pair(
     assert watched.lost is not None
 
 
-def test_a_container_that_dies_under_a_command_is_noticed_with_it(start: Callable[..., Any], engine: Engine) -> None:
-    environment = start()
+@pytest.mark.parametrize("late", [0, 2], ids=["known at once", "said to run twice more"])
+def test_a_container_that_dies_under_a_command_is_noticed_with_it(
+    start: Callable[..., Any], engine: Engine, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    environment, inspect = start(), agent_containers._inspect
+    answers = iter([SimpleNamespace(returncode=0, stdout="true\n", stderr="")] * late)
+    monkeypatch.setattr(agent_containers, "_inspect", lambda one: next(answers, None) or inspect(one))
 
     def kill() -> None:
         wait_for(lambda: "sleep 1234" in str(engine.api.top(environment.container_id, "-eww -o pid,args")))
