@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -36,6 +37,7 @@ MEASUREMENTS = (
     "loading",
     "transcripts",
     "viewing",
+    "cluster",
     "growth",
 )
 PAGE = ROOT / "docs" / "performance.md"
@@ -49,6 +51,9 @@ def main() -> int:
         _work(arguments.only[0], Path(arguments.worker), arguments.quick)
         return 0
     names = [name for name in MEASUREMENTS if not arguments.only or name in arguments.only]
+    if "cluster" in names and not arguments.only and importlib.util.find_spec("ray") is None:
+        names.remove("cluster")
+        print("cluster is left as it was: Ray is not installed (make test-deploy installs it)", file=sys.stderr)
     keep = not arguments.quick and arguments.output is None
     sections, failed = [], []
     with tempfile.TemporaryDirectory(prefix="cooperbench-perf-", dir=arguments.scratch) as scratch:

@@ -25,6 +25,8 @@ RUNS_AT_ONCE = 4
 
 SLOTS = (2, 4, 8)
 USER = "user's shape"
+USER_MINUTES = {"solo": 180, "solo-seed1": 180, "solo-seed2": 180, "coop-comm": 480, "coop-nocomm": 440}
+"""Minutes of work of 100 pairs, by cell, in the user's first run."""
 
 
 @dataclass
@@ -101,9 +103,8 @@ def bound(cells: Sequence[Durations], slots: int) -> float:
 def users_shape(draw: int) -> dict[str, dict[Pair, float]]:
     """Five cells of 100 pairs: minutes of work as in the user's first run, one pair of 60 minutes in each."""
     chance = random.Random(f"user {draw}")
-    minutes = {"solo": 180, "solo-seed1": 180, "solo-seed2": 180, "coop-comm": 480, "coop-nocomm": 440}
     made = {}
-    for name, work in minutes.items():
+    for name, work in USER_MINUTES.items():
         pairs = inputs.planned(100)
         weights = [chance.lognormvariate(0, 0.6) for _ in pairs]
         scale = (work - 60) * 60 / (sum(weights) - weights[0])

@@ -1,6 +1,6 @@
 """A child's staging folder as bytes that travel between nodes.
 
-What belongs here: packing and unpacking. What does not: when (``node``, ``server``).
+What belongs here: packing and unpacking. What does not: when (``node``, ``children``).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ What belongs here: the messages that only a driver knows. What does not: those o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.execution.fleet.messages import CONFIG_VARIABLE, FleetConfig
-from cooperbench_assets.execution.runner.harness_client import Child, HarnessServer
+from cooperbench_assets.execution.runner.harness_client import Child, HarnessError, HarnessServer
 from cooperbench_assets.execution.runner.harness_servers import wanted_agent
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class FleetDriver(HarnessServer):
         super().__init__(environment={}, log=log, script=SERVER)
         self._environment = _environment(config)
         self._numbers = itertools.count(1)
+        self._swept = False
         self.sizes: dict[str, int] = {}
         """Slots of all nodes together, by pool."""
 
@@ -74,11 +76,21 @@ class FleetDriver(HarnessServer):
         """Take in what the driver says within the time; ends of children are kept for `wait`."""
         self._listen(seconds)
 
+    def sweep(self, cell: str) -> None:
+        """Have all nodes remove what was made on their engines for a cell none of whose children runs; waits for it."""
+        self._swept = False
+        with contextlib.suppress(HarnessError):
+            self._send({"type": "sweep", "cell": cell})
+        while self.alive and not self._swept:
+            self._listen(None)
+
     def _hear(self, message: Message) -> None:
         if message["type"] == "slot":
             self.granted.add(message["id"])
         elif message["type"] == "sizes":
             self.sizes = message["sizes"]
+        elif message["type"] == "swept":
+            self._swept = True
         elif message["type"] == "images":
             self.images = message["images"]
         else:

@@ -1,6 +1,6 @@
 """What a node is told, and what it answers: plain data that travels between machines.
 
-What belongs here: the fields. What does not: any doing (``node``, ``server``).
+What belongs here: the fields. What does not: any doing (``node``, ``children``).
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class FleetConfig:
         content["external_agents"] = tuple(content["external_agents"])
         content["pairs"] = tuple((repo, task, (first, second)) for repo, task, (first, second) in content["pairs"])
         return cls(**content)
+
+    @property
+    def silence_seconds(self) -> float:
+        """Seconds after which a node that hears nothing runs nothing."""
+        return self.lost_after_seconds + SLACK_SECONDS
 
     def planned(self) -> list[Pair]:
         """The planned pairs."""

@@ -1,7 +1,7 @@
 """One node's side of a launch: an actor that owns the node's harness server and its children, under a lease.
 
 What belongs here: starting, ending and keeping children of one node. What does not: choosing the node and counting
-slots (``server``), and Ray: the driver makes an actor of `Node`.
+slots (``cluster``), and Ray: the driver makes an actor of `Node`.
 
 The lease ends children whose driver is not heard of any more. A heartbeat renews it only up to the last reading of this
 node's own clock that the driver says it has received, so that no two clocks are compared, and heartbeats that were on
@@ -156,6 +156,12 @@ class Node:
         """End children with all their kin; their ends are told by the heartbeat."""
         self._server.kill([one.child for key, one in self._running.items() if key in keys], grace_seconds)
         self._take_ends()
+
+    async def sweep(self, cell: str) -> None:
+        """Remove from this node's engine what dead owners left, and all of a cell none of whose children runs."""
+        from cooperbench_assets.execution.sandboxes.docker.cleanup import EngineCleanup
+
+        await asyncio.to_thread(EngineCleanup().sweep, cell)
 
     async def close(self) -> None:
         """End all children and what they left on the engine."""

@@ -84,7 +84,7 @@ class Preflight:
             self.problems += self._gold()
         ready = self._harness()
         if ready is not None and on_nodes:
-            self.problems += self._slots_of_nodes(ready[0])
+            self.problems += self._nodes(ready[0])
         if ready is None or self.problems:
             raise LaunchError(self._report())
         return ready
@@ -142,20 +142,28 @@ class Preflight:
 
     def _images(self) -> Iterator[str]:
         """The images of what would be run: there, and those that the lock names."""
-        from cooperbench_assets.execution.sandboxes.docker.image_lock import changes, read_lock
         from cooperbench_assets.execution.sandboxes.docker.images import Preparation, prepare_images
 
         records = prepare_images(_tasks(self.pairs), Preparation(pull=False, verify=False, at_once=1))
         self.images = {record.image: record.identity for record in records if record.identity}
-        again = f"run `cooperbench-assets materialize {self.job.experiment}`, which makes images ready first"
         if absent := [record for record in records if record.state != "ready"]:
-            yield f"{len(absent)} of {len(records)} task images are not ready: {_first(absent)}; {again}"
+            yield f"{len(absent)} of {len(records)} task images are not ready: {_first(absent)}; {self._again}"
+        yield from self._compare_with_lock([record.image for record in records if record.state == "ready"])
+
+    @property
+    def _again(self) -> str:
+        return f"run `cooperbench-assets materialize {self.job.experiment}`, which makes images ready first"
+
+    def _compare_with_lock(self, ready: list[str]) -> Iterator[str]:
+        """Whether the images that are there, here or on the nodes of a cluster, are those that the lock names."""
+        from cooperbench_assets.execution.sandboxes.docker.image_lock import changes, read_lock
+
         if self.job.image_lock is None:
             return
         lock = read_lock(self.job.image_lock)
-        if unknown := [record for record in records if record.state == "ready" and record.image not in lock]:
-            yield f"{len(unknown)} of {len(records)} task images were never looked into: {_first(unknown)}; {again}"
-        if changed := changes(lock, records):
+        if unknown := [image for image in ready if image not in lock]:
+            yield f"{len(unknown)} of {len(ready)} task images were never looked into: {unknown[0]}; {self._again}"
+        if changed := changes(lock, self.images):
             self.notes.append(
                 f"{len(changed)} task images are not those that earlier results were made with: {changed[0].image} "
                 "and the others that task_images lists"
@@ -211,8 +219,8 @@ class Preflight:
             self.problems.append(problem)
         return server, info
 
-    def _slots_of_nodes(self, server: HarnessServer) -> Iterator[str]:
-        """Slots for this stage on any node; notes which images the nodes have."""
+    def _nodes(self, server: HarnessServer) -> Iterator[str]:
+        """Slots for this stage on any node, and on all of them the images that the lock names."""
         from cooperbench_assets.execution.fleet.client import FleetDriver
 
         assert isinstance(server, FleetDriver)
@@ -220,6 +228,7 @@ class Preflight:
         pool = "agents" if self.stage == "agent" else "evaluations"
         if not server.sizes.get(pool):
             yield f"no node of the Ray cluster has slots for {pool}; start nodes with --resources='{{\"{pool}\": 4}}'"
+        yield from self._compare_with_lock(sorted(self.images))
 
     def _backend(self, info: HarnessInfo) -> Iterator[str]:
         """The packages of a backend of upstream's, which imports them in the middle of a pair."""

@@ -89,7 +89,7 @@ class Launch:
             # Tests that run what agents wrote are this user's own processes.
             close_to_others()
         slots = self._sizes(server)
-        with _messages(job, self.stage) as redis_url, _containers(job) as ended:
+        with _messages(job, self.stage) as redis_url, _containers(job, server) as ended:
             launch = self._begin(info, states, slots, plan.retry_generation, preflight.images)
             loop = self._loop(server, states, budget, plan, redis_url, ended)
             try:
@@ -371,10 +371,20 @@ def _messages(job: CellJob, stage: Stage) -> Iterator[str | None]:
 
 
 @contextlib.contextmanager
-def _containers(job: CellJob) -> Iterator[Callable[[], None]]:
+def _containers(job: CellJob, server: HarnessServer) -> Iterator[Callable[[], None]]:
     """See to what children leave on a Docker engine; what is yielded is called when one has ended."""
-    if job.execution != "docker" or job.fleet is not None:
+    if job.execution != "docker":
         yield lambda: None
+        return
+    if job.fleet is not None:
+        from cooperbench_assets.execution.fleet.client import FleetDriver
+
+        assert isinstance(server, FleetDriver)
+        server.sweep(cell_of(job.run_dir))
+        try:
+            yield lambda: None  # Nodes see to what their children leave.
+        finally:
+            server.sweep(cell_of(job.run_dir))
         return
     from cooperbench_assets.execution.sandboxes.docker.cleanup import EngineCleanup
 

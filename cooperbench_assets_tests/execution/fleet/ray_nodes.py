@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ VARIABLES = {
     "RAY_AUTH_TOKEN": TOKEN,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "200",
+    # A node's process that gets SIGTERM, as this one may, would wait so long for a head that may be gone.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 
 
@@ -35,8 +38,9 @@ class Nodes:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def add(self, count: int = 1) -> None:
-        self.nodes += [self.cluster.add_node(num_cpus=1, resources=dict(SLOTS)) for _ in range(count)]
+    def add(self, count: int = 1, slots: int | None = None) -> None:
+        resources = dict(SLOTS) if slots is None else dict.fromkeys(SLOTS, slots)
+        self.nodes += [self.cluster.add_node(num_cpus=1, resources=dict(resources)) for _ in range(count)]
 
     def holder(self, pid: int) -> Any:
         """The node that a process runs on."""
@@ -51,6 +55,15 @@ class Nodes:
         with contextlib.suppress(Exception):
             self.cluster.remove_node(node, allow_graceful=False)
 
+    def end(self) -> None:
+        """End all nodes and the head, without asking any of them: one that is stopped or gone would not answer."""
+        for node in [*self.nodes, self.cluster.head_node]:
+            tree(node, signal.SIGKILL)
+            with contextlib.suppress(Exception):
+                self.cluster.remove_node(node, allow_graceful=False)
+        self.nodes.clear()
+        self.cluster.shutdown()
+
 
 def raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
@@ -58,25 +71,28 @@ def raylet(node: Any) -> int:
 
 def tree(node: Any, number: signal.Signals) -> None:
     """Send a signal to every process of a node; parents first, so that none starts another meanwhile."""
-    top = psutil.Process(raylet(node))
-    for process in (top, *top.children(recursive=True)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)
+    with contextlib.suppress(psutil.NoSuchProcess, KeyError):
+        top = psutil.Process(raylet(node))
+        for process in (top, *top.children(recursive=True)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
 
 @contextlib.contextmanager
 def ray_nodes(count: int) -> Iterator[Nodes]:
     """A head and so many nodes, each with two slots of each pool."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
         for name, value in VARIABLES.items():
             patch.setenv(name, value)
         for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
             patch.delenv(name)
         from ray.cluster_utils import Cluster
 
-        found = Nodes(Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
+        # Not below pytest's own folder: names of sockets must be short.
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        found = Nodes(Cluster(initialize_head=True, head_node_args=head))
         try:
             found.add(count)
             yield found
         finally:
-            found.cluster.shutdown()
+            found.end()

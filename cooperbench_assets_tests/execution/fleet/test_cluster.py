@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -26,7 +25,6 @@ from cooperbench_assets_tests.execution.cells import PAIRS, attempts, cell, noth
 from cooperbench_assets_tests.execution.fleet import ray_nodes
 from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes
 from cooperbench_assets_tests.execution.toy import Toy, make_toy
-from cooperbench_assets_tests.services import missing
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow]
 
@@ -35,24 +33,21 @@ SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    if importlib.util.find_spec("ray") is None:  # Importing it would read its variables before they are set.
-        missing("Ray", "it is not installed: make test-deploy installs it")
-    with ray_nodes.ray_nodes(3) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return make_toy(tmp_path_factory.mktemp("toy"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def servers() -> Iterator[HarnessServers]:
-    """Drivers of one test; at its end no node runs anything of it."""
+    """One driver for all tests that do not end it: three nodes import the harness with each."""
     kept = HarnessServers()
     yield kept
     kept.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_on() -> Iterator[None]:
+    yield
     until(lambda: not children_of_nodes(), 30)
 
 
@@ -116,12 +111,13 @@ class InBackground:
         return self.report
 
 
-def held(toy: Toy, folder: Path, nodes: Nodes) -> tuple[CellJob, Path, Pair]:
-    """A cell whose first pair waits as long as a file is there."""
-    gate, first = folder / "gate", PAIRS[0]
+def held(toy: Toy, folder: Path, nodes: Nodes, count: int = 1) -> tuple[CellJob, dict[Pair, Path]]:
+    """A cell whose first pairs wait as long as a file of theirs is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    gate.touch()
-    return on_nodes(toy, folder, nodes, tries={first: [f"hold:{gate}"]}), gate, first
+    gates = {pair: folder / f"gate-{pair.folder}" for pair in PAIRS[:count]}
+    for gate in gates.values():
+        gate.touch()
+    return on_nodes(toy, folder, nodes, tries={pair: [f"hold:{gate}"] for pair, gate in gates.items()}), gates
 
 
 @pytest.mark.parametrize("mode", ["solo", "coop"])
@@ -139,9 +135,7 @@ def test_a_cell_on_three_nodes_is_that_of_one_machine(
     nothing_left(there)
 
 
-def test_two_cells_share_the_slots_of_all_nodes(
-    toy: Toy, tmp_path: Path, nodes: Nodes, servers: HarnessServers
-) -> None:
+def test_two_cells_share_the_slots_of_all_nodes(toy: Toy, tmp_path: Path, nodes: Nodes) -> None:
     tries = {pair: ["gold:1"] for pair in PAIRS}
     jobs = [on_nodes(toy, tmp_path / name, nodes, tries=tries, run_name=name) for name in ("one", "two")]
     for launch in [InBackground(job, HarnessServers()) for job in jobs]:
@@ -154,6 +148,37 @@ def test_two_cells_share_the_slots_of_all_nodes(
     most = max(sum(began <= moment < ended for began, ended in spans) for moment, _ in spans)
     assert len(spans) == 2 * len(PAIRS)
     assert most <= 3 * ray_nodes.SLOTS["agents"]
+
+
+def test_a_dataset_that_differs_is_named_with_the_node_before_the_first_pair(
+    toy: Toy, tmp_path: Path, nodes: Nodes
+) -> None:
+    older = make_toy(tmp_path / "older")
+    (older.task / "feature1" / "feature.md").write_text("Another text.\n")
+    fleet = Fleet(address=nodes.address, lost_after_seconds=SECONDS, dataset=str(older.dataset))
+    job = cell(toy, tmp_path, fleet=fleet)
+    with pytest.raises(LaunchError, match=r"node .*: its dataset is .* is wanted: make them the same"):
+        run_agents(job, LaunchOptions(), servers=HarnessServers())
+    assert attempts(job, PAIRS[0]) == []
+
+
+def test_a_cancelled_run_ends_its_pairs_on_their_nodes(
+    toy: Toy, tmp_path: Path, nodes: Nodes, servers: HarnessServers
+) -> None:
+    job, gates = held(toy, tmp_path, nodes)
+    [first] = gates
+
+    def cancel(_: Any) -> None:
+        if len(attempts(job, first)) == 1 and children_of_nodes():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_agents(job, LaunchOptions(), cancel, servers=servers)
+    assert attempts(job, first) == [("agent-1", "interrupted", "interrupted")]
+    until(lambda: not children_of_nodes(), 30)
+    nothing_left(job)
+    gates[first].unlink()
+    assert [report.failed for report in both(job, servers)] == [{}, {}]
 
 
 def test_a_key_is_in_none_of_rays_files(
@@ -173,88 +198,48 @@ def test_a_key_is_in_none_of_rays_files(
     assert [file for file in looked if canary.encode() in file.read_bytes()] == []
 
 
-def test_a_dataset_that_differs_is_named_with_the_node_before_the_first_pair(
+def test_pairs_of_a_node_that_died_and_of_one_that_was_stopped_are_lost_and_run_again_elsewhere(
     toy: Toy, tmp_path: Path, nodes: Nodes, servers: HarnessServers
 ) -> None:
-    older = make_toy(tmp_path / "older")
-    (older.task / "feature1" / "feature.md").write_text("Another text.\n")
-    fleet = Fleet(address=nodes.address, lost_after_seconds=SECONDS, dataset=str(older.dataset))
-    job = cell(toy, tmp_path, fleet=fleet)
-    with pytest.raises(LaunchError, match=r"node .*: its dataset is .* is wanted: make them the same"):
-        run_agents(job, LaunchOptions(), servers=servers)
-    assert attempts(job, PAIRS[0]) == []
-
-
-def test_a_cancelled_run_ends_its_pairs_on_their_nodes(
-    toy: Toy, tmp_path: Path, nodes: Nodes, servers: HarnessServers
-) -> None:
-    job, gate, first = held(toy, tmp_path, nodes)
-
-    def cancel(_: Any) -> None:
-        if len(attempts(job, first)) == 1 and children_of_nodes():
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_agents(job, LaunchOptions(), cancel, servers=servers)
-    assert attempts(job, first) == [("agent-1", "interrupted", "interrupted")]
-    until(lambda: not children_of_nodes(), 30)
-    nothing_left(job)
-    gate.unlink()
-    assert [report.failed for report in both(job, servers)] == [{}, {}]
-
-
-def test_what_ran_on_a_node_that_died_is_lost_with_it_and_runs_again_elsewhere(
-    toy: Toy, tmp_path: Path, nodes: Nodes, servers: HarnessServers
-) -> None:
-    job, gate, first = held(toy, tmp_path, nodes)
+    """The stopped one ends its pair by itself when it goes on. Nobody starts either before the leases are over."""
+    job, gates = held(toy, tmp_path, nodes, count=3)  # Of two slots a node: on two nodes or three.
     launch = InBackground(job, HarnessServers())
-    until(lambda: first.folder in launch.running() and len(launch.running()) == 1)
-    nodes.kill(nodes.holder(launch.running()[first.folder]))
-    report = launch.join()
-    assert report.failed == {"node_lost": 1}
-    assert attempts(job, first) == [("agent-1", "infra_error", "node_lost")]
-    gate.unlink()
-    nodes.add()
-    assert [report.failed for report in both(job, servers)] == [{}, {}]
-    assert attempts(job, first)[1][:2] == ("agent-2", "completed")
-    nothing_left(job)
-
-
-def test_a_node_that_was_stopped_ends_its_pair_by_itself_before_anybody_starts_it_again(
-    toy: Toy, tmp_path: Path, nodes: Nodes, servers: HarnessServers
-) -> None:
-    job, gate, first = held(toy, tmp_path, nodes)
-    launch = InBackground(job, HarnessServers())
-    until(lambda: first.folder in launch.running() and len(launch.running()) == 1)
-    pid = launch.running()[first.folder]
-    stopped = nodes.holder(pid)
+    until(lambda: len([pair for pair in gates if pair.folder in launch.running()]) == 3)
+    pids = {pair: launch.running()[pair.folder] for pair in gates}
+    holders = {pair: nodes.holder(pid) for pair, pid in pids.items()}
+    dead, stopped, *_ = dict.fromkeys(holders.values())
+    nodes.kill(dead)
     ray_nodes.tree(stopped, signal.SIGSTOP)
-    assert launch.join().failed == {"node_lost": 1}
+    lost = [pair for pair, holder in holders.items() if holder in (dead, stopped)]
+    for pair in gates.keys() - set(lost):
+        gates[pair].unlink()
+    assert launch.join().failed == {"node_lost": len(lost)}
+    assert [attempts(job, pair) for pair in lost] == [[("agent-1", "infra_error", "node_lost")]] * len(lost)
     ray_nodes.tree(stopped, signal.SIGCONT)
-    until(lambda: not psutil.pid_exists(pid), 20)
-    gate.unlink()
+    until(lambda: not any(psutil.pid_exists(pids[pair]) for pair in lost), 20)
+    for pair in lost:
+        gates[pair].unlink()
     assert [report.failed for report in both(job, servers)] == [{}, {}]
-    nodes.kill(stopped)
-    nodes.add()
+    assert [attempts(job, pair)[1][:2] for pair in lost] == [("agent-2", "completed")] * len(lost)
+    nothing_left(job)
 
 
 def test_a_run_ends_when_the_head_is_gone_and_the_next_one_goes_on(toy: Toy, tmp_path: Path, nodes: Nodes) -> None:
-    """The last test of the cluster: its head does not come back."""
-    job, gate, first = held(toy, tmp_path, nodes)
-    launch = InBackground(job, HarnessServers())
-    until(lambda: first.folder in launch.running() and len(launch.running()) == 1)
-    for processes in nodes.cluster.head_node.all_processes.values():
-        for one in processes:
-            one.process.kill()
-    began = time.monotonic()
-    with pytest.raises(LaunchError, match="Ray cluster"):
-        launch.join()
-    assert time.monotonic() - began < 60  # Before Ray ends the driver by itself.
-    assert attempts(job, first)[0][1:] == ("interrupted", "interrupted")
-    gate.unlink()
     with ray_nodes.ray_nodes(1) as others:
-        again = on_nodes(toy, tmp_path, others)
-        kept = HarnessServers()
-        assert [report.failed for report in both(again, kept)] == [{}, {}]
-        kept.close()
+        job, gates = held(toy, tmp_path, others)
+        [first] = gates
+        launch = InBackground(job, HarnessServers())
+        until(lambda: first.folder in launch.running() and len(launch.running()) == 1)
+        for processes in others.cluster.head_node.all_processes.values():
+            for one in processes:
+                one.process.kill()
+        began = time.monotonic()
+        with pytest.raises(LaunchError, match="Ray cluster"):
+            launch.join()
+        assert time.monotonic() - began < 60  # Before Ray ends the driver by itself.
+    assert attempts(job, first)[0][1:] == ("interrupted", "interrupted")
+    gates[first].unlink()
+    kept = HarnessServers()
+    assert [report.failed for report in both(on_nodes(toy, tmp_path, nodes), kept)] == [{}, {}]
+    kept.close()
     assert attempts(job, first)[1][:2] == ("agent-2", "completed")

@@ -51,15 +51,13 @@ def read_lock(path: Path) -> dict[str, str]:
         ) from error
 
 
-def changes(lock: Mapping[str, str], records: Iterable[ImageRecord]) -> list[ImageChange]:
+def changes(lock: Mapping[str, str], found: Mapping[str, str]) -> list[ImageChange]:
     """Images that are there and are not those that the lock names, by name; none for images it does not name."""
-    found = ((record.image, record.identity) for record in records)
-    changed = (
-        ImageChange(image, lock[image], identity)
-        for image, identity in found
-        if identity and lock.get(image, identity) != identity
-    )
-    return sorted(changed, key=lambda change: change.image)
+    return [
+        ImageChange(image, lock[image], found[image])
+        for image in sorted(lock.keys() & found.keys())
+        if lock[image] != found[image]
+    ]
 
 
 def update_lock(path: Path, records: Iterable[ImageRecord], *, accept: bool = False) -> list[ImageChange]:
@@ -75,8 +73,8 @@ def update_lock(path: Path, records: Iterable[ImageRecord], *, accept: bool = Fa
     """
     lock = read_lock(path)
     ready = [record for record in records if record.state == "ready"]
-    changed = changes(lock, ready)
     found = {record.image: record.identity for record in ready if record.identity}
+    changed = changes(lock, found)
     new = {**lock, **found} if accept else {**found, **lock}
     if new != lock or not path.exists():
         _write(path, new)

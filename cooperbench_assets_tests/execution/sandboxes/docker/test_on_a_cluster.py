@@ -1,21 +1,35 @@
-"""The demo's cells on nodes of a real Ray cluster, in processes and in containers: the rows of one machine."""
+"""The demo's cells on three nodes of a real Ray cluster, in processes and in containers: the rows of one machine."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
-from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes, ray_nodes
-from cooperbench_assets_tests.execution.sandboxes.docker.places import COOP, SOLO, Place, demo_experiment
-from cooperbench_assets_tests.services import missing
+from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging
+from cooperbench_assets.store.cells import Cell
+from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes
+from cooperbench_assets_tests.execution.sandboxes.docker.places import Place, demo_experiment
 
 pytestmark = [pytest.mark.deploy, pytest.mark.engine, pytest.mark.slow]
+
+SETTINGS = {
+    "solo": {"mode": "solo", "seeds": [0, 1, 2]},
+    "coop-comm": {"mode": "coop", "seeds": [0]},
+    "coop-nocomm": {"mode": "coop", "messaging": False, "seeds": [0]},
+}
+"""The demo's own."""
+
+CELLS = [("solo", 0), ("solo", 1), ("solo", 2), ("coop-comm", 0), ("coop-nocomm", 0)]
 
 VOLATILE = {
     "experiment",
@@ -32,31 +46,83 @@ VOLATILE = {
 }
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    if importlib.util.find_spec("ray") is None:  # Importing it would read its variables before they are set.
-        missing("Ray", "it is not installed: make test-deploy installs it")
-    with ray_nodes(2) as found:
-        yield found
-        close_servers()
-
-
-def rows(tried: Place, setting: str, table: str) -> list[tuple[Any, ...]]:
-    found = tried.table(setting, table)
+def rows(tried: Place, cell: tuple[str, int], table: str) -> list[tuple[Any, ...]]:
+    setting, seed = cell
+    found = tried.table(setting, table, seed)
     return sorted(found.drop(VOLATILE & set(found.columns)).rows(), key=repr)  # Two agents' messages have no order.
 
 
-@pytest.mark.parametrize("execution", ["process", "docker"])
-def test_cells_of_the_demo_on_a_cluster_are_those_of_one_machine(
-    execution: str, nodes: Nodes, demo_dataset: Path, demo_images: list[str], tmp_path: Path, engine: Engine
-) -> None:
-    settings = SOLO | COOP if execution == "process" else SOLO
-    said = {"execution": execution, "settings": settings, "agent_config": {"injected_faults": {}}}
-    here = Place(tmp_path / "here", demo_experiment(demo_dataset, **said))
-    there = Place(tmp_path / "there", demo_experiment(demo_dataset, **said, fleet={"address": nodes.address}))
-    for setting in settings:
-        for tried in (here, there):
-            assert tried.run(setting).error is None
+def run(tried: Place, cells: Sequence[tuple[str, int]]) -> None:
+    """All of a place's cells one after another, by one harness server or one driver."""
+    with tried.launcher() as launcher:
+        assert launcher.run_subset().error is None
+        for setting, seed in cells:
+            assert launcher.run_cell(Cell(tried.name, setting, seed)).error is None
+
+
+def equal(there: Place, here: Place, cells: Sequence[tuple[str, int]]) -> None:
+    for cell in cells:
         for table in ("pairs", "agents", "messages"):
-            assert rows(there, setting, table) == rows(here, setting, table), table
+            assert rows(there, cell, table) == rows(here, cell, table), (cell, table)
+
+
+def two_places(tmp_path: Path, nodes: Nodes, dataset: Path, **said: Any) -> tuple[Place, Place]:
+    said = {"agent_config": {"injected_faults": {}}, **said}
+    here = Place(tmp_path / "here", demo_experiment(dataset, **said))
+    fleet = {"address": nodes.address, "lost_after_seconds": 10}
+    return here, Place(tmp_path / "there", demo_experiment(dataset, **said, fleet=fleet))
+
+
+def test_the_demos_five_cells_on_three_nodes_are_those_of_one_machine(
+    nodes: Nodes, demo_dataset: Path, tmp_path: Path
+) -> None:
+    here, there = two_places(tmp_path, nodes, demo_dataset, execution="process", settings=SETTINGS)
+    run(there, CELLS)
+    run(here, CELLS)
+    equal(there, here, CELLS)
+
+
+class NodeKiller(threading.Thread):
+    """Kills the node of the first evaluation whose container is there, with all that runs on it."""
+
+    def __init__(self, place: Place, nodes: Nodes, engine: Engine) -> None:
+        super().__init__(daemon=True)
+        self.place, self.nodes, self.engine = place, nodes, engine
+        self.orphan: Belonging | None = None
+
+    def run(self) -> None:
+        while self.orphan is None:
+            for one in self.place.left(self.engine):
+                if one.kind == "container" and self.orphan is None:
+                    self.orphan = self._orphaned(one)
+            time.sleep(0.05)
+
+    def _orphaned(self, one: Belonging) -> Belonging | None:
+        """The container without its node; None if it has gone before its child was stopped."""
+        owner = int(one.described["owner"].partition("/")[0])
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            node = self.nodes.holder(owner)
+            psutil.Process(owner).send_signal(signal.SIGSTOP)
+            if one.id in {other.id for other in self.place.left(self.engine)}:
+                self.nodes.kill(node)
+                return one
+            psutil.Process(owner).send_signal(signal.SIGCONT)
+        return None
+
+
+def test_a_cell_on_docker_is_that_of_one_machine_though_a_node_dies_in_mid_evaluation(
+    nodes: Nodes, demo_dataset: Path, demo_images: list[str], tmp_path: Path, engine: Engine
+) -> None:
+    """And no container of it is left: the node's own is removed by a later launch, which has the cell's lock."""
+    here, there = two_places(tmp_path, nodes, demo_dataset, settings={"solo": {"mode": "solo", "seeds": [0]}})
+    killer = NodeKiller(there, nodes, engine)
+    killer.start()
+    run(there, CELLS[:1])
+    assert killer.orphan is not None
+    assert "infra_error eval node_lost" in there.outcomes().values()
+    nodes.add()
+    run(there, CELLS[:1])
     assert there.left(engine) == []
+    run(here, CELLS[:1])
+    equal(there, here, CELLS[:1])
+    close_servers()
