@@ -31,10 +31,10 @@ from perf.results import Section
 
 PAIRS, NODES, SLOTS = 1000, (1, 2, 3), 4
 LEASE_SECONDS: Final = 60.0
-LAUNCH_SECONDS: Final = 70.0
+LAUNCH_SECONDS: Final = 50.0
 """A launch is cancelled after so long, and what it did by then counts."""
 
-ALL_SECONDS: Final = 400
+ALL_SECONDS: Final = 340
 """The measurement gives up after so long, whatever it waits for."""
 
 IDLE_SECONDS: Final = 5.0
@@ -193,7 +193,7 @@ def _section(found: Sequence[Took]) -> Section:
             "One cell of an agent that takes no time, with all slots taken: agents only, the harness imported and the "
             "nodes joined before the clock starts. All nodes share this machine's processors: what is measured is what "
             "a pair costs beside its agents, not how many pairs a cluster carries. *Orchestrator* is the launching "
-            "process, with its driver on a cluster; *head* is Ray's own (GCS and raylet); *workers* are what runs the "
+            "process, with its driver on a cluster; *head* is Ray's own (GCS, raylet, monitors); *workers* run the "
             "pairs: the harness server and its children, on a cluster also raylets and actors. Memory is resident at "
             f"the end, with what processes share counted in each. A launch is cancelled after {LAUNCH_SECONDS:.0f} s, "
             f"and *pairs* says how many it had done by then. An idle driver of {nodes} nodes takes "

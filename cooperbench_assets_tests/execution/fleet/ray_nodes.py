@@ -15,13 +15,16 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+START_SECONDS = 200
+"""How long a node may take to start, on a machine that is busy with other things."""
+
 SLOTS = {"agents": 2, "evaluations": 2}
 TOKEN = "0123456789abcdef0123456789abcdef"
 VARIABLES = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": TOKEN,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "200",
+    "RAY_raylet_start_wait_time_s": str(START_SECONDS),
     # A node's process that gets SIGTERM, as this one may, would wait so long for a head that may be gone.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
@@ -40,7 +43,10 @@ class Nodes:
 
     def add(self, count: int = 1, slots: int | None = None) -> None:
         resources = dict(SLOTS) if slots is None else dict.fromkeys(SLOTS, slots)
-        self.nodes += [self.cluster.add_node(num_cpus=1, resources=dict(resources)) for _ in range(count)]
+        added = [self.cluster.add_node(wait=False, num_cpus=1, resources=dict(resources)) for _ in range(count)]
+        for node in added:
+            self.cluster._wait_for_node(node, START_SECONDS)
+        self.nodes += added
 
     def holder(self, pid: int) -> Any:
         """The node that a process runs on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,13 +88,13 @@ class NodeKiller(threading.Thread):
         super().__init__(daemon=True)
         self.place, self.nodes, self.engine = place, nodes, engine
         self.orphan: Belonging | None = None
+        self.over = threading.Event()
 
     def run(self) -> None:
-        while self.orphan is None:
+        while self.orphan is None and not self.over.wait(0.05):
             for one in self.place.left(self.engine):
                 if one.kind == "container" and self.orphan is None:
                     self.orphan = self._orphaned(one)
-            time.sleep(0.05)
 
     def _orphaned(self, one: Belonging) -> Belonging | None:
         """The container without its node; None if it has gone before its child was stopped."""
@@ -118,6 +117,8 @@ def test_a_cell_on_docker_is_that_of_one_machine_though_a_node_dies_in_mid_evalu
     killer = NodeKiller(there, nodes, engine)
     killer.start()
     run(there, CELLS[:1])
+    killer.over.set()
+    killer.join()
     assert killer.orphan is not None
     assert "infra_error eval node_lost" in there.outcomes().values()
     nodes.add()
