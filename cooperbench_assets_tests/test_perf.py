@@ -34,6 +34,7 @@ def test_the_page_in_the_docs_says_what_each_measurement_gave_last() -> None:
     assert {"reading", "materialising", "evaluating", "demo"} <= set(names)
     for section in kept():
         assert report.of_section(section) in page, f"run: python -m perf --only {section.name}"
+    assert "Not reckoned" not in page
 
 
 def test_an_unknown_measurement_is_refused() -> None:
