@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from alembic.config import Config
 
+    from cooperbench_assets_tests.workers import ByPlace
+
 # A busy machine is no reason to fail: no example has a deadline, and slow generation is none of our business.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
@@ -29,6 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         found = [n for n, mark in enumerate(LONGEST_FIRST) if item.get_closest_marker(mark)]
         ranks[item.path] = min(ranks[item.path], *found, len(LONGEST_FIRST))
     items.sort(key=lambda item: ranks[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByPlace | None:
+    """With `--dist loadfile`, the tests of a folder that share one place go to one worker, too."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from cooperbench_assets_tests.workers import ByPlace
+
+    return ByPlace(config, log)
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "real-logs"

@@ -1,7 +1,7 @@
 """The pictures of the documentation, from the real UI: python -m cooperbench_assets_tests.screenshots docs
 
 What belongs here: a project with the built-in experiment, left to its nightly schedule and its sensors, and pictures
-of it on the way and at its end. What does not: asserting (``test_ui_automation``).
+of it on the way and at its end. What does not: asserting (``dagster_ui``).
 """
 
 from __future__ import annotations

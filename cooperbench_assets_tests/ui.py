@@ -21,7 +21,7 @@ from cooperbench_assets_tests.projects import environment
 from cooperbench_assets_tests.services import need_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cooperbench_assets.project import Project
 
@@ -61,11 +61,31 @@ def dagster_dev(project: Project, options: Sequence[str] = (), **variables: str)
         variables: Of its environment, beside the usual ones.
     """
     port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [*options, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
+    with _running(project, command, variables) as (server, log):
+        _wait_until_ready(address, server, log)
+        yield address
+
+
+@contextlib.contextmanager
+def dagster_daemon(project: Project) -> Iterator[None]:
+    """Dagster's daemon alone; stops it."""
+    command = ["-m", "dagster._daemon", "run", "--workspace", "workspace.yaml"]
+    with _running(project, command, {"DAGSTER_HOME": str(project.root)}):
+        yield
+
+
+@contextlib.contextmanager
+def _running(
+    project: Project, command: Sequence[str], variables: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A command of Python in a session of its own, in which all is stopped at the end, and the file of its output."""
     paths = f"{project.root}{os.pathsep}{EVERY_SECOND}"
     log = project.root / "dagster-dev.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         server = subprocess.Popen(
-            [sys.executable, *options, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, *command],
             cwd=project.root,
             env=environment(project, **{"PYTHONPATH": paths, **variables}),
             stdout=output,
@@ -73,9 +93,7 @@ def dagster_dev(project: Project, options: Sequence[str] = (), **variables: str)
             start_new_session=True,
         )
     try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_ready(address, server, log)
-        yield address
+        yield server, log
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         try:

@@ -111,6 +111,15 @@ def start_sensor(address: str, name: str) -> None:
     assert graphql(address, query, s=selector)["startSensor"]["__typename"] == "Sensor"
 
 
+def stop_sensor(address: str, name: str) -> None:
+    """Stop a sensor without a browser."""
+    selector = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "sensorName": name}
+    query = "query ($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor { id } } }"
+    found = graphql(address, query, s=selector)["sensorOrError"]["id"]
+    query = "mutation ($id: String!) { stopSensor(id: $id) { __typename } }"
+    assert graphql(address, query, id=found)["stopSensor"]["__typename"] == "StopSensorMutationResult"
+
+
 def launch_run(address: str, experiment: str, setting: str, seed: int) -> str:
     """Launch a cell without a browser, as the UI does; returns the run's id."""
     tags = {"dagster/partition": f"{setting}/{seed}"}
@@ -133,16 +142,25 @@ def launch_run(address: str, experiment: str, setting: str, seed: int) -> str:
     return str(answer["run"]["runId"])
 
 
-def run_statuses(address: str) -> list[str]:
-    """The statuses of all runs, the newest first."""
-    answer = graphql(address, "{ runsOrError { ... on Runs { results { status } } } }")
-    return [run["status"] for run in answer["runsOrError"]["results"]]
+def run_statuses(address: str, experiment: str | None = None) -> list[str]:
+    """The statuses of all runs, or of those of an experiment, the newest first."""
+    answer = graphql(address, "{ runsOrError { ... on Runs { results { status jobName assetSelection { path } } } } }")
+    return [
+        run["status"]
+        for run in answer["runsOrError"]["results"]
+        if experiment is None or run["jobName"].startswith(f"{experiment}_") or _selects(run, experiment)
+    ]
 
 
-def backfill_titles(address: str) -> list[str]:
-    """The titles of all backfills."""
-    answer = graphql(address, "{ partitionBackfillsOrError { ... on PartitionBackfills { results { title } } } }")
-    return [backfill["title"] for backfill in answer["partitionBackfillsOrError"]["results"]]
+def backfill_titles(address: str, experiment: str) -> list[str]:
+    """The titles of the backfills of an experiment."""
+    query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { title assetSelection { path } } } } }"
+    found = graphql(address, query)["partitionBackfillsOrError"]["results"]
+    return [backfill["title"] for backfill in found if _selects(backfill, experiment)]
+
+
+def _selects(launched: dict[str, Any], experiment: str) -> bool:
+    return any(asset["path"][0] == experiment for asset in launched["assetSelection"] or ())
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,29 @@
-"""Dagster's daemon looks for backfills every second, not every 30 s: that is a constant, without a setting.
+"""Dagster as a test can wait for it: what it waits for by constants, without a setting, and what it imports anew.
 
-Python imports this by itself where the folder is on PYTHONPATH (``ui.dagster_dev``). Only the daemon's process changes.
+Python imports this by itself where the folder is on PYTHONPATH (``ui``). The daemon looks for backfills, queued runs
+and sensors every second, not every 30 or 5. The process of a run is forked off one that has imported all of it, in
+place of one that imports all of it for seconds of a core. Other processes are as they are.
 """
 
 import sys
 
 if "dagster._daemon" in sys.orig_argv:
-    from dagster._daemon import controller
+    from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
+    from dagster._daemon import controller, sensor
 
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
+    sensor.MIN_INTERVAL_LOOP_TIME = 1
+    QueuedRunCoordinator.dequeue_interval_seconds = 1  # type: ignore[method-assign, assignment]
+
+if {"api", "grpc"} <= set(sys.orig_argv):
+    import multiprocessing
+    from multiprocessing.context import BaseContext
+
+    given = multiprocessing.get_context
+
+    def fork_where_spawned(method: str | None = None) -> BaseContext:
+        """The context that a code server gets for its runs."""
+        return given("forkserver" if method == "spawn" else method)
+
+    multiprocessing.set_forkserver_preload(["dagster._cli", "dagster._grpc.server", "cooperbench_assets.definitions"])
+    multiprocessing.get_context = fork_where_spawned  # type: ignore[assignment]

@@ -1,6 +1,6 @@
 """Partitions that are the planned cells, in the real UI: all of them materialised, judged, blocked, cancelled.
 
-One `dagster dev` serves all of it. What takes long, a backfill of an experiment that runs pairs, is launched first.
+What takes long, a backfill of an experiment that runs pairs, is launched first.
 """
 
 from __future__ import annotations
@@ -9,30 +9,22 @@ import re
 import sqlite3
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from cooperbench_assets.assets.reading import CELL_CHECKS
 from cooperbench_assets.automation.dagster_runs import cell_runs
-from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.checks.results_store import RESULTS_STORE_CHECKS
-from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import open_instance
-from cooperbench_assets.spec import load_experiments
 from cooperbench_assets.store.read import query
 from cooperbench_assets.viewer.shelves import library_of_project
-from cooperbench_assets_tests import trees
-from cooperbench_assets_tests.automation.driving import demo_attributes
 from cooperbench_assets_tests.automation.ui_actions import LOCATION, partition_counts, start_sensor
 from cooperbench_assets_tests.automation.ui_actions import until as until_true
-from cooperbench_assets_tests.projects import make_project
-from cooperbench_assets_tests.ui import browser, dagster_dev
-from cooperbench_assets_tests.ui_pages import (
+from cooperbench_assets_tests.dagster_ui.pages import (
     OVER,
     backfill_of,
     execute_all,
@@ -43,122 +35,75 @@ from cooperbench_assets_tests.ui_pages import (
     runs,
     shown_check,
 )
+from cooperbench_assets_tests.dagster_ui.place import BLOCKED, CELLS, PAIRS, WAIT_SECONDS, Place
 from cooperbench_assets_tests.viewer.places import serving
 from perf import inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cooperbench_assets.project import Project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PAIRS = 3
-CELLS = {"made": 4, "wide": 12, "long": 300}
-"""Experiments whose logs are only read, with their cells; `drill` runs pairs."""
-
 CHECKS = {
     **{asset: {check.name for check in checks} for asset, checks in CELL_CHECKS.items()},
     "results_store": {check.name for check in RESULTS_STORE_CHECKS},
 }
-BLOCKED = "coop-comm/4"
-BACKFILL_SECONDS = 300.0
-"""Within which every backfill is over, or has begun, on a busy machine: four runs work at once, the others wait."""
 NEVER_READ_IN = "tablewright_task/37/f1_f5"
 """The pair of the demo's subset tiny whose second agent hands in without reading the last message."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A project, its UI, and a person's browser."""
-
-    project: Project
-    address: str
-    page: Page
-
-    def experiment(self, name: str) -> ExperimentContext:
-        return ExperimentContext(name, load_experiments(self.project.defs)[name], self.project)
-
-    def job(self, experiment: str) -> str:
-        return f"{self.address}/locations/{LOCATION}/jobs/{experiment}_run_cell/"
-
-    def until(self, holds: Callable[[], bool], saw: Callable[[], object] = lambda: "") -> None:
-        """Wait for something to come true, while the browser draws nothing."""
-        self.page.goto("about:blank")
-        until_true(holds, saw, BACKFILL_SECONDS)
-
-    def backfill(self, experiment: str) -> tuple[str, list[tuple[str, str]]]:
-        """How the one backfill of an experiment ended, and its runs."""
-        self.until(
-            lambda: backfill_of(self.address, experiment)[0] in OVER, lambda: backfill_of(self.address, experiment)
-        )
-        return backfill_of(self.address, experiment)
-
-    def statuses(self, run_ids: set[str]) -> set[object]:
-        """The statuses of these runs."""
-        return {run["status"] for run in runs(self.address) if run["runId"] in run_ids}
-
-    def partitions_say(self, experiment: str, asset: str, **counts: int) -> None:
-        """The page of an asset's partitions counts them so."""
-        self.page.goto(f"{self.address}/assets/{experiment}/{asset}?view=partitions")
-        for name in ("Failed", "Materialized", "Materializing", "Missing"):
-            expect(self.page.get_by_text(f"{name} ({counts.get(name, 0)})")).to_be_visible()
-
-    def execute_all(self, experiment: str, *assets: str) -> None:
-        """Click "Execute all" on each of these assets, and wait until all their runs have succeeded."""
-        launched = {execute_all(self.page, self.address, experiment, asset) for asset in assets}
-        self.until(lambda: self.statuses(launched) <= {"SUCCESS", "FAILURE", "CANCELED"}, lambda: runs(self.address))
-        assert self.statuses(launched) == {"SUCCESS"}
-
-    def pages_agree(self, experiment: str, asset: str, red: dict[str, str] | None = None) -> None:
-        """Overview, list and page of the checks say the same: these fail, in this partition, and no other does."""
-        red = red or {}
-        counts = {"check_circle": len(CHECKS[asset]) - len(red), "cancel": len(red)}
-        found = overview(self.page, self.address, experiment, asset)
-        assert found == {icon: count for icon, count in counts.items() if count}, (experiment, asset)
-        self.page.get_by_role("tab", name="Checks").click()
-        assert listed_checks(self.page, len(CHECKS[asset])) == {
-            name: "Failed" if name in red else "Succeeded" for name in CHECKS[asset]
-        }
-        green = min(CHECKS[asset] - set(red))
-        assert shown_check(self.page, self.address, experiment, asset, green).state == "Passed"
-        for name, partition in red.items():
-            shown = shown_check(self.page, self.address, experiment, asset, name)
-            assert (shown.state, shown.partition) == ("Failed", partition)
+@pytest.fixture(scope="module", autouse=True)
+def _launched(place: Place) -> None:
+    start_sensor(place.address, "wide_downstream")
+    materialize_all(place.page, f"{place.address}/locations/{LOCATION}/asset-groups/drill/lineage")
+    for name in ("wide", "read"):
+        materialize_all(place.page, job(place, name))
 
 
-def write_project(project: Project) -> None:
-    """The subset and the logs of the experiments that only read; one cell of `wide` has a pair that nobody planned."""
-    trees.write_subset(project.root / "data" / "dataset" / "subsets" / "some.json", inputs.planned(PAIRS))
-    for name, cells in CELLS.items():
-        inputs.generate(project.root / "data" / name, cells, PAIRS)
-    setting, seed = BLOCKED.split("/")
-    trees.Tree(project.root / "data" / "wide" / f"{setting}-seed{seed}", "coop").pair(Pair("other_task", 1, (1, 2)))
+def job(place: Place, experiment: str) -> str:
+    return f"{place.address}/locations/{LOCATION}/jobs/{experiment}_run_cell/"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    both = {"solo": {"mode": "solo", "seeds": [0]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
-    reading = {
-        name: {
-            "subset": "some",
-            "logs": f"data/{name}",
-            "run_name": "{setting}-seed{seed}",
-            "settings": {label: {**both[label], "seeds": list(range(cells // 2))} for label in both},
-        }
-        for name, cells in CELLS.items()
+def backfill(place: Place, experiment: str) -> tuple[str, list[tuple[str, str]]]:
+    """How the one backfill of an experiment ended, and its runs."""
+    place.until(
+        lambda: backfill_of(place.address, experiment)[0] in OVER, lambda: backfill_of(place.address, experiment)
+    )
+    return backfill_of(place.address, experiment)
+
+
+def partitions_say(place: Place, experiment: str, asset: str, **counts: int) -> None:
+    """The page of an asset's partitions counts them so."""
+    place.page.goto(f"{place.address}/assets/{experiment}/{asset}?view=partitions")
+    for name in ("Failed", "Materialized", "Materializing", "Missing"):
+        expect(place.page.get_by_text(f"{name} ({counts.get(name, 0)})")).to_be_visible()
+
+
+def all_executed(place: Place, experiment: str, *assets: str) -> None:
+    """Click "Execute all" on each of these assets, and wait until all their runs have succeeded."""
+    launched = {execute_all(place.page, place.address, experiment, asset) for asset in assets}
+    place.until(lambda: place.statuses(launched) <= {"SUCCESS", "FAILURE", "CANCELED"}, lambda: runs(place.address))
+    assert place.statuses(launched) == {"SUCCESS"}
+
+
+def pages_agree(place: Place, experiment: str, asset: str, red: dict[str, str] | None = None) -> None:
+    """Overview, list and page of the checks say the same: these fail, in this partition, and no other does."""
+    red = red or {}
+    counts = {"check_circle": len(CHECKS[asset]) - len(red), "cancel": len(red)}
+    found = overview(place.page, place.address, experiment, asset)
+    assert found == {icon: count for icon, count in counts.items() if count}, (experiment, asset)
+    place.page.get_by_role("tab", name="Checks").click()
+    assert listed_checks(place.page, len(CHECKS[asset])) == {
+        name: "Failed" if name in red else "Succeeded" for name in CHECKS[asset]
     }
-    project = make_project(tmp_path_factory.mktemp("ui") / "project", {"drill": demo_attributes(both), **reading})
-    write_project(project)
-    with dagster_dev(project) as address, browser() as page:
-        expect.set_options(timeout=120_000)
-        place = Place(project, address, page)
-        start_sensor(address, "wide_downstream")
-        materialize_all(page, f"{address}/locations/{LOCATION}/asset-groups/drill/lineage")
-        for name in ("wide", "made"):
-            materialize_all(page, place.job(name))
-        yield place
+    green = min(CHECKS[asset] - set(red))
+    assert shown_check(place.page, place.address, experiment, asset, green).state == "Passed"
+    for name, partition in red.items():
+        shown = shown_check(place.page, place.address, experiment, asset, name)
+        assert (shown.state, shown.partition) == ("Failed", partition)
 
 
 def process_of(project: Project, run_id: str) -> psutil.Process:
@@ -172,7 +117,7 @@ def process_of(project: Project, run_id: str) -> psutil.Process:
         return bool(pids)
 
     with open_instance(project) as instance:
-        until_true(found, lambda: instance.get_run_by_id(run_id), BACKFILL_SECONDS)
+        until_true(found, lambda: instance.get_run_by_id(run_id), WAIT_SECONDS)
     return psutil.Process(pids[-1])
 
 
@@ -205,7 +150,7 @@ def test_a_range_that_is_cancelled_keeps_what_was_read_and_is_not_asked_for_agai
         return [str(run["runId"]) for run in runs(place.address) if run["jobName"] == "long_run_cell"]
 
     # Here, not with the others: whichever test is the first one, it is to be cancelled while it is at work.
-    materialize_all(place.page, place.job("long"))
+    materialize_all(place.page, job(place, "long"))
     place.until(lambda: bool(runs_of_long()))
     [run_id] = runs_of_long()
     process = process_of(place.project, run_id)
@@ -218,12 +163,12 @@ def test_a_range_that_is_cancelled_keeps_what_was_read_and_is_not_asked_for_agai
         place.page.get_by_role("button", name="Terminate").click()
         place.page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
         until_true(lambda: place.statuses({run_id}) == {"CANCELING"}, lambda: place.statuses({run_id}))
-    assert place.backfill("long") == ("COMPLETED_FAILED", [(run_id, "CANCELED")])
+    assert backfill(place, "long") == ("COMPLETED_FAILED", [(run_id, "CANCELED")])
     left = partition_counts(place.address, "long", "pair_results")
     assert 0 < left.materialised < CELLS["long"]
     assert (left.failed, left.materialising) == (0, 0)
-    place.partitions_say(
-        "long", "pair_results", Materialized=left.materialised, Missing=CELLS["long"] - left.materialised
+    partitions_say(
+        place, "long", "pair_results", Materialized=left.materialised, Missing=CELLS["long"] - left.materialised
     )
     experiment = place.experiment("long")
     with open_instance(place.project) as instance:
@@ -235,37 +180,37 @@ def test_a_range_that_is_cancelled_keeps_what_was_read_and_is_not_asked_for_agai
 def test_a_finished_experiment_has_nothing_missing_and_a_lost_file_is_one_red_check_on_every_page(
     place: Place,
 ) -> None:
-    ended, [(_, status)] = place.backfill("made")
+    ended, [(_, status)] = backfill(place, "read")
     assert (ended, status) == ("COMPLETED_SUCCESS", "SUCCESS")
     for asset in CELL_CHECKS:
-        place.partitions_say("made", asset, Materialized=CELLS["made"])
+        partitions_say(place, "read", asset, Materialized=CELLS["read"])
     for asset in CELL_CHECKS:
-        place.pages_agree("made", asset)
+        pages_agree(place, "read", asset)
 
-    lost = place.project.root / "data" / "made" / "coop-comm-seed0" / "coop" / inputs.planned(1)[0].name / "result.json"
+    lost = place.project.root / "data" / "read" / "coop-comm-seed0" / "coop" / inputs.planned(1)[0].name / "result.json"
     content = lost.read_bytes()
     lost.unlink()
-    place.execute_all("made", "run_logs")
-    place.pages_agree("made", "run_logs", {"expected_results": "coop-comm/0"})
-    said = shown_check(place.page, place.address, "made", "run_logs", "expected_results").text
+    all_executed(place, "read", "run_logs")
+    pages_agree(place, "read", "run_logs", {"expected_results": "coop-comm/0"})
+    said = shown_check(place.page, place.address, "read", "run_logs", "expected_results").text
     assert f"2 of {PAIRS} results; 1 missing or unreadable" in said
     assert f"- {inputs.planned(1)[0].name}" in said
     lost.write_bytes(content)
-    place.execute_all("made", "run_logs")
-    place.pages_agree("made", "run_logs")
+    all_executed(place, "read", "run_logs")
+    pages_agree(place, "read", "run_logs")
 
 
 def test_a_blocked_cell_among_others_is_named_with_reason_and_fix_and_the_others_are_published(place: Place) -> None:
-    ended, [(run_id, status)] = place.backfill("wide")
+    ended, [(run_id, status)] = backfill(place, "wide")
     assert (ended, status) == ("COMPLETED_FAILED", "FAILURE")
     place.page.goto(f"{place.address}/runs/{run_id}")
     reason = "wide coop-comm seed 4: blocked by only_planned_pairs: 1 pair extra, duplicate or misplaced"
     expect(place.page.get_by_text(re.compile(re.escape(reason))).last).to_be_visible()
     expect(place.page.get_by_text(re.compile("how to fix: move them out of the run folder")).last).to_be_visible()
-    place.partitions_say("wide", "run_logs", Materialized=CELLS["wide"])
+    partitions_say(place, "wide", "run_logs", Materialized=CELLS["wide"])
     for asset in ("eval_outputs", "pair_results"):
-        place.partitions_say("wide", asset, Materialized=CELLS["wide"] - 1, Failed=1)
-    place.pages_agree("wide", "run_logs", {"only_planned_pairs": BLOCKED})
+        partitions_say(place, "wide", asset, Materialized=CELLS["wide"] - 1, Failed=1)
+    pages_agree(place, "wide", "run_logs", {"only_planned_pairs": BLOCKED})
     shown = shown_check(place.page, place.address, "wide", "pair_results", "expected_rows")
     assert (shown.state, shown.partition) == ("Failed", BLOCKED)
     assert "not evaluated: blocked by only_planned_pairs" in shown.text
@@ -281,13 +226,13 @@ def test_a_blocked_cell_among_others_is_named_with_reason_and_fix_and_the_others
 
 
 def test_an_experiment_that_runs_pairs_has_nothing_missing_after_all_was_materialised(place: Place) -> None:
-    assert place.backfill("drill")[0] == "COMPLETED_SUCCESS"
+    assert backfill(place, "drill")[0] == "COMPLETED_SUCCESS"
     for asset in CELL_CHECKS:
-        place.partitions_say("drill", asset, Materialized=2)
+        partitions_say(place, "drill", asset, Materialized=2)
     assert never_materialised(place.address, "drill") == set()
-    place.execute_all("drill", *CHECKS)
+    all_executed(place, "drill", *CHECKS)
     for asset in CHECKS:
-        place.pages_agree("drill", asset)
+        pages_agree(place, "drill", asset)
 
 
 def test_from_the_reports_grid_to_the_message_that_was_never_read_in_three_clicks(place: Place) -> None:
