@@ -89,7 +89,7 @@ def _summaries(folder: Path, n: int) -> None:
 
 def _lock(folder: Path, n: int) -> None:
     image = ImageRecord("alpha", n, f"alpha:task{n}", "ready", image_id=f"sha256:{n}")
-    update_lock(folder / "images.lock.json", [image])
+    update_lock(folder / "images.lock.json", [image], "an-engine")
 
 
 KINDS: dict[str, Callable[[Path, int], object]] = {

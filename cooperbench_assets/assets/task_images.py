@@ -83,6 +83,7 @@ def make_ready(
         LaunchError: if no engine answers, or the lock file cannot be read; nothing is recorded then.
     """
     # Imported here: it brings the Docker SDK, which loading the code location needs for nothing else.
+    from cooperbench_assets.execution.sandboxes.docker.engine import Engine
     from cooperbench_assets.execution.sandboxes.docker.images import Preparation, prepare_images
 
     lock = read_lock(experiment.image_lock)
@@ -91,10 +92,12 @@ def make_ready(
         verified=experiment.image_lock.with_name("verified.json"), progress=_progress_log(context, len(tasks))
     )
     try:
+        with Engine.connect() as engine:
+            on = engine.identity()
         records = prepare_images(tasks, chosen)
     except InfrastructureError as error:
         raise LaunchError(f"{experiment.name}: {error.text}") from error
-    update_lock(experiment.image_lock, records, accept=accept)
+    update_lock(experiment.image_lock, records, on, accept=accept)
     compared = read_lock(experiment.image_lock) if accept else lock
     rows = image_rows(experiment.name, records, compared, datetime.now(UTC).replace(tzinfo=None))
     frame = without_secrets(TASK_IMAGES.frame(rows), experiment.redactor)

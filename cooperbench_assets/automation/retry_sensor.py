@@ -25,6 +25,9 @@ from cooperbench_assets.automation.dagster_runs import (
 from cooperbench_assets.automation.dead_runs import report_dead_runs
 from cooperbench_assets.automation.policy import CellState, Launch, decide
 from cooperbench_assets.automation.tick_budget import by_reason, look_on, read_place, time_box, write_place
+from cooperbench_assets.execution.errors import LaunchError
+from cooperbench_assets.execution.infra_errors import InfrastructureError
+from cooperbench_assets.execution.sandboxes.docker.image_lock import looked_into_on
 from cooperbench_assets.experiment_context import ExperimentContext, MissingInputError
 
 
@@ -99,7 +102,7 @@ def tick(
     for line in lines:
         context.log.info(line)
     if requests and (images := images_request(experiment, now)) is not None:
-        context.log.info("task images come first: no lock file names them yet")
+        context.log.info(f"task images come first: {images.tags[WHY_TAG]}")
         return dg.SensorResult(run_requests=[images], cursor=cursor)
     if requests:
         return dg.SensorResult(run_requests=requests, cursor=cursor)
@@ -129,14 +132,38 @@ def request(experiment: ExperimentContext, state: CellState, launch: Launch) -> 
 
 
 def images_request(experiment: ExperimentContext, now: datetime) -> dg.RunRequest | None:
-    """The run that makes the task images ready, where that was never done; once an hour while it fails."""
-    if experiment.spec.execution != "docker" or experiment.image_lock.is_file():
+    """The run that makes the task images ready, where that was never done here; once an hour while it fails."""
+    if experiment.spec.execution != "docker":
         return None
+    engine, why = "any", "no lock file names the task images yet"
+    if experiment.image_lock.is_file():
+        found = _new_engine(experiment)
+        if found is None:
+            return None
+        engine, why = found, f"no run has looked into the task images on this Docker engine ({found})"
     return dg.RunRequest(
-        run_key=f"{experiment.name}:task_images:{now:%Y-%m-%dT%H}",
+        run_key=f"{experiment.name}:task_images:{engine}:{now:%Y-%m-%dT%H}",
         asset_selection=[asset_key(experiment.name, "task_images")],
-        tags={WHY_TAG: "no lock file names the task images yet"},
+        tags={WHY_TAG: why},
     )
+
+
+def _new_engine(experiment: ExperimentContext) -> str | None:
+    """The engine that runs would use, where no image of the lock file was ever looked into on it.
+
+    None where the engine or the lock file cannot be asked: the run says so. Nodes of a cluster have their own engines.
+    """
+    if experiment.spec.fleet is not None:
+        return None
+    # Imported here: it brings the Docker SDK, which loading the code location needs for nothing else.
+    from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+
+    try:
+        with Engine.connect() as engine:
+            identity = engine.identity()
+        return None if looked_into_on(experiment.image_lock, identity) else identity
+    except (InfrastructureError, LaunchError):
+        return None
 
 
 def run_config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from cooperbench_assets.checks.task_images import ImagesView, all_ready, digests
 from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.store.images import TASK_IMAGES
+from cooperbench_assets_tests.demo.bench import write_pairs
 from cooperbench_assets_tests.engines import engine
 from cooperbench_assets_tests.execution.sandboxes.docker.images import base_image, build_task_images, make_image
 from cooperbench_assets_tests.execution.sandboxes.docker.places import Place, demo_experiment
+from cooperbench_assets_tests.execution.sandboxes.docker.proxy import EngineDoor
 
 __all__ = ["engine"]
 
@@ -91,7 +94,7 @@ def test_an_unsuitable_and_a_missing_image_are_one_clear_error_and_no_cell_runs(
         # A cell that is launched all the same, from the UI say, says so too, and runs nothing.
         launched = launcher.run_cell(tried.experiment.cells[0].cell)
     assert launched.error is not None
-    assert f"1 of 1 task images were never looked into: {image}" in launched.error
+    assert f"1 of 1 task images were never looked into on this engine: {image}" in launched.error
     assert "cooperbench-assets materialize" in launched.error
 
 
@@ -111,6 +114,33 @@ def odd_task(engine: Engine, tmp_path: Path) -> Iterator[tuple[Path, str]]:
     made = make_image(engine, name, base_image(engine), {"usr/local/bin/runner.sh": b"#!/bin/sh\n"})
     yield tmp_path / "dataset", name
     engine.api.remove_image(made, force=True)
+
+
+@pytest.mark.engine
+def test_what_one_engine_was_looked_into_for_counts_for_no_other(
+    dataset: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_task_images(engine, dataset)
+    monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+    subset = write_pairs([("inkline_task", 3, (1, 2))], tmp_path / "one.json")
+    tried = Place(tmp_path / "project", demo_experiment(dataset, subset=str(subset)))
+    cell, own = tried.experiment.cells[0].cell, engine.identity()
+    other = own[::-1]
+    with tried.launcher() as launcher:
+        assert launcher.run_subset().error is None
+    verified = tried.experiment.image_lock.with_name("verified.json")
+    (heads,) = json.loads(verified.read_text()).values()
+    with TemporaryDirectory(prefix="cb-") as short:  # A socket's path is short.
+        door = EngineDoor.of_another(Path(short) / "engine.sock", own, other)
+        monkeypatch.setenv("DOCKER_HOST", door.host)
+        with tried.launcher() as launcher:
+            launched = launcher.run_cell(cell)
+            assert launched.error is not None
+            assert "1 of 1 task images were never looked into on this engine: " in launched.error
+            assert launcher.run_subset().error is None
+        door.shut()
+    assert json.loads(verified.read_text()) == {own: heads, other: heads}
+    assert {tuple(entry["engines"]) for entry in locked(tried).values()} == {tuple(sorted((own, other)))}
 
 
 @pytest.mark.engine

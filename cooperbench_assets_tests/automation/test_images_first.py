@@ -1,9 +1,10 @@
-"""The retry sensor of an experiment on Docker: no cell is asked for before its images are."""
+"""The retry sensor of an experiment on Docker: no cell is asked for before its images are, on each engine."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import dagster as dg
 import pytest
@@ -12,6 +13,7 @@ from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, CELL_ASSETS, Driver, bind_demo
 from cooperbench_assets_tests.engines import engine
 from cooperbench_assets_tests.execution.sandboxes.docker.images import build_task_images
+from cooperbench_assets_tests.execution.sandboxes.docker.proxy import EngineDoor
 
 __all__ = ["engine"]
 
@@ -42,3 +44,10 @@ def test_images_are_made_ready_first_and_then_the_cell_is_retried(
     assert request.partition_key is None
     assert driver.execute(request).success
     assert asked(driver.tick()) == [list(CELL_ASSETS)]
+
+    own = engine.identity()
+    with TemporaryDirectory(prefix="cb-") as short:  # A socket's path is short.
+        door = EngineDoor.of_another(Path(short) / "engine.sock", own, own[::-1])
+        monkeypatch.setenv("DOCKER_HOST", door.host)
+        assert asked(driver.tick()) == [["task_images"]]
+        door.shut()

@@ -127,7 +127,7 @@ class Preflight:
 
         try:
             with Engine.connect() as engine:
-                free, root = engine.free_disk(), engine.data_root()
+                free, root, identity = engine.free_disk(), engine.data_root(), engine.identity()
         except InfrastructureError as error:
             yield error.text
             return
@@ -136,33 +136,40 @@ class Preflight:
         ):
             yield problem
         try:
-            yield from self._images()
+            yield from self._images(identity)
         except (InfrastructureError, LaunchError) as error:
             yield str(error)
 
-    def _images(self) -> Iterator[str]:
-        """The images of what would be run: there, and those that the lock names."""
+    def _images(self, engine: str) -> Iterator[str]:
+        """The images of what would be run: there, looked into on this engine, and those that the lock names."""
         from cooperbench_assets.execution.sandboxes.docker.images import Preparation, prepare_images
 
         records = prepare_images(_tasks(self.pairs), Preparation(pull=False, verify=False, at_once=1))
         self.images = {record.image: record.identity for record in records if record.identity}
         if absent := [record for record in records if record.state != "ready"]:
             yield f"{len(absent)} of {len(records)} task images are not ready: {_first(absent)}; {self._again}"
-        yield from self._compare_with_lock([record.image for record in records if record.state == "ready"])
+        yield from self._compare_with_lock([record.image for record in records if record.state == "ready"], engine)
 
     @property
     def _again(self) -> str:
         return f"run `cooperbench-assets materialize {self.job.experiment}`, which makes images ready first"
 
-    def _compare_with_lock(self, ready: list[str]) -> Iterator[str]:
-        """Whether the images that are there, here or on the nodes of a cluster, are those that the lock names."""
-        from cooperbench_assets.execution.sandboxes.docker.image_lock import changes, read_lock
+    def _compare_with_lock(self, ready: list[str], engine: str | None = None) -> Iterator[str]:
+        """Whether the images that are there, here or on the nodes of a cluster, are those that the lock names.
+
+        All must have been looked into: on this engine, where it is given.
+        """
+        from cooperbench_assets.execution.sandboxes.docker.image_lock import changes, looked_into_on, read_lock
 
         if self.job.image_lock is None:
             return
         lock = read_lock(self.job.image_lock)
-        if unknown := [image for image in ready if image not in lock]:
-            yield f"{len(unknown)} of {len(ready)} task images were never looked into: {unknown[0]}; {self._again}"
+        known = lock.keys() if engine is None else looked_into_on(self.job.image_lock, engine)
+        if unknown := [image for image in ready if image not in known]:
+            here = "" if engine is None else " on this engine"
+            yield (
+                f"{len(unknown)} of {len(ready)} task images were never looked into{here}: {unknown[0]}; {self._again}"
+            )
         if changed := changes(lock, self.images):
             self.notes.append(
                 f"{len(changed)} task images are not those that earlier results were made with: {changed[0].image} "

@@ -95,6 +95,15 @@ class Engine:
         """Whether it is reached over a socket of this machine, so that it may see this machine's files."""
         return str(self.api.base_url).startswith("http+docker:")
 
+    def identity(self) -> str:
+        """What tells it from every other engine, now and after a restart.
+
+        Raises:
+            InfrastructureError: family ``engine``, if it cannot be asked.
+        """
+        said = self.call("ask for its id", self.client.info)
+        return identity_of(said, self.call("ask for its version", self.client.version))
+
     def answers(self) -> bool:
         """Whether it is still there."""
         patience = self.api.timeout
@@ -159,6 +168,19 @@ class Engine:
         """Free bytes where images lie; None where that cannot be seen from here."""
         root = self.data_root()
         return None if root is None else shutil.disk_usage(root).free
+
+
+def identity_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> str:
+    """The id that an engine gives itself, or what is lasting of Podman, which makes up another id for each question.
+
+    Args:
+        info: The engine's answer to ``GET /info``.
+        version: Its answer to ``GET /version``.
+    """
+    is_podman = any("podman" in str(part.get("Name")).lower() for part in version.get("Components") or ())
+    if info.get("ID") and not is_podman:
+        return str(info["ID"])
+    return f"{info.get('Name')}:{info.get('DockerRootDir')}"
 
 
 def _gateway(config: Mapping[str, str]) -> str | None:

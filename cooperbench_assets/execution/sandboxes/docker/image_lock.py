@@ -1,4 +1,4 @@
-"""The lock file of an experiment's images: which ones its results were made with.
+"""The lock file of an experiment's images: which ones its results were made with, and which engines have them.
 
 What belongs here: writing it, reading it, and comparing images with it. What does not: the images (``images``).
 """
@@ -37,11 +37,37 @@ def read_lock(path: Path) -> dict[str, str]:
     Raises:
         LaunchError: if the file cannot be read.
     """
+    return {image: entry.identity for image, entry in _read(path).items()}
+
+
+def looked_into_on(path: Path, engine: str) -> frozenset[str]:
+    """Images of the lock that were looked into on an engine, whichever they were there.
+
+    Args:
+        path: The lock file; without one there is none.
+        engine: From `Engine.identity`. What was found on one engine says nothing of another's images.
+
+    Raises:
+        LaunchError: if the file cannot be read.
+    """
+    return frozenset(image for image, entry in _read(path).items() if engine in entry.engines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    identity: str
+    engines: frozenset[str]
+
+
+def _read(path: Path) -> dict[str, _Entry]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise ValueError(f"its version is {content['version']!r}, and {VERSION} is known here")
-        return {str(image): str(entry["identity"]) for image, entry in content["images"].items()}
+        return {
+            str(image): _Entry(str(entry["identity"]), frozenset(map(str, entry.get("engines", ()))))
+            for image, entry in content["images"].items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -60,29 +86,36 @@ def changes(lock: Mapping[str, str], found: Mapping[str, str]) -> list[ImageChan
     ]
 
 
-def update_lock(path: Path, records: Iterable[ImageRecord], *, accept: bool = False) -> list[ImageChange]:
+def update_lock(path: Path, records: Iterable[ImageRecord], engine: str, *, accept: bool = False) -> list[ImageChange]:
     """Put ready images into the lock; returns those that are not the ones it names, which stay as they are.
 
     Args:
         path: The lock file, which is made if it is not there.
         records: Images; those that are not ready are left out.
+        engine: Where they were looked into, from `Engine.identity`.
         accept: Take what is there in place of what the lock names.
 
     Raises:
         LaunchError: if the file cannot be read.
     """
-    lock = read_lock(path)
+    lock = _read(path)
     ready = [record for record in records if record.state == "ready"]
     found = {record.image: record.identity for record in ready if record.identity}
-    changed = changes(lock, found)
-    new = {**lock, **found} if accept else {**found, **lock}
+    changed = changes({image: entry.identity for image, entry in lock.items()}, found)
+    new = dict(lock)
+    for image, identity in found.items():
+        known = lock.get(image, _Entry(identity, frozenset()))
+        new[image] = _Entry(identity if accept else known.identity, known.engines | {engine})
     if new != lock or not path.exists():
         _write(path, new)
     return changed
 
 
-def _write(path: Path, lock: Mapping[str, str]) -> None:
-    content = {"version": VERSION, "images": {image: {"identity": lock[image]} for image in sorted(lock)}}
+def _write(path: Path, lock: Mapping[str, _Entry]) -> None:
+    images = {
+        image: {"identity": entry.identity, "engines": sorted(entry.engines)} for image, entry in sorted(lock.items())
+    }
+    content = {"version": VERSION, "images": images}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, f"{json.dumps(content, indent=2)}\n".encode())
 

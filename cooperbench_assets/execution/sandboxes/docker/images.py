@@ -120,7 +120,7 @@ class Preparation:
     """False: images are not looked into."""
 
     verified: Path | None = None
-    """File that remembers which images were looked into, by their ids."""
+    """File that remembers which images were looked into, by engine and id."""
 
     name_of: Callable[[Task], str] = image_name
     environment: Mapping[str, str] | None = None
@@ -140,23 +140,24 @@ def prepare_images(tasks: Iterable[Task], preparation: Preparation | None = None
     """
     chosen = preparation or Preparation()
     wanted = list(dict.fromkeys(tasks))
-    Engine.connect(chosen.environment).close()
-    memory = _Memory(chosen.verified)
+    with Engine.connect(chosen.environment) as engine:
+        memory = _Memory(chosen.verified, engine.identity())
     with ThreadPoolExecutor(max(1, chosen.at_once), thread_name_prefix="image") as pool:
         return list(pool.map(lambda task: _Job(task, chosen, memory).run(), wanted))
 
 
 class _Memory:
-    """Which images were found suitable, by id; kept in a file."""
+    """Which images were found suitable, by engine and id; kept in a file."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, engine: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._heads: dict[str, str] = {}
+        self._engines: dict[str, dict[str, str]] = {}
         if path is not None:
             # A memory that cannot be read is made anew.
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                self._heads = {str(key): str(value) for key, value in json.loads(path.read_text()).items()}
+                self._engines = {str(key): dict(heads) for key, heads in json.loads(path.read_text()).items()}
+        self._heads = self._engines.setdefault(engine, {})
 
     def head(self, image_id: str) -> str | None:
         return self._heads.get(image_id)
@@ -165,7 +166,7 @@ class _Memory:
         with self._lock:
             self._heads[image_id] = head
             if self._path is not None:
-                content = f"{json.dumps(self._heads, indent=2, sort_keys=True)}\n".encode()
+                content = f"{json.dumps(self._engines, indent=2, sort_keys=True)}\n".encode()
                 # What is not remembered is looked into again.
                 with contextlib.suppress(OSError):
                     self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 class EngineDoor:
     """Passes connections on to an engine's socket until it is shut."""
 
-    def __init__(self, engine: Path, listening: socket.socket) -> None:
+    def __init__(self, engine: Path, listening: socket.socket, instead: tuple[bytes, bytes] = (b"", b"")) -> None:
         self._engine = engine
+        self._instead = instead
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
         self._listen(listening)
@@ -31,6 +32,14 @@ class EngineDoor:
     def at_port(cls, engine: Path = Path("/var/run/docker.sock")) -> EngineDoor:
         """A door at a free port of loopback, as another machine's engine has."""
         return cls(engine, socket.create_server(("127.0.0.1", 0)))
+
+    @classmethod
+    def of_another(
+        cls, path: Path, identity: str, other: str, engine: Path = Path("/var/run/docker.sock")
+    ) -> EngineDoor:
+        """A door behind which the same engine is another one: it has another id, of the same length."""
+        assert len(identity) == len(other)
+        return cls(engine, _at_path(str(path)), (identity.encode(), other.encode()))
 
     @property
     def host(self) -> str:
@@ -60,7 +69,7 @@ class EngineDoor:
                 engine.connect(str(self._engine))
                 with self._lock:
                     self._open += [client, engine]
-                threading.Thread(target=_join, args=(client, engine), daemon=True).start()
+                threading.Thread(target=_join, args=(client, engine, self._instead), daemon=True).start()
 
 
 def _at_path(path: str) -> socket.socket:
@@ -70,18 +79,18 @@ def _at_path(path: str) -> socket.socket:
     return listening
 
 
-def _join(client: socket.socket, engine: socket.socket) -> None:
+def _join(client: socket.socket, engine: socket.socket, instead: tuple[bytes, bytes]) -> None:
     with client, engine:
-        back = threading.Thread(target=_copy, args=(engine, client), daemon=True)
+        back = threading.Thread(target=_copy, args=(engine, client, instead), daemon=True)
         back.start()
         _copy(client, engine)
         back.join()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: socket.socket, target: socket.socket, instead: tuple[bytes, bytes] = (b"", b"")) -> None:
     with contextlib.suppress(OSError):
         while piece := source.recv(2**16):
-            target.sendall(piece)
+            target.sendall(piece.replace(*instead) if instead[0] else piece)
     for one in (source, target):
         with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)

@@ -12,11 +12,12 @@ import pytest
 from cooperbench_assets.benchmark.pairs import Task
 from cooperbench_assets.execution.errors import LaunchError
 from cooperbench_assets.execution.infra_errors import InfrastructureError
-from cooperbench_assets.execution.sandboxes.docker.engine import Engine
+from cooperbench_assets.execution.sandboxes.docker.engine import Engine, identity_of
 from cooperbench_assets.execution.sandboxes.docker.image_lock import (
     ImageChange,
     changes,
     image_rows,
+    looked_into_on,
     read_lock,
     update_lock,
 )
@@ -28,6 +29,7 @@ from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy, git
 
 TOY = Task(REPO, TASK)
 REMOTE = Task("remote_task", 7)
+ENGINE = "an-engine"
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ REPOSITORY = "cooperbench-remote"
 
 
 @pytest.mark.engine
-def test_an_image_that_is_there_is_looked_into_once(toy: Toy, toy_image: str, tmp_path: Path) -> None:
+def test_an_image_that_is_there_is_looked_into_once(engine: Engine, toy: Toy, toy_image: str, tmp_path: Path) -> None:
     steps: list[str] = []
     chosen = Preparation(verified=tmp_path / "verified.json", progress=lambda said: steps.append(said.step))
     (record,) = prepare_images([TOY, TOY], chosen)
@@ -64,7 +66,7 @@ def test_an_image_that_is_there_is_looked_into_once(toy: Toy, toy_image: str, tm
     assert record.identity == record.image_id
     assert steps == ["waiting", "verifying", "ready"]
     assert record.image_id is not None
-    assert json.loads((tmp_path / "verified.json").read_text()) == {record.image_id: record.head}
+    assert json.loads((tmp_path / "verified.json").read_text()) == {engine.identity(): {record.image_id: record.head}}
 
     steps.clear()
     assert prepare_images([TOY], chosen) == [record]
@@ -178,17 +180,17 @@ def test_a_tag_that_was_moved_is_a_change_from_the_lock(
 ) -> None:
     lock = tmp_path / "images.lock.json"
     first = registry.offer(engine, REPOSITORY, "task7", {"file": b"first"})
-    assert update_lock(lock, prepare_images([REMOTE], from_registry)) == []
+    assert update_lock(lock, prepare_images([REMOTE], from_registry), ENGINE) == []
     before = lock.read_bytes()
 
     second = registry.offer(engine, REPOSITORY, "task7", {"file": b"second"})
     image = from_registry.name_of(REMOTE)
     engine.api.remove_image(image)
     moved = prepare_images([REMOTE], from_registry)
-    assert update_lock(lock, moved) == [ImageChange(image, first, second)]
+    assert update_lock(lock, moved, ENGINE) == [ImageChange(image, first, second)]
     assert lock.read_bytes() == before
 
-    update_lock(lock, moved, accept=True)
+    update_lock(lock, moved, ENGINE, accept=True)
     assert read_lock(lock) == {image: second}
     assert changes(read_lock(lock), {image: second}) == []
 
@@ -206,12 +208,35 @@ def record(image: str, state: Any = "ready", **facts: Any) -> ImageRecord:
 def test_a_lock_is_the_same_bytes_whatever_the_order(tmp_path: Path) -> None:
     one, two = record("a:task1", digest="sha256:1", image_id="sha256:x"), record("b:task1", image_id="sha256:2")
     missing = record("c:task1", "missing")
-    update_lock(tmp_path / "x", [one, two, missing])
-    update_lock(tmp_path / "y", [two])
-    update_lock(tmp_path / "y", [one])
+    update_lock(tmp_path / "x", [one, two, missing], ENGINE)
+    update_lock(tmp_path / "y", [two], ENGINE)
+    update_lock(tmp_path / "y", [one], ENGINE)
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
     assert read_lock(tmp_path / "x") == {"a:task1": "sha256:1", "b:task1": "sha256:2"}
-    assert update_lock(tmp_path / "x", [missing]) == []
+    assert update_lock(tmp_path / "x", [missing], ENGINE) == []
+
+
+def test_a_lock_knows_the_engines_on_which_its_images_were_looked_into(tmp_path: Path) -> None:
+    path = tmp_path / "images.lock.json"
+    assert looked_into_on(path, ENGINE) == frozenset()
+    one, two = record("a:task1", image_id="sha256:1"), record("b:task1", image_id="sha256:2")
+    update_lock(path, [one, two], ENGINE)
+    update_lock(path, [two, record("a:task1", "missing")], "another")
+    assert looked_into_on(path, ENGINE) == {"a:task1", "b:task1"}
+    assert looked_into_on(path, "another") == {"b:task1"}
+    assert read_lock(path) == {"a:task1": "sha256:1", "b:task1": "sha256:2"}
+    path.write_text('{"version": 1, "images": {"a:task1": {"identity": "sha256:1"}}}')
+    assert looked_into_on(path, ENGINE) == frozenset(), "a lock of before names no engine"
+
+
+@pytest.mark.engine
+def test_an_engine_keeps_its_identity_and_podman_is_told_by_what_lasts_of_it(engine: Engine) -> None:
+    with Engine.connect() as again:
+        assert engine.identity() == again.identity() == engine.client.info()["ID"]
+    said = {"Name": "machine", "DockerRootDir": "/var/lib/containers/storage"}
+    podman = {"Components": [{"Name": "Podman Engine"}, {"Name": "Conmon"}]}
+    assert identity_of({**said, "ID": "a"}, podman) == identity_of({**said, "ID": "b"}, podman)
+    assert identity_of({**said, "ID": "a"}, podman) != identity_of({**said, "Name": "other", "ID": "a"}, podman)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 9, "images": {}}', '{"version": 1, "images": {"a": 1}}'])
