@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
     from cooperbench_assets_tests.workers import ByPlace
+
+# For workers and all that they start: tables here have a few rows, and waking a thread for each core costs more.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 # A busy machine is no reason to fail: no example has a deadline, and slow generation is none of our business.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])

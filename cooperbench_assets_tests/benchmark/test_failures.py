@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -311,8 +309,7 @@ def test_any_text_gets_an_answer(text: str) -> None:
 
 @pytest.mark.parametrize("piece", ["x", "error ", "code 4", "context ", "1", " \n", "Command '['docker', '"])
 def test_a_very_long_text_is_looked_at_in_time_that_grows_with_its_length(piece: str) -> None:
+    # A pattern that backtracks takes hours: no test may take so long (timeout in pyproject.toml).
     text = piece * (400_000 // len(piece))
-    started = time.monotonic()
     classify(text)
     classify_output(text)
-    assert time.monotonic() - started < 20  # a pattern that backtracks takes hours

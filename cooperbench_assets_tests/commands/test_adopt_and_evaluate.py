@@ -3,16 +3,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
+from contextlib import chdir
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from cooperbench_assets.cli import cli
 from cooperbench_assets.demo.dataset import build_dataset
+from cooperbench_assets.project import ROOT_VARIABLE
 from cooperbench_assets.spec import load_experiments
-from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project
+from cooperbench_assets_tests.projects import CHECKOUT, make_project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +25,12 @@ PAIRS = 3
 
 
 def call(project: Project, *arguments: str) -> str:
-    """The command line, in a process, in a project; what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cooperbench_assets.cli", *arguments],
-        cwd=project.root,
-        env=environment(project),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """The command line, in this process, in a project; what it prints."""
+    with pytest.MonkeyPatch.context() as patch, chdir(project.root):
+        patch.delenv(ROOT_VARIABLE, raising=False)
+        patch.delenv("DAGSTER_HOME", raising=False)
+        done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 
 import duckdb
 import pytest
@@ -221,9 +220,7 @@ def test_a_person_who_keeps_writing_cannot_stop_publishing(store: Store) -> None
             assert writer.stdout is not None
             writer.stdout.readline()
             store.write(COOP, draw=draw + 1)
-            began = time.monotonic()
-            store.publish(timeout=5)
-            assert time.monotonic() - began < 5
+            store.publish(timeout=3600)  # Whoever waits for the writer to go waits longer than a test may take.
             assert store.holds(COOP)
         finally:
             finish(writer)

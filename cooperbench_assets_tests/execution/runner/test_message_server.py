@@ -4,7 +4,6 @@ import contextlib
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -44,14 +43,15 @@ def test_a_named_server_that_does_not_answer_is_replaced_by_the_embedded_one() -
         assert answers(url)
 
 
-def test_the_server_ends_at_once_although_a_killed_client_never_said_goodbye() -> None:
-    hang = "import redis, sys, time; c = redis.from_url(sys.argv[1]); c.ping(); print('on', flush=True); time.sleep(60)"
+def test_the_server_ends_although_a_client_never_says_goodbye() -> None:
+    hang = (
+        "import redis, sys, time; c = redis.from_url(sys.argv[1]); c.ping(); print('on', flush=True); time.sleep(999)"
+    )
     with message_server(None) as url:
         client = subprocess.Popen([sys.executable, "-c", hang, url], stdout=subprocess.PIPE)
         assert client.stdout is not None
         assert client.stdout.readline() == b"on\n"
-        began = time.monotonic()
-    assert time.monotonic() - began < 2
+    assert client.poll() is None
     client.kill()
     client.wait()
     client.stdout.close()

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -229,12 +228,10 @@ def test_a_process_in_the_background_neither_holds_a_command_nor_outlives_it(
     toy: Toy, tmp_path: Path, isolation: str
 ) -> None:
     place = sandbox(toy, tmp_path, isolation)
-    began = time.monotonic()
-    done = place.exec("bash", "-c", "sleep 600 & echo $! ; echo done")
+    done = place.exec("bash", "-c", "sleep 3600 & echo $! ; echo done")  # Longer than a test may take.
     pid, said = done.stdout_read().split()
     place.terminate()
     assert said == "done"
-    assert time.monotonic() - began < 5
     if isolation == "subprocess":
         assert not is_alive(int(pid))
 

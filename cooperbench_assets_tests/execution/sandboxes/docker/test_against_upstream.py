@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,52 +19,25 @@ from cooperbench_assets_tests.execution.toy import Toy
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 AT_ONCE = 5
-TIMES_AS_FAST = 3
 
 
-@dataclass(frozen=True)
-class Measured:
-    results: Mapping[str, dict[str, Any]]
-    seconds: list[float]
+def results(todo: Mapping[str, Evaluated], backend: Callable[[], Any], dataset: Path) -> dict[str, dict[str, Any]]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(todo, pool.map(lambda case: case.by(backend(), dataset), todo.values()), strict=True))
 
 
-@pytest.fixture(scope="module")
-def both(toy: Toy, toy_dataset: Path) -> tuple[Measured, Measured]:
-    """All cases by our backend and by upstream's."""
+# How much quicker ours are is measured, not tested: ``python -m perf --only evaluating``.
+def test_every_result_is_upstreams_to_the_letter(toy: Toy, toy_dataset: Path) -> None:
     from cooperbench.eval.backends.docker import DockerBackend as UpstreamBackend
 
-    todo = cases(toy)
-    return measure(todo, DockerBackend, toy_dataset), measure(todo, UpstreamBackend, toy_dataset)
-
-
-def measure(todo: Mapping[str, Evaluated], backend: Callable[[], Any], dataset: Path) -> Measured:
-    def evaluate(case: Evaluated) -> tuple[dict[str, Any], float]:
-        start = time.monotonic()
-        return case.by(backend(), dataset), time.monotonic() - start
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        ended = dict(zip(todo, pool.map(evaluate, todo.values()), strict=True))
-    return Measured({name: result for name, (result, _) in ended.items()}, [seconds for _, seconds in ended.values()])
-
-
-def test_every_result_is_upstreams_to_the_letter(both: tuple[Measured, Measured], toy: Toy) -> None:
-    ours, upstreams = both
-    assert ours.results == upstreams.results
-    verdicts = {name: result["both_passed"] for name, result in ours.results.items()}
+    ours = results(cases(toy), DockerBackend, toy_dataset)
+    assert ours == results(cases(toy), UpstreamBackend, toy_dataset)
+    verdicts = {name: result["both_passed"] for name, result in ours.items()}
     assert verdicts == {
         name: name in ("solo passes", "coop passes", "coop is identical", "agent 1 rescues a conflict")
         for name in cases(toy)
     }
-    assert all(result["error"] is None for result in ours.results.values())
-
-
-def test_quick_evaluations_take_a_third_of_upstreams_time_at_most(both: tuple[Measured, Measured]) -> None:
-    ours, upstreams = both
-    # The quickest of each: what else the machine does then matters least. On a machine with several times more to do
-    # than it can, waiting for a processor is most of either; that ours is faster must hold all the same.
-    busy = os.getloadavg()[0] > 3 * (os.cpu_count() or 1)
-    mine, theirs = min(ours.seconds), min(upstreams.seconds)
-    assert mine * (1 if busy else TIMES_AS_FAST) < theirs, f"{mine:.2f} s against {theirs:.2f} s"
+    assert all(result["error"] is None for result in ours.values())
 
 
 def test_an_evaluation_makes_a_handful_of_calls_to_the_engine(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,13 +167,13 @@ FAILING: dict[Trouble, str] = {
 def test_a_failing_endpoint_is_infrastructure_of_its_family_and_nothing_is_left(
     server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
 ) -> None:
-    changes = {"preflight": {"ask_model": False}, "limits": {**LIMITS, "concurrency": 1, "breaker": 10}}
+    # An agent that was waited for until its deadline would take longer than a test may.
+    limits = {**LIMITS, "concurrency": 1, "breaker": 10, "pair_timeout_minutes": 60}
+    changes = {"preflight": {"ask_model": False}, "limits": limits}
     kwargs = {"timeout": 2, "max_retries": 0}
     tried = place(tmp_path, server, demo_dataset, FOUR, kwargs=kwargs, **changes)
     server.troubles = list(FAILING)
-    began = time.monotonic()
     assert tried.run().error is None
-    assert time.monotonic() - began < 60 * LIMITS["pair_timeout_minutes"], "none was waited for until its deadline"
     assert sorted(tried.outcomes().values()) == sorted(f"infra_error agent {family}" for family in FAILING.values())
     assert len(server.asked) == len(FAILING)
     assert tried.left(engine) == []

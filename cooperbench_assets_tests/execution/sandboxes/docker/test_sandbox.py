@@ -34,7 +34,7 @@ from cooperbench_assets_tests.execution.toy import Toy, patch_of
 pytestmark = pytest.mark.engine
 
 EATS_MEMORY = "held = [b'x' * 2**20 for _ in range(400)]"
-SLEEPS = "import time; time.sleep(60)"
+SLEEPS = "import time; time.sleep(3600)"
 
 
 @pytest.fixture(autouse=True)
@@ -149,9 +149,7 @@ def test_a_command_that_signals_its_own_group_hits_nothing_else(sandbox: DockerS
 
 
 def test_a_background_process_neither_holds_a_command_up_nor_outlives_it(sandbox: DockerSandbox) -> None:
-    start = time.monotonic()
-    done = sandbox.exec("bash", "-c", "(sleep 30; echo late) & echo started")
-    assert time.monotonic() - start < 5
+    done = sandbox.exec("bash", "-c", "(sleep 3600; echo late) & echo started")  # Longer than a test may take.
     assert done.stdout_read() == "started\n"
     assert "sleep" not in sandbox.exec("ps", "-eo", "comm").stdout_read()
 
@@ -269,9 +267,7 @@ def test_a_deadline_of_tests_stands_above_upstreams_own_which_other_commands_hav
 def test_a_hung_test_ends_at_its_deadline_with_its_container(
     engine: Engine, pair: str, backend: Make, toy: Toy, toy_dataset: Path
 ) -> None:
-    start = time.monotonic()
     result = solo(toy.gold(1), toy.at_import(2, SLEEPS)).by(backend(test_timeout_seconds=2), toy_dataset)
-    assert time.monotonic() - start < 15
     assert result["error"].startswith("[infra:test_timeout] Command timed out after 2 seconds")
     assert "Reset to base" in result["error"]
     assert containers(engine, pair) == []
