@@ -136,7 +136,8 @@ def verdict_scales() -> tuple[alt.Color, alt.Shape]:
 
 def data(rows: Iterable[Row]) -> alt.InlineData:
     """Rows as the data of a layer."""
-    return alt.InlineData(values=list(rows))
+    # A tuple, which Altair takes as it is: it copies each row of a list again whenever a chart is made of another.
+    return alt.InlineData(values=tuple(rows))
 
 
 def finished(chart: Chart) -> Chart:

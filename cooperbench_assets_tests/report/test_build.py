@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
@@ -27,6 +28,9 @@ from cooperbench_assets.store.units import cell_unit
 from cooperbench_assets_tests import experiments, trees
 from cooperbench_assets_tests.commands.place import Place, make_place
 from cooperbench_assets_tests.report.making import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def published(root: Path, *, dead: bool = False) -> ExperimentContext:
@@ -52,9 +56,15 @@ def _publish(experiment: ExperimentContext) -> None:
     publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> ExperimentContext:
+    """A published experiment in which nothing went wrong."""
+    return published(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.slow
-def test_a_report_is_made_of_the_published_store(tmp_path: Path) -> None:
-    experiment = published(tmp_path)
+def test_a_report_is_made_of_the_published_store(whole: ExperimentContext) -> None:
+    experiment = whole
     (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
     assert built.page == experiment.project.report / "made" / "report.html"
     page = Page(built.page.read_text())
@@ -64,10 +74,9 @@ def test_a_report_is_made_of_the_published_store(tmp_path: Path) -> None:
     assert "87.5 %" in page.visible  # 7 of 8 pass in every cell
 
 
-def test_an_experiment_that_is_not_in_the_store_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    experiment = published(tmp_path)
+def test_an_experiment_that_is_not_in_the_store_is_an_error_that_says_what_to_do(whole: ExperimentContext) -> None:
     with pytest.raises(ReportError, match="other is not in the results store; make it with"):
-        build_reports(experiment.project.database, experiment.project.report, ["other"])
+        build_reports(whole.project.database, whole.project.report, ["other"])
 
 
 def _two(tmp_path: Path, **changes: str) -> ExperimentContext:
@@ -126,12 +135,17 @@ def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_ow
     assert sorted(path.name for path in experiment.project.report.iterdir() if path.is_dir()) == ["made", "other"]
 
 
-@pytest.mark.slow
-def test_the_asset_shows_where_the_page_is_and_two_small_figures(tmp_path: Path) -> None:
-    experiment = published(tmp_path, dead=True)
-    done = dg.materialize([build_report_asset(experiment)])
+@pytest.fixture(scope="module")
+def dead(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What the report asset says of an experiment most of whose agents in coop-comm died."""
+    done = dg.materialize([build_report_asset(published(tmp_path_factory.mktemp("dead"), dead=True))])
     (found,) = done.get_asset_materialization_events()
-    metadata = {name: value.value for name, value in found.materialization.metadata.items()}
+    return {name: value.value for name, value in found.materialization.metadata.items()}
+
+
+@pytest.mark.slow
+def test_the_asset_shows_where_the_page_is_and_two_small_figures(dead: dict[str, object]) -> None:
+    metadata = dead
     assert Path(str(metadata["page"])).is_file()
     assert metadata["open_it"] == "data/report/made/report.html"
     assert int(str(metadata["warnings"])) >= 1
@@ -143,31 +157,27 @@ def test_the_asset_shows_where_the_page_is_and_two_small_figures(tmp_path: Path)
         assert len(png) <= MOST_BYTES
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    made = make_place(tmp_path)
-    monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(made.project.root))
-    made.add_run("mine-solo")
-    made.add_run("mine-coop", "coop", passed=False)
-    runs = ("--run", "solo=mine-solo", "--run", "coop-nocomm=mine-coop")
-    done = made.run("import-logs", made.logs, "--experiment", "mine", "--subset", made.subset, *runs)
-    assert done.exit_code == 0, done.output
-    _publish(ExperimentContext("mine", load_experiments(made.project.defs)["mine"], made.project))
-    return made
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    made = make_place(tmp_path_factory.mktemp("place"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COOPERBENCH_ASSETS_ROOT", str(made.project.root))
+        made.add_run("mine-solo")
+        made.add_run("mine-coop", "coop", passed=False)
+        runs = ("--run", "solo=mine-solo", "--run", "coop-nocomm=mine-coop")
+        done = made.run("import-logs", made.logs, "--experiment", "mine", "--subset", made.subset, *runs)
+        assert done.exit_code == 0, done.output
+        _publish(ExperimentContext("mine", load_experiments(made.project.defs)["mine"], made.project))
+        yield made
 
 
 @pytest.mark.slow
-def test_the_command_makes_the_report_and_says_where(place: Place) -> None:
+def test_the_command_makes_the_report_says_where_and_has_it_materialised_in_the_ui(place: Place) -> None:
     done = place.run("report", "mine")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0].startswith("data/report/mine/report.html")
     assert (place.project.report / "mine" / "figures" / "pair_grid.png").is_file()
     assert place.run("report").stdout == done.stdout
-
-
-@pytest.mark.slow
-def test_a_report_that_the_command_made_is_materialised_in_the_ui(place: Place) -> None:
-    assert place.run("report", "mine").exit_code == 0
     with open_instance(place.project) as instance:
         event = instance.get_latest_materialization_event(asset_key("mine", "report"))
     assert event is not None
@@ -185,12 +195,11 @@ def test_the_command_says_which_experiment_is_not_there(place: Place) -> None:
 
 @pytest.mark.browser
 def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_and_sorts_a_table(
-    tmp_path: Path,
+    dead: dict[str, object],
 ) -> None:
     from cooperbench_assets_tests.ui import browser
 
-    experiment = published(tmp_path, dead=True)
-    (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
+    report = Path(str(dead["page"]))
     with browser(1500, 950) as page:
         asked: list[str] = []
         said: list[str] = []
@@ -198,7 +207,7 @@ def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_a
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.context.set_offline(True)
-        page.goto(built.page.as_uri())
+        page.goto(report.as_uri())
 
         for text in ("infrastructure errors ended agents in 6 of 8 planned pairs", "12.5 % to 87.5 %", "50.0 %"):
             box = page.get_by_text(text).first.bounding_box()
@@ -216,25 +225,24 @@ def test_a_person_opens_the_page_offline_sees_the_warning_and_the_bounds_first_a
 
         assert page.evaluate("document.querySelectorAll('figure svg').length") > 5
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert asked == [built.page.as_uri()]
+        assert asked == [report.as_uri()]
         assert said == []
 
 
 @pytest.mark.browser
-def test_on_a_narrow_screen_letters_keep_their_size_and_on_paper_no_table_is_cut(tmp_path: Path) -> None:
+def test_on_a_narrow_screen_letters_keep_their_size_and_on_paper_no_table_is_cut(dead: dict[str, object]) -> None:
     from cooperbench_assets_tests.ui import browser
 
-    experiment = published(tmp_path, dead=True)
-    (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
+    report = Path(str(dead["page"]))
     scale = "s.getBoundingClientRect().width / s.viewBox.baseVal.width"
     natural = f"[...document.querySelectorAll('figure svg')].map(s => {scale})"
     right = "Math.max(...[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right))"
     with browser(420, 900) as page:
-        page.goto(built.page.as_uri())
+        page.goto(report.as_uri())
         assert min(page.evaluate(natural)) > 0.99
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     with browser(1040, 720) as page:
         page.emulate_media(media="print")
-        page.goto(built.page.as_uri())
+        page.goto(report.as_uri())
         assert page.evaluate(right) <= 1040
         assert page.get_by_text("notes").locator("xpath=../ul").is_visible()
