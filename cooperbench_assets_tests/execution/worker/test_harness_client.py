@@ -83,6 +83,12 @@ def pids_left_by(runs_staging: str) -> list[int]:
     return pids
 
 
+def ignores_sigterm(pid: int) -> bool:
+    """Whether a process has come so far that SIGTERM is ignored."""
+    (mask,) = (line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigIgn" in line)
+    return bool(int(mask, 16) & 1 << signal.SIGTERM - 1)
+
+
 def server_pid(server: HarnessServer) -> int:
     assert server._process is not None
     return server._process.pid
@@ -157,7 +163,7 @@ def test_a_child_killed_as_soon_as_it_is_launched_ends_too(runs: Runs) -> None:
 
 def test_children_that_ignore_sigterm_are_killed_together_after_the_grace(runs: Runs) -> None:
     children = [runs.server.launch(runs.request("stubborn")) for _ in range(3)]
-    time.sleep(0.5)
+    assert eventually(lambda: all(ignores_sigterm(child.pid) for child in children))
     runs.server.kill(children, grace_seconds=0.5)
     assert [child.ended.signal for child in children if child.ended] == [signal.SIGKILL] * 3
 
