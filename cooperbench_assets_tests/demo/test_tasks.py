@@ -100,7 +100,7 @@ def test_the_patches_that_keep_out_of_the_way_are_as_right_and_as_wrong(bench: B
 def test_patches_for_several_features_pass_the_tests_of_all_of_them(bench: Bench) -> None:
     def judge(name: str, task: DemoTask, sandbox: Sandbox) -> list[str]:
         patches = bench.submissions(name)["pairs"]
-        made = {pair: patches["{}_{}".format(*pair)]["right-right"] for pair in task.pairs}
+        made: dict[tuple[int, ...], str] = {pair: patches["{}_{}".format(*pair)]["right-right"] for pair in task.pairs}
         made[tuple(task.features)] = (bench.task_dir(name) / "combined.patch").read_text()
         runs = [sandbox.test(suite_of(bench, name, *numbers), patch) for numbers, patch in made.items()]
         return [run.output for run in runs if run.returncode != 0]
@@ -185,7 +185,7 @@ def test_upstream_judges_the_datasets_own_solutions_as_the_subset_says(evaluatin
         task, a, b = split(pair)
         repo, _, task_id = task.partition("/")
         asked: Any = {"backend": "process", "dataset_dir": bench.dataset}
-        gold = {"patch1": bench.patch(task, a), "patch2": bench.patch(task, b)}
+        gold: Any = {"patch1": bench.patch(task, a), "patch2": bench.patch(task, b)}
         both = merged(repo, int(task_id), a, b, **gold, **asked)
         alone = solo(repo, int(task_id), a, b, bench.task_dir(task) / "combined.patch", **asked)
         said = (both["error"], both["merge"]["status"], both["both_passed"], alone["error"], alone["both_passed"])
