@@ -23,6 +23,7 @@ from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.demo.bench import write_pairs
 from cooperbench_assets_tests.projects import add_experiment, environment, make_project
 
 if TYPE_CHECKING:
@@ -32,11 +33,14 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = {"solo": {"mode": "solo", "seeds": [0]}, "coop-comm": {"mode": "coop", "seeds": [0]}}
 NAME = "drill"
+PAIRS = (("inkline_task", 3, (1, 2)), ("plainconf_task", 5, (1, 4)), ("slotbook_task", 8, (1, 4)))
+"""As few as tell cells from each other; no test here is about their number."""
+
 CODE = "from cooperbench_assets.cli import main; main()"
 
 
-def drill(**changes: Any) -> dict[str, Any]:
-    return demo_attributes(settings=SETTINGS, **changes)
+def drill(root: Path, **changes: Any) -> dict[str, Any]:
+    return demo_attributes(settings=SETTINGS, subset=str(write_pairs(PAIRS, root / "few.json")), **changes)
 
 
 def launcher(project: Project) -> Launcher:
@@ -75,7 +79,7 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
-    paced = drill(agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.02})
+    paced = drill(tmp_path, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.05})
     for at_once in (4, 1):
         project = make_project(tmp_path / f"{at_once}", {NAME: paced})
         with launcher(project) as runs:
@@ -94,7 +98,7 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
 def test_a_cell_with_faults_is_run_again_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     faults = {"rate": 0.4, "eval_rate": 0.0}
-    project = make_project(tmp_path / "project", {NAME: drill(faults=faults)})
+    project = make_project(tmp_path / "project", {NAME: demo_attributes(settings=SETTINGS, faults=faults)})
     with launcher(project) as runs:
         runs.run_subset()
         ended = list(runs.run_cells(runs.experiment.cells, rounds=5))
@@ -105,17 +109,30 @@ def test_a_cell_with_faults_is_run_again_while_others_run(tmp_path: Path, monkey
     assert {outcome for cell in outcomes(project).values() for outcome in cell.values()} <= {"pass", "fail"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
+def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     # Room for every pair of every cell, so that none waits for slots of another.
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "slots.toml").write_text("agents = 12\nevaluations = 2\n")
     limits = {"concurrency": 12, "eval_concurrency": 2, "pair_timeout_minutes": 10, "test_timeout_seconds": 30}
-    slow = drill(agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 60}, limits=limits)
+    slow = drill(tmp_path, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 60}, limits=limits)
     project = make_project(tmp_path / "project", {NAME: slow})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        interrupt(project, number)
+        assert set(run_statuses(project)) == {"CANCELED"}
+        assert below(project) == []
+        for cell in drill_in(project).cells:
+            assert {record["outcome"] for record in tries(drill_in(project).run_dir(cell))} == {"interrupted"}
+
+    shutil.rmtree(project.defs / NAME)
+    add_experiment(project, NAME, drill(tmp_path))
+    with launcher(project) as runs:
+        assert [one.ran.error for one in runs.run_cells(runs.experiment.cells)] == [None] * 2
+    assert {outcome for cell in outcomes(project).values() for outcome in cell.values()} <= {"pass", "fail"}
+
+
+def interrupt(project: Project, number: signal.Signals) -> None:
+    """Begin the command that runs all cells, and send it a signal when each has agents at work."""
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, "materialize", NAME],
         cwd=project.root,
@@ -133,22 +150,12 @@ def test_an_interrupt_ends_every_cell_and_the_next_run_goes_on(
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, (output, errors)
     assert "Traceback" not in errors
-    assert set(run_statuses(project)) <= {"CANCELED"}
-    assert below(project) == []
-    records = [record for cell in drill_in(project).cells for record in tries(drill_in(project).run_dir(cell))]
-    assert records
-    assert {record["outcome"] for record in records} == {"interrupted"}
-
-    shutil.rmtree(project.defs / NAME)
-    add_experiment(project, NAME, drill())
-    with launcher(project) as runs:
-        assert [one.ran.error for one in runs.run_cells(runs.experiment.cells)] == [None] * 2
-    assert {outcome for cell in outcomes(project).values() for outcome in cell.values()} <= {"pass", "fail"}
 
 
 def running_cells(project: Project) -> int:
-    """Cells with an agent's try on record."""
-    return sum(any(drill_in(project).run_dir(cell).rglob("attempt.json")) for cell in drill_in(project).cells)
+    """Cells in which an agent is at work."""
+    run_dirs = [drill_in(project).run_dir(cell) for cell in drill_in(project).cells]
+    return sum(any(record["outcome"] == "running" for record in tries(run_dir)) for run_dir in run_dirs)
 
 
 def below(project: Project) -> list[str]:

@@ -99,12 +99,12 @@ def test_a_process_a_slot_and_a_staging_folder_that_are_left_are_leaked(copied: 
 
 
 def test_a_few_faults_are_survived_and_told_on_the_page(finished: tuple[Place, Verdicts], tmp_path: Path) -> None:
-    place, _ = finished
+    place, expected = finished
     driver = CommandLine(place)
     soak = Soak(place, driver, random.Random(2), full_disk=False, wanted=2, ends=time.monotonic() + 120)
     soak.longest_stop = 1
     try:
-        soak.run()
+        soak.run(expected)
     finally:
         driver.stop()
     assert not soak.broken

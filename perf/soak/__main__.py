@@ -40,7 +40,7 @@ def main() -> int:
             soak.longest_stop = arguments.longest_stop
             signal.signal(signal.SIGINT, lambda *_: soak.stop())
             try:
-                soak.run()
+                soak.run(soak.undisturbed())
             finally:
                 driver.stop()
             if soak.broken and arguments.keep:

@@ -63,9 +63,12 @@ class Soak:
         """Faults so far."""
         return sum(one.count for one in self.faults.values())
 
-    def run(self) -> None:
-        """Run passes until enough faults were injected, the time is over, or something did not hold."""
-        expected = self.undisturbed()
+    def run(self, expected: Verdicts) -> None:
+        """Run passes until enough faults were injected, the time is over, or something did not hold.
+
+        Args:
+            expected: What every pair must come to: what it came to `undisturbed`.
+        """
         while self.injected < self.wanted and time.monotonic() < self.ends and not self.broken:
             self._pass(expected)
             say(f"pass {self.passes}: {self.injected} of {self.wanted} faults; {self.broken or 'all held'}")
