@@ -81,15 +81,17 @@ def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, optio
 
 @pytest.mark.slow
 def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place: Place) -> None:
-    add_experiment(place.project, "mine", demo_attributes(faults={"rate": 0.0, "always": [ALWAYS_FAILS]}))
+    attributes = demo_attributes(faults={"rate": 0.0, "always": [ALWAYS_FAILS]})
+    attributes["limits"]["agent_attempts"] = 2
+    add_experiment(place.project, "mine", attributes)
     done = place.run("materialize", "mine")
     assert done.exit_code == 1, done.output
-    assert tried(place).count(ALWAYS_FAILS) == 3
+    assert tried(place).count(ALWAYS_FAILS) == 2
     assert "retries are used up (1)" in done.stdout
     assert "reset the retry counters with cooperbench-assets materialize mine --reset-retries" in done.stdout
     again = place.run("materialize", "mine", "--reset-retries")
     assert again.exit_code == 1
-    assert tried(place).count(ALWAYS_FAILS) == 6, "the counters are reset once, not in each round"
+    assert tried(place).count(ALWAYS_FAILS) == 4, "the counters are reset once, not in each round"
 
 
 @pytest.mark.slow
