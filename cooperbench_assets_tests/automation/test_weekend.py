@@ -116,11 +116,11 @@ def test_pairs_of_every_task_with_faults_at_both_stages_all_get_their_verdict_in
         faults=FAULTS,
         dataset=str(dataset),
         # Pairs know nothing of each other: more of the same task meet the same faults again.
-        subset=str(write_share(4, dataset, tmp_path / "share.json")),
+        subset=str(write_share(9, dataset, tmp_path / "share.json")),
         limits={"concurrency": 4, "eval_concurrency": 10, "pair_timeout_minutes": 1, "test_timeout_seconds": 30},
     )
     driver = leave_alone(experiment, instance)
-    assert verdicts(experiment) == [(25, 0)] * 3
+    assert verdicts(experiment) == [(12, 0)] * 3
     expected = without_conflicts(
         experiment, failed_tries(experiment, FaultPolicy.from_config({"injected_faults": FAULTS}))
     )
