@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,16 @@ from cooperbench_assets.execution.job import CellJob, Fleet
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.runner.harness_servers import HarnessServers
 from cooperbench_assets.execution.runner.progress import StageReport
-from cooperbench_assets_tests.execution.cells import PAIRS, attempts, cell, nothing_left, outcomes, run_both, tree
+from cooperbench_assets_tests.execution.cells import (
+    PAIRS,
+    PLENTY,
+    attempts,
+    cell,
+    nothing_left,
+    outcomes,
+    run_both,
+    tree,
+)
 from cooperbench_assets_tests.execution.fleet import ray_nodes
 from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes
 from cooperbench_assets_tests.execution.toy import Toy, make_toy
@@ -117,7 +127,20 @@ def held(toy: Toy, folder: Path, nodes: Nodes, count: int = 1) -> tuple[CellJob,
     gates = {pair: folder / f"gate-{pair.folder}" for pair in PAIRS[:count]}
     for gate in gates.values():
         gate.touch()
-    return on_nodes(toy, folder, nodes, tries={pair: [f"hold:{gate}"] for pair, gate in gates.items()}), gates
+    tries = {pair: [f"hold:{gate}"] for pair, gate in gates.items()}
+    # All at once, so that nothing waits for a slot while nodes die: Ray gives none while it waits for one that hangs.
+    return on_nodes(toy, folder, nodes, tries=tries, limits=replace(PLENTY, concurrency=len(PAIRS))), gates
+
+
+def only_these_run(launch: InBackground, pairs: Collection[Pair]) -> None:
+    """Wait until these pairs run, and all others have ended."""
+    others = [pair for pair in PAIRS if pair not in pairs]
+
+    def holds() -> bool:
+        ended = all([one[1] for one in attempts(launch.job, pair)] == ["completed"] for pair in others)
+        return ended and launch.running().keys() == {pair.folder for pair in pairs}
+
+    until(holds)
 
 
 @pytest.mark.parametrize("mode", ["solo", "coop"])
@@ -204,7 +227,7 @@ def test_pairs_of_a_node_that_died_and_of_one_that_was_stopped_are_lost_and_run_
     """The stopped one ends its pair by itself when it goes on. Nobody starts either before the leases are over."""
     job, gates = held(toy, tmp_path, nodes, count=3)  # Of two slots a node: on two nodes or three.
     launch = InBackground(job, HarnessServers())
-    until(lambda: len([pair for pair in gates if pair.folder in launch.running()]) == 3)
+    only_these_run(launch, gates)
     pids = {pair: launch.running()[pair.folder] for pair in gates}
     holders = {pair: nodes.holder(pid) for pair, pid in pids.items()}
     dead, stopped, *_ = dict.fromkeys(holders.values())
@@ -229,7 +252,7 @@ def test_a_run_ends_when_the_head_is_gone_and_the_next_one_goes_on(toy: Toy, tmp
         job, gates = held(toy, tmp_path, others)
         [first] = gates
         launch = InBackground(job, HarnessServers())
-        until(lambda: first.folder in launch.running() and len(launch.running()) == 1)
+        only_these_run(launch, gates)
         for processes in others.cluster.head_node.all_processes.values():
             for one in processes:
                 one.process.kill()
