@@ -65,6 +65,7 @@ if [ ! -s $data/PG_VERSION ]; then
 fi
 exec setpriv --reuid=999 --regid=999 --clear-groups postgres -D $data -c listen_addresses='*'
 """
+STOP_SIGNAL: Final = "SIGINT"
 POSTGRES: Final = ("initdb", "postgres", "pg_isready", "pg_dump", "pg_restore", "psql", "createdb", "dropdb")
 
 
@@ -98,11 +99,14 @@ def python_image(engine: Engine) -> str:
 
 def postgres_image(engine: Engine) -> str:
     """The name of an image of Postgres, which takes the variables of the registry's."""
-    home = next(iter(sorted(Path("/usr/lib/postgresql").glob("*"))), None)
-    if home is None or not (home / "bin" / "initdb").is_file():
-        missing("Postgres", "Debian's is wanted, in /usr/lib/postgresql")
+    # A folder of clients alone has no initdb.
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda one: int(one.parts[4]))
+    if not found:
+        missing("Postgres", "there is no /usr/lib/postgresql/*/bin/initdb; Debian's package postgresql has it")
+    home = found[-1].parents[1]
     share = Path("/usr/share/postgresql") / home.name
-    name = _name("postgres", [str(home), START_POSTGRES, str((home / "bin" / "postgres").stat().st_mtime_ns)], engine)
+    made_of = [str(home), START_POSTGRES, STOP_SIGNAL, str((home / "bin" / "postgres").stat().st_mtime_ns)]
+    name = _name("postgres", made_of, engine)
 
     def write(tar: tarfile.TarFile) -> None:
         files = [home / "bin" / program for program in POSTGRES]
@@ -117,7 +121,8 @@ def postgres_image(engine: Engine) -> str:
         add_bytes(tar, "etc/passwd", users, 0o644)
         add_bytes(tar, "usr/local/bin/start-postgres", START_POSTGRES.encode(), 0o755)
 
-    _make(engine, name, write, {"Entrypoint": ["/usr/local/bin/start-postgres"], "Cmd": []})
+    # SIGINT, as the registry's: on SIGTERM it would wait for its clients to leave.
+    _make(engine, name, write, {"Entrypoint": ["/usr/local/bin/start-postgres"], "Cmd": [], "StopSignal": STOP_SIGNAL})
     return name
 
 
