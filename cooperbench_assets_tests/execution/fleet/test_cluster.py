@@ -253,6 +253,7 @@ def test_a_run_ends_when_the_head_is_gone_and_the_next_one_goes_on(toy: Toy, tmp
         [first] = gates
         launch = InBackground(job, HarnessServers())
         only_these_run(launch, gates)
+        ray_nodes.tree(others.cluster.head_node, signal.SIGKILL)
         for processes in others.cluster.head_node.all_processes.values():
             for one in processes:
                 one.process.kill()
