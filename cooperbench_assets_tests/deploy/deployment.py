@@ -16,9 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
+import yaml
+
+from cooperbench_assets.experiment_context import ExperimentContext
+from cooperbench_assets.spec import load_experiments
+from cooperbench_assets.store.read import query
 from cooperbench_assets_tests.deploy.images import build, compose_program, postgres_image, python_image, redis_image
-from cooperbench_assets_tests.projects import CHECKOUT, make_project
-from cooperbench_assets_tests.ui import free_port
+from cooperbench_assets_tests.projects import CHECKOUT, environment, make_project
+from cooperbench_assets_tests.ui import EVERY_SECOND, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +32,16 @@ if TYPE_CHECKING:
     from cooperbench_assets.execution.sandboxes.docker.engine import Engine
     from cooperbench_assets.project import Project
 
+BUILT_IN: Final = yaml.safe_load((CHECKOUT / "cooperbench_assets/defs/demo/defs.yaml").read_text())["attributes"]
+"""The experiment demo, as it is shipped."""
+
+OF_A_RUN: Final = ("started_at", "ended_at", "duration_seconds", "evaluated_at", "run_id")
+"""What differs between two runs of the same pairs."""
+
 UP_SECONDS: Final = 240.0
+PATIENCE: Final = 600
+"""Seconds that a wait may take on a machine with much else to do."""
+
 ENDED: Final = ("SUCCESS", "FAILURE", "CANCELED")
 CELL_ASSETS: Final = ("run_logs", "eval_outputs", "pair_results")
 LABEL: Final = "cooperbench-assets.deployment"
@@ -47,11 +62,15 @@ mutation Launch($params: ExecutionParams!) {
   }
 }"""
 RUNS: Final = """
-query Runs { runsOrError { ... on Runs { results { runId status tags { key value } } } } }"""
+query Runs {
+  runsOrError { ... on Runs { results { runId status jobName assetSelection { path } tags { key value } } } }
+}"""
 TERMINATE: Final = """
 mutation End($id: String!) { terminateRun(runId: $id) { __typename } }"""
 START_SENSOR: Final = """
 mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }"""
+START_SCHEDULE: Final = """
+mutation Start($selector: ScheduleSelector!) { startSchedule(scheduleSelector: $selector) { __typename } }"""
 EVENTS: Final = """
 query Logs($id: ID!) {
   logsForRun(runId: $id) {
@@ -71,18 +90,23 @@ class Run:
 
     id: str
     status: str
+    experiment: str
     partition: str | None
     tags: Mapping[str, str]
 
 
 @dataclass
 class Deployment:
-    """A deployment that is up."""
+    """A deployment whose image is built."""
 
     name: str
     project: Project
     engine: Engine
     ui: str
+
+    def up(self) -> None:
+        """Start every service, and wait until all that have a health check are healthy."""
+        self.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", f"{UP_SECONDS:.0f}")
 
     def compose(self, *arguments: str, check: bool = True) -> str:
         """Call Docker Compose in the deployment's folder; what it printed."""
@@ -153,24 +177,29 @@ class Deployment:
 
     def launch(self, job: str, partition: str) -> str:
         """Launch a job for one partition; the id of its run."""
-        params = {
-            "selector": {**CODE, "pipelineName": job},
-            "runConfigData": {},
-            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
-        }
+        return self._launch({"pipelineName": job}, [{"key": "dagster/partition", "value": partition}])
+
+    def materialize(self, experiment: str, asset: str) -> str:
+        """Launch a run of an asset without partitions from its page; the run's id."""
+        return self._launch({"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [experiment, asset]}]}, [])
+
+    def _launch(self, selector: Mapping[str, Any], tags: Sequence[Mapping[str, str]]) -> str:
+        params = {"selector": {**CODE, **selector}, "runConfigData": {}, "executionMetadata": {"tags": tags}}
         said = self.ask(LAUNCH, params=params)
         assert said["__typename"] == "LaunchRunSuccess", said
         return str(said["run"]["runId"])
 
-    def runs(self, partition: str | None = None) -> list[Run]:
-        """All runs, the newest first; those of a partition if one is given."""
+    def runs(self, experiment: str | None = None) -> list[Run]:
+        """All runs, the newest first; those of an experiment if one is given."""
         found = []
         for one in self.ask(RUNS)["results"]:
             tags = {tag["key"]: tag["value"] for tag in one["tags"]}
-            found.append(Run(one["runId"], one["status"], tags.get("dagster/partition"), tags))
-        return [run for run in found if partition is None or run.partition == partition]
+            assets = one["assetSelection"]
+            of = assets[0]["path"][0] if assets else one["jobName"].removesuffix("_run_cell")
+            found.append(Run(one["runId"], one["status"], of, tags.get("dagster/partition"), tags))
+        return [run for run in found if experiment in (None, run.experiment)]
 
-    def until(self, what: str, condition: Callable[[], Any], seconds: float = 300.0) -> Any:
+    def until(self, what: str, condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         """Wait for something; what it is then.
 
         Raises:
@@ -185,6 +214,24 @@ class Deployment:
         said = self.compose("logs", "--tail", "40", "daemon", "code", check=False)
         raise TimeoutError(f"{what} did not come within {seconds:.0f} s\n{said}")
 
+    def reached(self, run: str, *states: str, seconds: float = PATIENCE) -> Run:
+        """A run, once it is in one of these states."""
+
+        def there() -> Run | None:
+            return next((one for one in self.runs() if one.id == run and one.status in states), None)
+
+        return self.until(f"run {run} in {states}", there, seconds)  # type: ignore[no-any-return]
+
+    def experiment(self, name: str) -> ExperimentContext:
+        """An experiment as its assets see it."""
+        return experiment_of(self.project, name)
+
+    def is_judged(self, name: str) -> bool:
+        """Whether every pair of an experiment has its verdict, as its files say."""
+        experiment = self.experiment(name)
+        found = pl.concat([experiment.view(cell).pairs.select("outcome") for cell in experiment.cells])
+        return set(found["outcome"]) <= {"pass", "fail"}
+
     def run_container(self, run: str) -> str | None:
         """The id of the container of a run, where there is one on the engine."""
         found = self.engine.api.containers(all=True, filters={"label": f"{RUN_LABEL}={run}"})
@@ -198,19 +245,34 @@ class Deployment:
         """Turn on a sensor, as its switch in the UI does."""
         assert self.ask(START_SENSOR, selector={**CODE, "sensorName": name})["__typename"] == "Sensor"
 
+    def start_schedule(self, name: str) -> None:
+        """Turn on a schedule, as its switch in the UI does."""
+        said = self.ask(START_SCHEDULE, selector={**CODE, "scheduleName": name})
+        assert said["__typename"] == "ScheduleStateResult", said
+
     def left(self) -> list[str]:
-        """Names of containers, volumes and networks of this deployment that are on the engine."""
+        """Names of containers, volumes, networks and images of this deployment that are on the engine."""
         own = {"label": f"com.docker.compose.project={self.name}"}
         containers = self.engine.api.containers(all=True, filters={"label": f"{LABEL}={self.name}"})
         containers += self.engine.api.containers(all=True, filters=own)
         networks = self.engine.api.networks(filters=own)
         volumes = self.engine.api.volumes(filters=own)["Volumes"] or []
-        return [one["Names"][0] for one in containers] + [one["Name"] for one in (*networks, *volumes)]
+        images = [name for one in self.engine.api.images(name=self.name) for name in one["RepoTags"] or ()]
+        return [one["Names"][0] for one in containers] + [one["Name"] for one in (*networks, *volumes)] + images
 
 
 @contextlib.contextmanager
 def deployed(engine: Engine, root: Path, experiments: Mapping[str, Mapping[str, Any]]) -> Iterator[Deployment]:
-    """Build the image, start everything on free ports, and take it all down."""
+    """A deployment that is up, and whose daemon looks around often: a test waits for nothing but work."""
+    with prepared(engine, root, experiments) as made:
+        _look_often(made)
+        made.up()
+        yield made
+
+
+@contextlib.contextmanager
+def prepared(engine: Engine, root: Path, experiments: Mapping[str, Mapping[str, Any]]) -> Iterator[Deployment]:
+    """A deployment on free ports, with its image built, as it is shipped; all of it is taken down in the end."""
     name = f"cbtest{secrets.token_hex(4)}"
     project = make_project(root, experiments)
     for folder in ("requirements.lock", "harness.lock"):
@@ -231,17 +293,33 @@ def deployed(engine: Engine, root: Path, experiments: Mapping[str, Mapping[str, 
         "REDIS_IMAGE": redis_image(engine),
     }
     (project.root / "deploy" / ".env").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
-    build(engine, project.root, image, python_image(engine))
     state = project.data / "state"
     state.mkdir(parents=True)
     # Every pair of a cell at once, however small this machine is: most of an agent's time here is waiting.
     (state / "slots.toml").write_text("agents = 8\nevaluations = 4\n")
     made = Deployment(name, project, engine, f"http://127.0.0.1:{port}")
     try:
-        made.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", f"{UP_SECONDS:.0f}")
+        build(engine, project.root, image, python_image(engine))
         yield made
     finally:
         _take_down(made)
+
+
+def _look_often(made: Deployment) -> None:
+    """Shorten what the daemon waits for between two looks at runs, the queue and backfills."""
+    folder = made.project.root / "deploy"
+    instance = yaml.safe_load((folder / "dagster.yaml").read_text())
+    often = {"poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 2}
+    instance["run_monitoring"] |= {**often, "start_timeout_seconds": PATIENCE, "cancel_timeout_seconds": PATIENCE}
+    instance["run_queue"] = {"dequeue_interval_seconds": 1}
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(instance, sort_keys=False))
+    shutil.copytree(EVERY_SECOND, folder / EVERY_SECOND.name, ignore=shutil.ignore_patterns("__pycache__"))
+    daemon = {
+        "command": ["python", "-m", "dagster._daemon", "run", "-w", f"{folder}/workspace.yaml"],
+        "environment": {"PYTHONPATH": f"{folder}/{EVERY_SECOND.name}:/opt/cooperbench-assets"},
+    }
+    # Compose reads this file beside the other one by itself, also for the scripts of the deployment.
+    (folder / "compose.override.yaml").write_text(yaml.safe_dump({"services": {"daemon": daemon}}))
 
 
 def _take_down(made: Deployment) -> None:
@@ -251,3 +329,46 @@ def _take_down(made: Deployment) -> None:
     made.compose("down", "--volumes", "--timeout", "5", check=False)
     for one in made.engine.api.images(name=made.name):
         made.engine.api.remove_image(one["Id"], force=True)
+
+
+@contextlib.contextmanager
+def in_one_process(project: Project, *arguments: str) -> Iterator[Callable[[], None]]:
+    """Begin a command of cooperbench-assets in a project without containers; gives what waits for its good end."""
+    folder = project.root / "state"
+    with (project.root / "command.log").open("w+") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cooperbench_assets.cli", *arguments],
+            cwd=project.root,
+            env=environment(project, COOPERBENCH_ASSETS_STATE=str(folder)),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+        def wait() -> None:
+            code = process.wait()
+            output.seek(0)
+            assert code == 0, output.read()[-3000:]
+
+        try:
+            yield wait
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def experiment_of(project: Project, name: str) -> ExperimentContext:
+    """An experiment of a project as its assets see it."""
+    return ExperimentContext(name, load_experiments(project.defs)[name], project)
+
+
+def pairs(project: Project, name: str, seed: int) -> pl.DataFrame:
+    """The pairs of a solo cell, as its files say."""
+    experiment = experiment_of(project, name)
+    return experiment.view(experiment.spec.cell(name, "solo", seed)).pairs
+
+
+def rows(project: Project, experiment: str) -> list[tuple[Any, ...]]:
+    """The pairs of an experiment as its store has them, but for what differs between two runs of the same pairs."""
+    columns = f"* EXCLUDE ({', '.join(OF_A_RUN)})"
+    sql = f"SELECT {columns} FROM pairs WHERE experiment = '{experiment}' ORDER BY setting, seed, repo, task_id, pair"
+    return query(project.database, sql).rows()
