@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # Not the session: as long as the browser is there, nothing else can use asyncio.
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One project with one `dagster dev` and one browser."""
     with made_place(tmp_path_factory.mktemp("ui")) as made:
