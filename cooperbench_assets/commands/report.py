@@ -45,7 +45,7 @@ def report(experiments: tuple[str, ...]) -> None:
             warn(f"not loaded, so of its stored results as they are: {found.broken[name]}")
     started = time.monotonic()
     logs = {name: project.resolve(spec.logs) for name, spec in found.usable.items()}
-    problem, built = _build(project, tuple(dict.fromkeys(experiments)), logs)
+    built, problem = _build(project, tuple(dict.fromkeys(experiments)), logs)
     for one in built:
         counts = ", ".join(count(n, level) for level, n in one.warnings.items() if n and level != "info")
         click.echo(f"{project.relative(one.page)}{f'  ({counts})' if counts else ''}")
@@ -56,18 +56,14 @@ def report(experiments: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(NOT_IN_ORDER)
 
 
-def _build(project: Project, experiments: Sequence[str], logs: Mapping[str, Path]) -> tuple[str | None, list[Built]]:
+def _build(project: Project, experiments: Sequence[str], logs: Mapping[str, Path]) -> tuple[list[Built], str | None]:
     """Make the reports; also why there is no page of all of them."""
-    from cooperbench_assets.analysis.comparability import NotComparable
     from cooperbench_assets.report.build import build_reports, build_side_by_side
 
     place = (project.database, project.report, experiments, logs, viewer_address(project.root))
     if len(experiments) < 2:
-        return None, build_reports(*place)
-    try:
-        return None, build_side_by_side(*place)
-    except NotComparable as error:
-        return str(error), build_reports(*place)
+        return build_reports(*place), None
+    return build_side_by_side(*place)
 
 
 def _record(project: Project, found: Experiments, built: Sequence[Built]) -> None:

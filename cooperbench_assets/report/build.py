@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from filelock import FileLock
 
+from cooperbench_assets.analysis.comparability import NotComparable
 from cooperbench_assets.report.font import with_font
 from cooperbench_assets.report.numbers import numbers_tex
 from cooperbench_assets.report.page import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.report.figure import Figure
+    from cooperbench_assets.report.page import Together
     from cooperbench_assets.report.sources import Source
 
 PAGE = "report.html"
@@ -94,18 +96,30 @@ def build_side_by_side(
     experiments: Sequence[str],
     logs: Mapping[str, Path] | None = None,
     viewer: str = USUAL,
-) -> list[Built]:
+) -> tuple[list[Built], str | None]:
     """Make each experiment's report and one page with all of them, which comes last.
 
+    Returns:
+        What was made, and why there is no page with all of them, if they may not be set side by side.
+
     Raises:
-        NotComparable: if they may not be set side by side; nothing is made then.
         ReportError: as `build_reports` does.
     """
     sources = read_sources(database, experiments, logs or {}, viewer)
-    together = side_by_side(sources)
+    try:
+        together = side_by_side(sources)
+    except NotComparable as error:
+        return [build_one(source, reports)[0] for source in sources], str(error)
     single = [build_one(source, reports) for source in sources]
+    joint = _build_joint(sources, together, {one.experiments[0]: drawn for one, drawn in single}, reports)
+    return [*(built for built, _ in single), joint], None
+
+
+def _build_joint(
+    sources: Sequence[Source], together: Together, figures: Mapping[str, Mapping[str, Figure]], reports: Path
+) -> Built:
+    """Make the page of several experiments; `figures` are those of each, by experiment and name."""
     folder = reports / JOINED.join(source.experiment for source in sources)
-    figures = {source.experiment: drawn for source, (_, drawn) in zip(sources, single, strict=True)}
     text = page(sources, figures, folder, together).encode()
     results = {name: pl.concat(source.results[name] for source in sources) for name in DECLARED}
     results[together.table.name] = together.comparisons
@@ -119,8 +133,7 @@ def build_side_by_side(
     }
     _put(folder, files)
     names = tuple(source.experiment for source in sources)
-    joint = Built(names, folder, drawn, _warnings(sources), len(text))
-    return [*(built for built, _ in single), joint]
+    return Built(names, folder, drawn, _warnings(sources), len(text))
 
 
 def build_one(source: Source, reports: Path) -> tuple[Built, dict[str, Figure]]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from cooperbench_assets.report.figure import Figure, render
+from cooperbench_assets.report.sections import SECTIONS
 from cooperbench_assets.report.sources import Source, source_of
 from cooperbench_assets.store import schema
 from cooperbench_assets_tests.analysis.stores import START, outcomes, pair_row, pairs_frame, provenance
@@ -73,6 +75,12 @@ def source(rows: list[dict[str, Any]], logs: Path | None = None, **cells: Any) -
     """A source of one experiment."""
     tables = store(rows, **cells)
     return source_of(rows[0]["experiment"], tables, logs)
+
+
+def drawn(source: Source, *names: str) -> dict[str, Figure]:
+    """These figures of a source, and no others."""
+    drawings = (drawing for section in SECTIONS for drawing in section.drawings if drawing.name in names)
+    return {one.name: render(one.name, one.definition, one.draw(source.results, source.look)) for one in drawings}
 
 
 class Page(HTMLParser):

@@ -17,15 +17,16 @@ from cooperbench_assets.report.charts.grid import pair_grid as draw_grid
 from cooperbench_assets.report.charts.success import seed_rows, setting_rows
 from cooperbench_assets.report.figure import Figure, with_own_ids
 from cooperbench_assets.report.page import draw
-from cooperbench_assets.report.sources import SCRIPTED, source_of
-from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES, MarkStyle
+from cooperbench_assets.report.sections import SECTIONS
+from cooperbench_assets.report.sources import SCRIPTED, Source, source_of
+from cooperbench_assets.report.style import FATES, SETTING_COLOURS, SETTING_SHAPES, MarkStyle, finished
 from cooperbench_assets.store import schema
 from cooperbench_assets_tests.analysis.stores import conflict, random_frames
-from cooperbench_assets_tests.report.making import messages, ordinary, store, table
+from cooperbench_assets_tests.report.making import drawn, messages, ordinary, store, table
 
 
 @pytest.fixture(scope="module")
-def figures() -> dict[str, Figure]:
+def full() -> Source:
     rows = [row for row in ordinary() if row["setting"] != "coop-comm"]
     rows += table("coop-comm", "P F I")
     rows[-1] = conflict(task=8, features=(3, 4))
@@ -33,7 +34,12 @@ def figures() -> dict[str, Figure]:
         row["cost_usd"], row["steps"], row["agents"] = 0.5, 20, row["agents"] or 1
     tables = store(rows, model="scripted/one")
     tables["messages"] = messages("I will edit core.py:12", "ok, done?")
-    return draw(source_of("e", tables))
+    return source_of("e", tables)
+
+
+@pytest.fixture(scope="module")
+def figures(full: Source) -> dict[str, Figure]:
+    return draw(full)
 
 
 def _texts(svg: str) -> list[str]:
@@ -44,6 +50,15 @@ def _texts(svg: str) -> list[str]:
 @pytest.mark.slow
 def test_every_figure_is_drawn_from_a_full_store(figures: dict[str, Figure]) -> None:
     assert [name for name, figure in figures.items() if figure.svg is None] == []
+
+
+@pytest.mark.slow
+def test_every_figure_is_valid_by_the_schema_of_its_language_which_drawing_does_not_look_at(full: Source) -> None:
+    for section in SECTIONS:
+        for drawing in section.drawings:
+            chart = drawing.draw(full.results, full.look)
+            assert not isinstance(chart, str), drawing.name
+            finished(chart).to_dict(validate=True)
 
 
 def test_every_figure_says_how_many_it_is_about_and_that_the_agents_are_scripted(figures: dict[str, Figure]) -> None:
@@ -118,21 +133,21 @@ def test_a_sentence_has_no_pixels() -> None:
         Figure("f", "d", sentence="nothing there").png()
 
 
+NAMES = ("success_by_difficulty", "merge_conflicts", "merge_kinds", "communication", "message_kinds")
+
+
 def _cut(rows: list[dict[str, object]], *settings: str) -> dict[str, Figure]:
-    """The figures of a store in which a budget stopped these settings."""
+    """Those figures, of a store in which a budget stopped these settings."""
     tables = store(rows)
     tables["provenance"] = tables["provenance"].with_columns(truncated=pl.col("setting").is_in(settings))
     tables["messages"] = messages("I will edit core.py:12", "ok, done?")
-    return draw(source_of("e", tables))
-
-
-NAMES = ("success_by_difficulty", "merge_conflicts", "merge_kinds", "communication", "message_kinds")
+    return drawn(source_of("e", tables), *NAMES)
 
 
 @pytest.mark.slow
 def test_figures_leave_out_a_truncated_setting_and_say_so() -> None:
     for name, figure in _cut(ordinary(), "coop-comm").items():
-        if name not in NAMES or figure.svg is None:
+        if figure.svg is None:
             continue
         texts = _texts(figure.svg)
         assert any("Not drawn, because it may have no headline: coop-comm: a budget" in text for text in texts), name
@@ -168,7 +183,7 @@ def test_steps_of_messages_are_told_where_trajectories_have_them() -> None:
     tables["messages"] = messages("I will edit core.py", "ok").with_columns(step=pl.lit(3, pl.Int64))
     key = tables["messages"].select("experiment", "setting", "seed", "pair").row(0, named=True)
     tables["agents"] = schema.AGENTS.frame([key | {"agent": name, "steps": 12} for name in ("agent1", "agent2")])
-    texts = _texts(draw(source_of("e", tables))["communication"].svg or "")
+    texts = _texts(drawn(source_of("e", tables), "communication")["communication"].svg or "")
     told = "coop-comm, by trajectory, of 2 of 2 agents that wrote: 8 % of steps sent a message, the first one at step 3"
     assert any(told in text for text in texts)
 

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import polars as pl
 import pytest
 
 from cooperbench_assets.report.build import build_one
+from cooperbench_assets.report.figure import Figure
+from cooperbench_assets.report.numbers import numbers_tex
+from cooperbench_assets.report.page import page as whole_page
 from cooperbench_assets.report.sections import DECLARED, SECTIONS
 from cooperbench_assets.report.sources import source_of
 from cooperbench_assets.store import schema
 from cooperbench_assets.viewer_links import USUAL
 from cooperbench_assets_tests.analysis.stores import START, pair_row
-from cooperbench_assets_tests.report.making import Page, dead_arm, messages, ordinary, source, store, table
+from cooperbench_assets_tests.report.making import Page, dead_arm, drawn, messages, ordinary, source, store, table
 from cooperbench_assets_tests.ui import browser, serious_faults
+
+if TYPE_CHECKING:
+    from cooperbench_assets.report.sources import Source
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
@@ -24,6 +31,14 @@ EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 def build(rows: list[dict[str, Any]], folder: Path, logs: Path | None = None, **cells: Any) -> tuple[Path, Page]:
     built, _ = build_one(source(rows, logs, **cells), folder)
     return built.folder, Page(built.page.read_text())
+
+
+def written(made: Source, folder: Path) -> tuple[str, Page]:
+    """The page without its figures, which take most of a report's time."""
+    names = [drawing.name for section in SECTIONS for drawing in section.drawings]
+    blank = {name: Figure(name, "", sentence="Not drawn.") for name in names}
+    text = whole_page([made], {made.experiment: blank}, folder)
+    return text, Page(text)
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +148,8 @@ def test_each_table_is_there_as_csv_and_latex_and_each_figure_as_svg_and_png(bui
     assert f"{USUAL}/#/e/e/solo/0/" in " ".join(page.having("href"))
 
 
-@pytest.mark.slow
 def test_a_dead_arm_shows_its_warning_its_bounds_and_its_rates_both_ways(tmp_path: Path) -> None:
-    _, page = build(dead_arm(), tmp_path)
+    _, page = written(source(dead_arm()), tmp_path)
     before = page.visible.split("Success by setting")[0]
     assert "infrastructure errors ended agents in 8 of 16 planned pairs (50.0 %; auth), against 0.0 % in solo" in before
     assert "25.0 % to 75.0 %" in before  # 4 passes, 8 without a verdict, of 16
@@ -144,14 +158,12 @@ def test_a_dead_arm_shows_its_warning_its_bounds_and_its_rates_both_ways(tmp_pat
     assert "8 of 16" in before
 
 
-@pytest.mark.slow
 def test_a_truncated_cell_gets_no_headline_and_its_bounds_stay(tmp_path: Path) -> None:
     tables = store(ordinary())
     cut = (pl.col("setting") == "coop-comm").alias("truncated")
     tables["provenance"] = tables["provenance"].with_columns(cut)
-    built, _ = build_one(source_of("e", tables), tmp_path)
-    text = built.page.read_text()
-    page = Page(text)
+    made = source_of("e", tables)
+    text, page = written(made, tmp_path)
     assert "No headline: a budget stopped it before all pairs were bought (seed 0)" in page.visible
     assert "solo − coop-comm: no headline" in page.visible
     row = re.search(r'<tr data-verdict="strict" class="refused">(.*?)</tr>', text, re.DOTALL)
@@ -159,24 +171,23 @@ def test_a_truncated_cell_gets_no_headline_and_its_bounds_stay(tmp_path: Path) -
     assert "coop-comm" in row[1]
     assert 'class="number rate"' not in row[1]
     assert "25.0 % to 25.0 %" in row[1]
-    macros = (built.folder / "numbers.tex").read_text()
+    macros = numbers_tex(made.results)
     assert r"\newcommand{\cbECoopCommRate}{n/a}" in macros
     assert r"\newcommand{\cbECoopCommBoundLow}{25.0}" in macros
     assert r"\newcommand{\cbESoloVsCoopCommDifference}{n/a}" in macros
     assert r"\newcommand{\cbECoopNocommRate}{25.0}" in macros
 
 
-@pytest.mark.slow
 def test_cells_of_different_models_are_refused_a_headline_and_a_comparison(tmp_path: Path) -> None:
     tables = store(ordinary())
     other = pl.when((pl.col("setting") == "solo") & (pl.col("seed") == 1)).then(pl.lit("another")).otherwise("model")
     tables["provenance"] = tables["provenance"].with_columns(other.alias("model"))
-    built, figures = build_one(source_of("e", tables), tmp_path)
-    page = Page(built.page.read_text())
+    made = source_of("e", tables)
+    _, page = written(made, tmp_path)
     assert "No headline: model differs: another / m" in page.visible
     assert "solo and coop-comm are not compared: model differs" in page.visible
-    assert r"\newcommand{\cbESoloRate}{n/a}" in (built.folder / "numbers.tex").read_text()
-    svg = figures["success_by_setting"].svg
+    assert r"\newcommand{\cbESoloRate}{n/a}" in numbers_tex(made.results)
+    svg = drawn(made, "success_by_setting")["success_by_setting"].svg
     assert svg is not None
     assert "no headline: model differs" in svg
 
@@ -212,17 +223,14 @@ def test_what_agents_and_folders_say_is_never_markup(tmp_path: Path) -> None:
             assert not names & {"script", "img", "image", "foreignObject"}
 
 
-@pytest.mark.slow
-def test_raw_files_are_linked_by_paths_relative_to_the_page(tmp_path: Path) -> None:
-    rows = [pair_row(path="a run/solo/repo/1/f1_f2#x", outcome="fail")]
-    _, page = build(rows, tmp_path / "data" / "report", tmp_path / "data" / "logs")
+def test_raw_files_are_linked_by_paths_relative_to_the_page_and_without_known_logs_a_path_is_text(
+    tmp_path: Path,
+) -> None:
+    known = source([pair_row(path="a run/solo/repo/1/f1_f2#x", outcome="fail")], tmp_path / "data" / "logs")
+    _, page = written(known, tmp_path / "data" / "report" / "e")
     assert "./../../logs/a%20run/solo/repo/1/f1_f2%23x/" in page.having("href")
-
-
-@pytest.mark.slow
-def test_without_known_logs_a_path_is_text(tmp_path: Path) -> None:
-    _, page = build([pair_row(path="run/solo/repo/1/f1_f2", outcome="fail")], tmp_path)
-    assert "run/solo/repo/1/f1_f2" in page.visible
+    _, page = written(dataclasses.replace(known, logs=None), tmp_path)
+    assert "a run/solo/repo/1/f1_f2#x" in page.visible
     assert not any("f1_f2" in href for href in page.having("href") if not href.startswith(USUAL))
 
 
@@ -256,16 +264,26 @@ def test_thin_data_gives_figures_or_sentences(name: str, tmp_path: Path) -> None
     assert r"{nan}" not in (folder / "numbers.tex").read_text()
 
 
-def test_an_experiment_without_a_row_of_pairs_still_has_a_page(tmp_path: Path) -> None:
+def test_an_experiment_without_a_row_of_pairs_still_has_a_page_and_replaces_all_of_the_old_one_and_of_a_killed_build(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "e"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "gone.svg").write_text("old")
+    left = tmp_path / ".e.new-00000000.part"
+    left.mkdir()
+    (left / "report.html").write_text("half")
     tables = {name: frame.clear() for name, frame in store(ordinary()).items()}
     built, figures = build_one(source_of("e", tables), tmp_path)
+    assert not (folder / "figures" / "gone.svg").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".e.lock", "e"]
     assert all(figure.svg is None for figure in figures.values())
     assert "No planned cell has a pair." in Page(built.page.read_text()).visible
 
 
 @pytest.mark.slow
-def test_two_points_are_not_joined_to_a_curve(built: tuple[Path, Page], tmp_path: Path) -> None:
-    _, two = build_one(source(THIN["one seed of solo"]), tmp_path)
+def test_two_points_are_not_joined_to_a_curve(built: tuple[Path, Page]) -> None:
+    two = drawn(source(THIN["one seed of solo"]), "success_by_difficulty", "success_by_difficulty_paper")
     svg = two["success_by_difficulty_paper"].svg
     assert svg is not None
     assert "mark-line role-mark" not in svg
@@ -282,16 +300,3 @@ def test_the_same_store_gives_the_same_bytes(built: tuple[Path, Page], tmp_path:
     assert files == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
     same = [name for name in files if name.suffix != ".pdf"]
     assert [name for name in same if (first / name).read_bytes() != (second / name).read_bytes()] == []
-
-
-@pytest.mark.slow
-def test_a_new_report_replaces_all_of_the_old_one_and_what_a_killed_build_left(tmp_path: Path) -> None:
-    folder = tmp_path / "e"
-    (folder / "figures").mkdir(parents=True)
-    (folder / "figures" / "gone.svg").write_text("old")
-    left = tmp_path / ".e.new-00000000.part"
-    left.mkdir()
-    (left / "report.html").write_text("half")
-    build(THIN["one pair"], tmp_path)
-    assert not (folder / "figures" / "gone.svg").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".e.lock", "e"]
