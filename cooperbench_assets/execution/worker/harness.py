@@ -46,6 +46,10 @@ _OWN_AGENTS = re.compile(r"cooperbench\.agents\.\w+\.adapter")
 """The modules that register upstream's own agents; litellm comes with the first."""
 
 
+_AT_FIRST_CALL = ("litellm.responses.mcp.chat_completions_handler", "litellm.proxy._types", "openai.resources.chat")
+"""What litellm and its client of OpenAI's import when they are first called: 700 modules, a second of a core."""
+
+
 class HarnessImportError(RuntimeError):
     """The harness cannot be used; the text is one sentence with the remedy."""
 
@@ -80,6 +84,21 @@ def import_harness() -> HarnessInfo:
     gc.collect()
     gc.freeze()
     return _describe()
+
+
+def import_what_calls_need() -> None:
+    """Import what litellm imports when it is first called: once, and not in each child that asks a model.
+
+    It does nothing where nobody has imported litellm. What this version of it has not is left out.
+    """
+    if "litellm" not in sys.modules or set(_AT_FIRST_CALL) <= set(sys.modules):
+        return
+    for name in _AT_FIRST_CALL:
+        # What cannot be imported is found again by whoever needs it, and named there.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def version() -> str:

@@ -99,6 +99,8 @@ class Server:
 
     def _launch(self, request: ChildRequest, descriptors: list[int]) -> None:
         slot = descriptors[0] if descriptors else None
+        if request.stage != "eval":
+            harness.import_what_calls_need()
         try:
             running = self._fork(request, slot)
         except OSError as error:

@@ -39,13 +39,15 @@ PER_REPLY = PROMPT_TOKENS * PRICES["input_cost_per_token"] + COMPLETION_TOKENS *
 WAYS = """
 import asyncio, json, sys, threading
 from pathlib import Path
-from cooperbench_assets.execution.worker import model_calls as calls
+from cooperbench_assets.execution.worker import harness, model_calls as calls
 
 counts = calls.Calls(Path(), str)
 calls.listen(counts)
 assert "litellm" not in sys.modules  # Agents that do without it do not wait for it.
 from litellm import acompletion, completion
 import litellm
+harness.import_what_calls_need()
+there = set(sys.modules)
 
 url, model, prices = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 given = {"model": model, "messages": [{"role": "user", "content": "?"}], "api_base": url, "api_key": "sk-none",
@@ -78,6 +80,8 @@ for name, work in ways.items():
     thread = threading.Thread(target=module.get_runner().run, kwargs={"agent_id": name})
     thread.start()
     thread.join()
+    if name == "plain":
+        print(*{module.partition(".")[0] for module in set(sys.modules) - there})
 from litellm.utils import executor
 executor.shutdown()
 """
@@ -94,7 +98,8 @@ def test_every_way_to_ask_through_litellm_is_counted_by_agent(server: ModelServe
     server.reset()
     command = [sys.executable, "-c", WAYS, server.url, MODEL, json.dumps(PRICES)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert {"openai", "mcp"}.isdisjoint(done.stdout.split("\n")[0].split()), "each child would import them anew"
     agents = json.loads((tmp_path / FILE).read_text())["agents"]
     counted = {name: (one["asked"], one["replies"], one["unpriced"]) for name, one in agents.items()}
     assert counted == {"plain": (2, 2, 0), "asynchronous": (3, 3, 0), "no price": (1, 1, 1), "failing": (1, 0, 0)}
