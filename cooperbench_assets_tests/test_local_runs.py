@@ -98,7 +98,7 @@ def test_cells_side_by_side_give_what_cells_one_after_another_give(
 def test_a_cell_with_faults_is_run_again_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
     faults = {"rate": 0.4, "eval_rate": 0.0}
-    project = make_project(tmp_path / "project", {NAME: demo_attributes(settings=SETTINGS, faults=faults)})
+    project = make_project(tmp_path / "project", {NAME: drill(tmp_path, faults=faults)})
     with launcher(project) as runs:
         runs.run_subset()
         ended = list(runs.run_cells(runs.experiment.cells, rounds=5))

@@ -48,11 +48,21 @@ def test_every_table_is_published_and_read_back_as_it_was(tmp_path: Path) -> Non
         assert back.sort(pl.all()).equals(frame.filter(experiment="e1").sort(pl.all())), name
 
 
-@pytest.mark.slow
-def test_an_analysis_needs_what_it_says_and_no_more() -> None:
+@pytest.fixture(scope="module")
+def frames() -> dict[str, pl.DataFrame]:
+    return random_frames(600, pairs=20, tasks=7)
+
+
+@pytest.fixture(scope="module")
+def whole(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Every table that is made of them."""
+    return run_all(frames)
+
+
+def test_an_analysis_needs_what_it_says_and_no_more(
+    frames: dict[str, pl.DataFrame], whole: dict[str, pl.DataFrame]
+) -> None:
     """Given only the tables it names, each gives what it gives with all of them."""
-    frames = random_frames(1200, pairs=20, tasks=7)
-    whole = run_all(frames)
     for analysis in ANALYSES:
         alone = analysis.function({name: frames[name] for name in analysis.needs if name in frames})
         assert list(alone) == [table.name for table in analysis.tables]
@@ -62,17 +72,16 @@ def test_an_analysis_needs_what_it_says_and_no_more() -> None:
     assert {name for analysis in ANALYSES for name in analysis.needs} <= known
 
 
-@pytest.mark.slow
-def test_an_older_result_table_among_the_frames_is_not_taken_for_input() -> None:
-    frames = random_frames(600, pairs=10, tasks=7)
-    stale = {"message_labels": run_all(frames)["message_labels"].with_columns(plan=pl.lit(True))}
-    assert run_all(frames | stale)["communication"].equals(run_all(frames)["communication"])
+def test_an_older_result_table_among_the_frames_is_not_taken_for_input(
+    frames: dict[str, pl.DataFrame], whole: dict[str, pl.DataFrame]
+) -> None:
+    stale = {"message_labels": whole["message_labels"].with_columns(plan=pl.lit(True))}
+    assert run_all(frames | stale)["communication"].equals(whole["communication"])
 
 
-def test_the_strict_verdict_and_the_clean_population_come_first() -> None:
-    results = run_all(random_frames(600, pairs=10, tasks=7))
+def test_the_strict_verdict_and_the_clean_population_come_first(whole: dict[str, pl.DataFrame]) -> None:
     for table in RESULT_TABLES:
-        frame = results[table.name]
+        frame = whole[table.name]
         for column, values in (("verdict", VERDICTS), ("population", POPULATIONS)):
             if column in frame.columns and frame.height:
                 assert frame[column][0] == values[0]

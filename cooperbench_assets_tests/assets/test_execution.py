@@ -6,6 +6,7 @@ import itertools
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -13,6 +14,7 @@ from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.demo.bench import write_pairs
 from cooperbench_assets_tests.projects import CHECKOUT, make_project
 
 if TYPE_CHECKING:
@@ -32,8 +34,14 @@ def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
 
 
+PAIRS = (("inkline_task", 3, (1, 4)), ("plainconf_task", 5, (1, 4)), ("slotbook_task", 8, (1, 4)))
+AT_ONCE = 2
+"""Fewer than pairs: one is to begin while others have ended."""
+
+
 def launcher(folder: Path, **changes: Any) -> Launcher:
-    attributes = demo_attributes(**changes)
+    attributes = demo_attributes(subset=str(write_pairs(PAIRS, folder / "few.json")), **changes)
+    attributes["limits"]["concurrency"] = AT_ONCE
     project = make_project(folder / "project", {NAME: attributes})
     return Launcher(project, NAME, parse_experiment(NAME, attributes, project.defs / NAME / "defs.yaml"))
 
@@ -86,11 +94,11 @@ def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up
         runs.listen(listen)
         (ended,) = runs.run_cells(runs.experiment.cells)
         observed = observations(runs)
-    assert back == [6], "all agents ended while the storage was away"
+    assert back == [len(PAIRS)], "all agents ended while the storage was away"
     assert ended.ran.error is None
     said = ended.ran.metadata["run_logs"]
-    assert (said["launched"], said["tries_done"], said["tries_failed"]) == (6, 6, 0)
-    assert observed[0]["done"] == 6, "what could not be stored was said again"
+    assert (said["launched"], said["tries_done"], said["tries_failed"]) == (3, 3, 0)
+    assert observed[0]["done"] == len(PAIRS), "what could not be stored was said again"
 
 
 def observations(runs: Launcher) -> list[dict[str, object]]:
@@ -102,24 +110,34 @@ def observations(runs: Launcher) -> list[dict[str, object]]:
     return [{name: value.value for name, value in one.metadata.items() if name != "seconds"} for one in made if one]
 
 
-def test_a_run_of_the_command_line_is_of_the_code_location_that_workspace_yaml_names(tmp_path: Path) -> None:
-    """Home shows runs of code locations alone; Dagster's own in-process runs are of none."""
-    with launcher(tmp_path) as runs:
-        ran = runs.run_subset()
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dg.DagsterRun, list[dict[str, object]]]:
+    """A run of a whole cell, and what was observed of its agents."""
+    folder = tmp_path_factory.mktemp("watched")
+    with launcher(folder, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
+        runs.run_subset()
+        (ended,) = runs.run_cells(runs.experiment.cells)
+        assert ended.ran.error is None
         assert runs._instance is not None
-        run = runs._instance.get_run_by_id(ran.run_id)
-    assert run is not None
+        run = runs._instance.get_run_by_id(ended.ran.run_id)
+        assert run is not None
+        return run, observations(runs)
+
+
+def test_a_run_of_the_command_line_is_of_the_code_location_that_workspace_yaml_names(
+    watched: tuple[dg.DagsterRun, list[dict[str, object]]],
+) -> None:
+    """Home shows runs of code locations alone; Dagster's own in-process runs are of none."""
+    run, _ = watched
     assert run.remote_job_origin is not None
     (place,) = yaml.safe_load((CHECKOUT / "workspace.yaml").read_text())["load_from"]
     name = place["python_module"]["location_name"]
     assert run.remote_job_origin.repository_origin.code_location_origin.location_name == name
 
 
-def test_an_observation_is_made_where_something_changed_and_only_there(tmp_path: Path) -> None:
-    with launcher(tmp_path, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
-        runs.run_subset()
-        (ended,) = runs.run_cells(runs.experiment.cells)
-        assert ended.ran.error is None
-        told = observations(runs)
-    assert told[0]["done"] == 6
+def test_an_observation_is_made_where_something_changed_and_only_there(
+    watched: tuple[dg.DagsterRun, list[dict[str, object]]],
+) -> None:
+    _, told = watched
+    assert told[0]["done"] == len(PAIRS)
     assert all(one != another for one, another in itertools.pairwise(told))

@@ -16,6 +16,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.demo import build_dataset
 from cooperbench_assets_tests.automation.driving import demo_attributes
+from cooperbench_assets_tests.demo.bench import write_pairs
 from cooperbench_assets_tests.projects import add_experiment, environment, make_project
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.project import Project
     from cooperbench_assets_tests.commands.place import Place
+
+CONFLICTS = ("inkline_task", 3, (1, 2))
+"""A pair whose solutions conflict on purpose."""
 
 CODE = "from cooperbench_assets.cli import main; main()"
 pytestmark = pytest.mark.slow
@@ -65,7 +69,8 @@ def test_a_dry_run_shows_the_plan_and_a_run_its_progress_and_each_solution_that_
 
 def test_a_solution_whose_tries_are_used_up_is_judged_after_its_counters_were_reset(place: Place) -> None:
     build_dataset(place.project.root / "data/demo/dataset")
-    add_experiment(place.project, "mine", demo_attributes(settings={"solo": {"mode": "solo", "seeds": [0]}}))
+    subset = write_pairs((CONFLICTS, ("plainconf_task", 5, (1, 4))), place.project.root / "two.json")
+    add_experiment(place.project, "mine", demo_attributes(subset=str(subset)))
     assert place.run("materialize", "mine", "--gold").exit_code == 0
     verdict = next(file for file in files(place.project) if file.name == "eval.json" and "attempts" not in file.parts)
     verdict.unlink()
@@ -85,8 +90,7 @@ def test_a_solution_whose_tries_are_used_up_is_judged_after_its_counters_were_re
     assert "all_judged" not in judged.stdout
     (table,) = (place.project.tables / "mine").rglob("gold_baseline.parquet")
     verdicts = pl.read_parquet(table).group_by("mode", "first", "second").len().sort("mode", "first").rows()
-    # All pass but for the two pairs of tiny that conflict on purpose.
-    assert verdicts == [("coop", "fail", "fail", 2), ("coop", "pass", "pass", 4), ("solo", "pass", "pass", 6)]
+    assert verdicts == [("coop", "fail", "fail", 1), ("coop", "pass", "pass", 1), ("solo", "pass", "pass", 2)]
 
 
 def test_ctrl_c_ends_a_gold_baseline_as_interrupted_and_its_run_as_cancelled(tmp_path: Path) -> None:
