@@ -20,8 +20,9 @@ from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.read import query
+from cooperbench_assets_tests.automation.driving import NO_FAULTS
 from cooperbench_assets_tests.commands.place import make_place
-from cooperbench_assets_tests.demo.bench import write_share
+from cooperbench_assets_tests.demo.bench import write_pairs, write_share
 from cooperbench_assets_tests.execution.sandboxes.docker.places import LIMITS, Place, demo_experiment, in_background
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -30,6 +31,7 @@ ALL = {
     "solo": {"mode": "solo", "seeds": [0]},
     "coop-comm": {"mode": "coop", "seeds": [0]},
 }
+THREE = (("inkline_task", 3, (1, 2)), ("plainconf_task", 5, (1, 4)), ("slotbook_task", 8, (1, 4)))
 VERDICT = ("pair", "outcome", "reason", "outcome_strict", "reason_strict", "merge_status", "apply_a", "apply_b")
 
 
@@ -56,12 +58,12 @@ def until_settled(tried: Place, setting: str) -> None:
 
 def test_verdicts_on_docker_equal_those_of_processes(demo_dataset: Path, tmp_path: Path, engine: Engine) -> None:
     subset = str(write_share(10, demo_dataset, tmp_path / "share.json"))
-    said = {"subset": subset, "settings": ALL}
+    said = {"subset": subset, "settings": ALL, "agent_config": {"injected_faults": NO_FAULTS}}
     docker = Place(tmp_path / "docker", demo_experiment(demo_dataset, **said))
     process = Place(tmp_path / "process", demo_experiment(demo_dataset, execution="process", **said))
     for setting in ALL:
         for tried in (docker, process):
-            until_settled(tried, setting)
+            assert tried.run(setting).error is None
         assert verdicts(docker, setting) == verdicts(process, setting)
         assert {row[1] for row in verdicts(docker, setting)} == {"pass", "fail"}
     assert docker.left(engine) == []
@@ -128,7 +130,8 @@ def test_a_container_that_is_killed_is_no_fail_and_the_next_run_completes_the_ce
     demo_dataset: Path, tmp_path: Path, engine: Engine
 ) -> None:
     limits = {**LIMITS, "eval_concurrency": 1, "eval_attempts": 3}
-    tried = Place(tmp_path / "project", demo_experiment(demo_dataset, limits=limits))
+    subset = str(write_pairs(THREE, tmp_path / "subset.json"))
+    tried = Place(tmp_path / "project", demo_experiment(demo_dataset, limits=limits, subset=subset))
     killed: list[str] = []
 
     def kill() -> None:

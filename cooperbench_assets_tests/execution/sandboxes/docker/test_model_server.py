@@ -115,32 +115,6 @@ def test_a_solo_cell_goes_from_the_model_to_the_store_and_the_key_goes_nowhere(
     assert tried.left(engine) == []
 
 
-def test_agents_containers_carry_labels_and_limits_and_are_gone_afterwards(
-    server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
-) -> None:
-    tried = place(tmp_path, server, demo_dataset, preflight={"ask_model": False})
-    server.pause = 1.0
-    seen: list[Any] = []
-
-    def look() -> None:
-        assert server.slow.wait(120)
-        seen.extend(engine.api.inspect_container(one.id) for one in tried.left(engine))
-
-    with in_background(look):
-        assert tried.run(at_most=1).error is None
-    (container,) = seen
-    labels = container["Config"]["Labels"]
-    assert {name: labels[f"{PREFIX}.{name}"] for name in ("setting", "seed", "attempt", "purpose")} == {
-        "setting": "solo",
-        "seed": "0",
-        "attempt": "agent-1",
-        "purpose": "agent",
-    }
-    limits = container["HostConfig"]
-    assert (limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) == (2**30, 2 * 10**9, 500)
-    assert tried.left(engine) == []
-
-
 def test_two_agents_talk_and_their_patches_are_merged_and_tested(
     server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
 ) -> None:
@@ -203,19 +177,31 @@ def test_a_refused_key_is_found_before_any_pair_is_launched(
     assert not (tried.experiment.logs / f"{tried.name}-solo" / "solo").exists()
 
 
-def test_an_agent_whose_container_is_killed_is_never_graded(
+def test_an_agent_s_container_carries_labels_and_limits_and_one_that_is_killed_is_never_graded(
     server: ModelServer, demo_dataset: Path, tmp_path: Path, engine: Engine
 ) -> None:
     tried = place(tmp_path, server, demo_dataset, preflight={"ask_model": False})
     server.pause = 1.0
+    seen: list[Any] = []
 
-    def kill() -> None:
+    def look_and_kill() -> None:
         assert server.slow.wait(120)
         for one in tried.left(engine):
+            seen.append(engine.api.inspect_container(one.id))
             engine.api.kill(one.id)
 
-    with in_background(kill):
+    with in_background(look_and_kill):
         assert tried.run(at_most=1).error is None
+    (container,) = seen
+    labels = container["Config"]["Labels"]
+    assert {name: labels[f"{PREFIX}.{name}"] for name in ("setting", "seed", "attempt", "purpose")} == {
+        "setting": "solo",
+        "seed": "0",
+        "attempt": "agent-1",
+        "purpose": "agent",
+    }
+    limits = container["HostConfig"]
+    assert (limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) == (2**30, 2 * 10**9, 500)
     (found,) = [outcome for outcome in tried.outcomes().values() if outcome != "missing"]
     assert found == "infra_error agent container_died"
     assert tried.left(engine) == []
@@ -223,3 +209,4 @@ def test_an_agent_whose_container_is_killed_is_never_graded(
     server.pause = 0.0
     assert tried.run(at_most=1).error is None
     assert sorted(tried.outcomes().values()) == ["missing", "pass"]
+    assert tried.left(engine) == []
