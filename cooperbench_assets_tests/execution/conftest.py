@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes, ray_nodes
 from cooperbench_assets_tests.execution.toy import Toy, make_toy
 from cooperbench_assets_tests.services import missing
+
+# Read when upstream is imported: without it, that waits for a price list from the network.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
 @pytest.fixture(scope="package")

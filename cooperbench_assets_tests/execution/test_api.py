@@ -34,6 +34,19 @@ from cooperbench_assets_tests.execution.cells import (
 from cooperbench_assets_tests.execution.toy import Toy
 
 pytestmark = pytest.mark.slow
+
+EVAL_AND_TOTALS = """
+import json, runpy, sys
+logs = sys.argv.pop(1)
+try:
+    runpy.run_module("cooperbench.cli", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+from cooperbench.utils import get_run_totals
+print()
+print(json.dumps(get_run_totals(sys.argv[3], "solo", logs)))
+"""
+"""Upstream's command and its totals in one process: importing upstream takes five seconds of a core."""
 ALL = LaunchOptions()
 FIRST, SECOND, THIRD = PAIRS[:3]
 PASSED = {pair.folder: "pass" for pair in PAIRS} | {"f3_f4": "fail tests"}
@@ -68,18 +81,14 @@ def test_upstreams_own_eval_takes_everything_as_done_and_its_totals_are_right(co
     job = cell(core_toy, tmp_path)
     run_both(job)
     before = tree(job)
-    command = [sys.executable, "-m", "cooperbench.cli", "eval", "-n", job.run_name]
+    command = [sys.executable, "-c", EVAL_AND_TOTALS, str(job.logs), "eval", "-n", job.run_name]
     where = ["--dataset-dir", str(job.dataset), "--log-dir", str(job.logs)]
-    said = subprocess.run([*command, *where], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "skipping 6 already evaluated" in said.stdout
-    assert "all runs already evaluated" in said.stdout
+    said = subprocess.run([*command, *where], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert "skipping 6 already evaluated" in said
+    assert "all runs already evaluated" in said
     assert tree(job) == before
-    totals = "import json, sys; from cooperbench.utils import get_run_totals as t; print(json.dumps(t(*sys.argv[1:4])))"
-    told = subprocess.run(
-        [sys.executable, "-c", totals, job.run_name, "solo", str(job.logs)], capture_output=True, text=True, check=True
-    )
-    assert json.loads(told.stdout)["task_count"] == 6
-    assert json.loads(told.stdout)["total_cost"] == 3.0
+    totals = json.loads(said.splitlines()[-1])
+    assert (totals["task_count"], totals["total_cost"]) == (6, 3.0)
     summary = json.loads((job.run_dir / "summary.json").read_text())
     evaluated = json.loads((job.run_dir / "eval_summary.json").read_text())
     assert (summary["completed"], summary["failed"], summary["total_cost"]) == (6, 0, 3.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,6 @@ from cooperbench_assets_tests.engines import engine
 from cooperbench_assets_tests.execution.sandboxes.docker.images import build_task_images
 from cooperbench_assets_tests.execution.sandboxes.docker.upstream import backends_as_they_are
 from cooperbench_assets_tests.execution.toy import Toy, make_toy
-
-# Read when upstream is imported: without it, that waits for a price list from the network.
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 __all__ = ["engine"]
 
