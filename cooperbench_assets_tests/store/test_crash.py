@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -81,13 +82,21 @@ def test_stops_are_named_in_writing_and_in_publishing() -> None:
     assert len([stop for stop in STOPS if stop.startswith("publish:")]) >= 10
 
 
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which a second generation has taken the place of the first, to be copied."""
+    root = tmp_path_factory.mktemp("second")
+    for generation in (1, 2):
+        write_and_publish(root, "solo", str(generation))
+    return root
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_kill_at_a_named_stop_leaves_the_last_good_store_and_the_next_run_finishes(
-    store: Store, forker: Forker, stop: str
+    store: Store, second: Path, forker: Forker, stop: str
 ) -> None:
-    for generation in (1, 2):
-        write_and_publish(store.root, "solo", str(generation))
+    shutil.copytree(second, store.root, symlinks=True, dirs_exist_ok=True)
     if stop in AFTER_A_FOREIGN_CHANGE:
         forker.launch(write_foreign, store.root, "leave")
         assert forker.wait() == 0
