@@ -148,6 +148,18 @@ def test_an_agent_whose_model_hangs_is_infrastructure_and_costs_what_was_answere
     nothing_left(job)
 
 
+# Here, because its harness server has the variables of the last one above: another one would import litellm anew.
+def test_a_model_that_refuses_until_the_deadline_is_recorded_as_what_it_says(
+    server: ModelServer, made: Make, clock: Clock
+) -> None:
+    job = made(OVER, tries=1000)
+    server.endless, server.trouble, server.trouble_after = True, "429", 4
+    with deadline_after(lambda: len(server.asked) >= 6, job, clock, silent=True):
+        report = run_agents(job, ALL)
+    assert dict(report.failed) == {"rate_limit": 1}
+    assert attempt(job, PAIR, "agent-1")["cost_usd"] == pytest.approx(4 * PER_REPLY)
+
+
 def test_a_pair_whose_one_agent_s_model_hangs_is_infrastructure_though_the_other_one_works(
     server: ModelServer, made: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,17 +199,6 @@ def test_an_agent_whose_model_fails_half_way_ends_before_its_deadline_and_costs_
     tried = attempt(job, PAIR, "agent-1")
     assert (tried["outcome"], tried["cost_estimated"]) == ("infra_error", False)
     assert tried["cost_usd"] == pytest.approx(4 * PER_REPLY)
-
-
-def test_a_model_that_refuses_until_the_deadline_is_recorded_as_what_it_says(
-    server: ModelServer, made: Make, clock: Clock
-) -> None:
-    job = made(OVER, tries=1000)
-    server.endless, server.trouble, server.trouble_after = True, "429", 4
-    with deadline_after(lambda: len(server.asked) >= 6, job, clock, silent=True):
-        report = run_agents(job, ALL)
-    assert dict(report.failed) == {"rate_limit": 1}
-    assert attempt(job, PAIR, "agent-1")["cost_usd"] == pytest.approx(4 * PER_REPLY)
 
 
 def containers(job: CellJob, engine: Engine) -> list[str]:
