@@ -38,6 +38,7 @@ MEASUREMENTS = (
     "transcripts",
     "viewing",
     "cluster",
+    "deployment",
     "growth",
 )
 PAGE = ROOT / "docs" / "performance.md"

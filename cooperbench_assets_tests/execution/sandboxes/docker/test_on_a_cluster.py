@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -15,62 +13,11 @@ import pytest
 from cooperbench_assets.execution.runner.harness_servers import close_servers
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.execution.sandboxes.docker.leftovers import Belonging
-from cooperbench_assets.store.cells import Cell
+from cooperbench_assets_tests.execution.fleet.demo_cells import CELLS, SETTINGS, different, run, two_places
 from cooperbench_assets_tests.execution.fleet.ray_nodes import Nodes
-from cooperbench_assets_tests.execution.sandboxes.docker.places import Place, demo_experiment
+from cooperbench_assets_tests.execution.sandboxes.docker.places import Place
 
 pytestmark = [pytest.mark.deploy, pytest.mark.engine, pytest.mark.slow]
-
-SETTINGS = {
-    "solo": {"mode": "solo", "seeds": [0, 1, 2]},
-    "coop-comm": {"mode": "coop", "seeds": [0]},
-    "coop-nocomm": {"mode": "coop", "messaging": False, "seeds": [0]},
-}
-"""The demo's own."""
-
-CELLS = [("solo", 0), ("solo", 1), ("solo", 2), ("coop-comm", 0), ("coop-nocomm", 0)]
-
-VOLATILE = {
-    "experiment",
-    "path",
-    "started_at",
-    "ended_at",
-    "evaluated_at",
-    "duration_seconds",
-    "run_id",
-    "read_at",
-    "sent_at",
-    "position",
-    "step",
-}
-
-
-def rows(tried: Place, cell: tuple[str, int], table: str, but: set[str]) -> list[tuple[Any, ...]]:
-    setting, seed = cell
-    found = tried.table(setting, table, seed)
-    left_out = (VOLATILE | but) & set(found.columns)
-    return sorted(found.drop(left_out).rows(), key=repr)  # Two agents' messages have no order.
-
-
-def run(tried: Place, cells: Sequence[tuple[str, int]]) -> None:
-    """All of a place's cells one after another, by one harness server or one driver."""
-    with tried.launcher() as launcher:
-        assert launcher.run_subset().error is None
-        for setting, seed in cells:
-            assert launcher.run_cell(Cell(tried.name, setting, seed)).error is None
-
-
-def equal(there: Place, here: Place, cells: Sequence[tuple[str, int]], *but: str) -> None:
-    for cell in cells:
-        for table in ("pairs", "agents", "messages"):
-            assert rows(there, cell, table, set(but)) == rows(here, cell, table, set(but)), (cell, table)
-
-
-def two_places(tmp_path: Path, nodes: Nodes, dataset: Path, **said: Any) -> tuple[Place, Place]:
-    said = {"agent_config": {"injected_faults": {}}, **said}
-    here = Place(tmp_path / "here", demo_experiment(dataset, **said))
-    fleet = {"address": nodes.address, "lost_after_seconds": 10}
-    return here, Place(tmp_path / "there", demo_experiment(dataset, **said, fleet=fleet))
 
 
 def test_the_demos_five_cells_on_three_nodes_are_those_of_one_machine(
@@ -79,7 +26,7 @@ def test_the_demos_five_cells_on_three_nodes_are_those_of_one_machine(
     here, there = two_places(tmp_path, nodes, demo_dataset, execution="process", settings=SETTINGS)
     run(there, CELLS)
     run(here, CELLS)
-    equal(there, here, CELLS)
+    assert different(there, here, CELLS) == []
 
 
 class NodeKiller(threading.Thread):
@@ -126,5 +73,5 @@ def test_a_cell_on_docker_is_that_of_one_machine_though_a_node_dies_in_mid_evalu
     run(there, CELLS[:1])
     assert there.left(engine) == []
     run(here, CELLS[:1])
-    equal(there, here, CELLS[:1], "eval_tries")
+    assert different(there, here, CELLS[:1], "eval_tries") == []
     close_servers()
