@@ -28,6 +28,8 @@ VARIABLES = {
     # A node's process that gets SIGTERM, as this one may, would wait so long for a head that may be gone.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
+HEAD_VARIABLES = {"RAY_grpc_client_keepalive_time_ms": "10000", "RAY_grpc_client_keepalive_timeout_ms": "20000"}
+"""Those of docs/cluster.md, for the head alone."""
 
 
 @dataclass
@@ -96,7 +98,10 @@ def ray_nodes(count: int) -> Iterator[Nodes]:
 
         # Not below pytest's own folder: names of sockets must be short.
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
-        found = Nodes(Cluster(initialize_head=True, head_node_args=head))
+        with pytest.MonkeyPatch.context() as head_patch:
+            for name, value in HEAD_VARIABLES.items():
+                head_patch.setenv(name, value)
+            found = Nodes(Cluster(initialize_head=True, head_node_args=head))
         try:
             found.add(count)
             yield found
