@@ -25,7 +25,7 @@ test-fast: .venv/.ready  ## the tests that need neither time, nor an engine, nor
 	$(PYTEST) -n $(CORES) -m "not slow and not engine and not browser"
 
 test-deploy: .venv/.ready .venv/.deploy  ## a deployment in containers (Docker engine, Compose, Postgres), a cluster (Ray)
-	$(BIN)/python -m pytest -m deploy
+	$(PYTEST) -n 2 -m deploy
 
 lint: .venv/.ready  ## formatter, linter and type checker
 	$(BIN)/ruff format --check .

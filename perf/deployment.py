@@ -22,6 +22,7 @@ from cooperbench_assets_tests.projects import environment, make_project
 from perf.results import Record, Section, Target
 
 SERVICES = ("postgres", "redis", "code", "web", "daemon", "viewer")
+KILLED = ("daemon", "code", "postgres", "web")
 SETTLE_SECONDS = 10.0
 PATIENCE = 900.0
 SLOTS = "agents = 4\nevaluations = 4\n"
@@ -203,7 +204,7 @@ def _measured(made: Deployment, alone: Project, quick: bool) -> Section:
     def runs_are_launched() -> bool:
         return made.reached(made.launch("small_run_cell", "solo/1"), "STARTED", *ENDED).status != "FAILURE"
 
-    daemon = killed_service(made, "daemon", runs_are_launched)
+    back = {name: killed_service(made, name, runs_are_launched) for name in KILLED}
     ours, theirs, is_equal = whole_demo(made, alone)
     all_pairs = pairs * len(made.experiment("demo").cells)
     records = [
@@ -215,7 +216,10 @@ def _measured(made: Deployment, alone: Project, quick: bool) -> Section:
         Record(name="the demo by its command, with the report", role="floor", seconds=theirs, n=all_pairs),
         Record(name="a run's container is killed: until it has failed in the UI", role="part", seconds=failed),
         Record(name="the same, until the cell's next run has started", role="part", seconds=started),
-        Record(name="the daemon is killed: until a new run has started", role="part", seconds=daemon),
+        *(
+            Record(name=f"{one} is killed: until a new run has started", role="part", seconds=back[one])
+            for one in KILLED
+        ),
     ]
     return Section(
         name="deployment",
