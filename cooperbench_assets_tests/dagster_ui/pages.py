@@ -31,8 +31,6 @@ class Shown(NamedTuple):
     """Passed or Failed, or another state."""
 
     partition: str
-    text: str
-    """All of the page, with the sentence, the sample and the remedy."""
 
 
 def materialize_all(page: Page, url: str) -> None:
@@ -103,7 +101,7 @@ def listed_checks(page: Page, count: int) -> dict[str, str]:
 
 
 def shown_check(page: Page, address: str, experiment: str, asset: str, check: str) -> Shown:
-    """What the page of a check shows."""
+    """What the page of a check shows; its description comes later, with the code that draws Markdown."""
     page.goto(check_page(address, experiment, asset, check))
     expect(page.get_by_text("Evaluation result")).to_be_visible()
     text = page.inner_text("body")
@@ -111,7 +109,7 @@ def shown_check(page: Page, address: str, experiment: str, asset: str, check: st
     partition = re.search(r"\nPartition\n\s*([^\n]+)", text)
     assert state is not None
     assert partition is not None
-    return Shown(state[1], partition[1].strip(), text)
+    return Shown(state[1], partition[1].strip())
 
 
 def never_materialised(address: str, experiment: str) -> set[str]:

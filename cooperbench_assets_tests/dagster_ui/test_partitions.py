@@ -192,9 +192,9 @@ def test_a_finished_experiment_has_nothing_missing_and_a_lost_file_is_one_red_ch
     lost.unlink()
     all_executed(place, "read", "run_logs")
     pages_agree(place, "read", "run_logs", {"expected_results": "coop-comm/0"})
-    said = shown_check(place.page, place.address, "read", "run_logs", "expected_results").text
-    assert f"2 of {PAIRS} results; 1 missing or unreadable" in said
-    assert f"- {inputs.planned(1)[0].name}" in said
+    shown_check(place.page, place.address, "read", "run_logs", "expected_results")
+    for said in (f"2 of {PAIRS} results; 1 missing or unreadable", inputs.planned(1)[0].name):
+        expect(place.page.get_by_text(said).first).to_be_visible()
     lost.write_bytes(content)
     all_executed(place, "read", "run_logs")
     pages_agree(place, "read", "run_logs")
@@ -213,7 +213,7 @@ def test_a_blocked_cell_among_others_is_named_with_reason_and_fix_and_the_others
     pages_agree(place, "wide", "run_logs", {"only_planned_pairs": BLOCKED})
     shown = shown_check(place.page, place.address, "wide", "pair_results", "expected_rows")
     assert (shown.state, shown.partition) == ("Failed", BLOCKED)
-    assert "not evaluated: blocked by only_planned_pairs" in shown.text
+    expect(place.page.get_by_text("not evaluated: blocked by only_planned_pairs").first).to_be_visible()
 
     published = "SELECT count(DISTINCT (setting, seed)) FROM cells WHERE experiment = 'wide'"
     place.until(
