@@ -39,7 +39,7 @@ def engine() -> Iterator[Engine]:
 @contextlib.contextmanager
 def running_engine(folder: Path | None = None) -> Iterator[None]:
     """See that an engine runs; the last one to leave stops it, if a test session has started it."""
-    folder = folder or Path(tempfile.gettempdir()) / f"cooperbench-assets-engine-{os.getuid()}"
+    folder = folder or _default_folder()
     ours = folder / "users" / f"{os.getpid()}"
     with _alone(folder):
         if why_not := _see_to_it(folder):
@@ -53,6 +53,26 @@ def running_engine(folder: Path | None = None) -> Iterator[None]:
         with _alone(folder):
             ours.unlink(missing_ok=True)
             _stop_if_unused(folder)
+
+
+def restart_engine() -> bool:
+    """Stop the engine that test sessions have started, and start it anew; False where it is somebody else's.
+
+    Raises:
+        RuntimeError: if it does not start again.
+    """
+    folder = _default_folder()
+    with _alone(folder):
+        if not (folder / "engine").exists():
+            return False
+        _stop(folder / "engine")
+        if why_not := _start(folder):
+            raise RuntimeError(why_not)
+    return True
+
+
+def _default_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"cooperbench-assets-engine-{os.getuid()}"
 
 
 @contextlib.contextmanager
@@ -108,8 +128,11 @@ def _stop_if_unused(folder: Path) -> None:
     for user in users.iterdir():
         if not is_alive(int(user.name), user.read_text()):
             user.unlink()
-    if any(users.iterdir()):
-        return
+    if not any(users.iterdir()):
+        _stop(record)
+
+
+def _stop(record: Path) -> None:
     pid, _, identity = record.read_text().partition(" ")
     record.unlink()
     if is_alive(int(pid), identity):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +18,7 @@ import psutil
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.project import Project
 from cooperbench_assets_tests.deploy.deployment import BUILT_IN, ENDED, Deployment, in_one_process, prepared, rows
-from cooperbench_assets_tests.engines import running_engine
+from cooperbench_assets_tests.engines import restart_engine, running_engine
 from cooperbench_assets_tests.projects import environment, make_project
 from perf.results import Record, Section, Target
 
@@ -30,6 +31,23 @@ SLOTS = "agents = 4\nevaluations = 4\n"
 
 RETRY = {"backoff_minutes": 0, "every_seconds": 5}
 NO_FAULTS = {"injected_faults": {"rate": 0.0}}
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Seconds from a stop of the engine until what it carried is at work again."""
+
+    shown: float
+    """The UI answers."""
+
+    failed: float
+    """The run that was at work has ended."""
+
+    complete: float
+    """The cell's next run has brought it to its end."""
+
+    is_whole: bool
+    """Every pair of the cell has its verdict."""
 
 
 def experiments(quick: bool) -> dict[str, dict[str, Any]]:
@@ -174,6 +192,24 @@ def killed_service(made: Deployment, name: str, is_back: Callable[[], object]) -
     return time.perf_counter() - began
 
 
+def restarted_engine(made: Deployment, seed: int) -> Restart | None:
+    """Restart the engine in the middle of a cell; None where it is not ours to restart."""
+    run = made.launch("slow_run_cell", f"solo/{seed}")
+    experiment = made.experiment("slow")
+    cell = experiment.spec.cell("slow", "solo", seed)
+    made.until("a try", lambda: any(experiment.run_dir(cell).rglob("attempt.json")))
+    began = time.perf_counter()
+    if not restart_engine():
+        return None
+    made.until("the UI", made.runs)
+    shown = time.perf_counter() - began
+    made.reached(run, *ENDED)
+    failed = time.perf_counter() - began
+    made.reached(made.launch("slow_run_cell", f"solo/{seed}"), "SUCCESS")
+    outcomes = set(experiment.view(cell).pairs["outcome"])
+    return Restart(shown, failed, time.perf_counter() - began, is_whole=outcomes <= {"pass", "fail"})
+
+
 def measure(place: Path, quick: bool) -> Section:
     """The deployment as it is shipped, built here, with the images of this machine's own programs."""
     chosen = experiments(quick)
@@ -206,6 +242,7 @@ def _measured(made: Deployment, alone: Project, quick: bool) -> Section:
 
     back = {name: killed_service(made, name, runs_are_launched) for name in KILLED}
     ours, theirs, is_equal = whole_demo(made, alone)
+    restart = restarted_engine(made, 1)
     all_pairs = pairs * len(made.experiment("demo").cells)
     records = [
         Record(name="docker compose up, until all are healthy", role="ours", seconds=healthy),
@@ -221,21 +258,35 @@ def _measured(made: Deployment, alone: Project, quick: bool) -> Section:
             for one in KILLED
         ),
     ]
+    targets = [
+        Target(
+            text="the demo's rows equal those of one process",
+            value=f"{all_pairs} pairs, {'equal' if is_equal else 'different'}",
+            met=is_equal,
+        ),
+        Target(text="compose up to green ≤ 2 minutes", value=f"{green:.0f} s", met=green <= 120),
+    ]
+    if restart is not None:
+        records += _restart(restart)
+        value = "every pair judged" if restart.is_whole else "pairs lost"
+        targets.append(Target(text="the engine is restarted in mid-run", value=value, met=restart.is_whole))
     return Section(
         name="deployment",
         title="A deployment in containers",
         records=records,
-        targets=[
-            Target(
-                text="the demo's rows equal those of one process",
-                value=f"{all_pairs} pairs, {'equal' if is_equal else 'different'}",
-                met=is_equal,
-            ),
-            Target(text="compose up to green ≤ 2 minutes", value=f"{green:.0f} s", met=green <= 120),
-        ],
+        targets=targets,
         table=_memory(memory),
         text=TEXT,
     )
+
+
+def _restart(found: Restart) -> list[Record]:
+    steps = {
+        "until the UI answers": found.shown,
+        "until the run at work has failed": found.failed,
+        "until the cell's next run has ended": found.complete,
+    }
+    return [Record(name=f"the engine is restarted: {step}", role="part", seconds=took) for step, took in steps.items()]
 
 
 def _cost(name: str, role: Any, found: list[tuple[float, float]], pairs: int) -> Record:
