@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from alembic.config import Config
 
+    from cooperbench_assets.store.schema import Table
     from cooperbench_assets_tests.workers import ByPlace
 
 # For workers and all that they start: tables here have a few rows, and waking a thread for each core costs more.
@@ -76,6 +77,28 @@ def _migrations_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", from_config)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stores_laid_out_once() -> Iterator[None]:
+    """A blank store takes some 900 statements, most of them comments: those of the same tables are copies of the first.
+
+    They are what a publish into a folder without a store mostly costs, and a file of a store's tables is always alike.
+    """
+    from cooperbench_assets.store import layout, publish
+
+    lay_out, made = publish._lay_out, dict[str, bytes]()
+
+    def laid_out(build: Path, declared: Mapping[str, Table]) -> None:
+        key = layout.fingerprint(declared)
+        if key not in made:
+            lay_out(build, declared)
+            made[key] = build.read_bytes()
+        build.write_bytes(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "_lay_out", laid_out)
         yield
 
 

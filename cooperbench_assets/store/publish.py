@@ -226,9 +226,8 @@ def _anew(job: _Job, reason: str, before: Path | None = None, *, keep: bool = Fa
     """
     build = job.build_dir.build()
     try:
+        _lay_out(build, job.declared)
         with _opened(build) as connection:
-            for statement in layout.statements(job.declared):
-                connection.execute(statement)
             if before is not None:
                 connection.execute(f"ATTACH {literal(str(before))} AS {EARLIER} (READ_ONLY)")
             done = exchange(connection, job.asked, job.declared, earlier=before is not None)
@@ -250,6 +249,13 @@ def _anew(job: _Job, reason: str, before: Path | None = None, *, keep: bool = Fa
         return _anew(job, reason, keep=True)
     finally:
         build.unlink(missing_ok=True)
+
+
+def _lay_out(build: Path, declared: Mapping[str, Table]) -> None:
+    """Make a results store without rows."""
+    with _opened(build) as connection:
+        for statement in layout.statements(declared):
+            connection.execute(statement)
 
 
 def _finish(job: _Job, connection: DuckDBPyConnection) -> None:

@@ -434,8 +434,8 @@ def test_a_disk_that_takes_no_more_bytes_leaves_the_old_file(store: Store, prese
     before = store.contents() if present else None
     store.write(*SOLO)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Half of what the file needs: the system refuses what lies beyond, as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))
+    # More than a file without rows and less than it will be: the system refuses what lies beyond, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))
     try:
         with pytest.raises((OSError, StoreError)):
             store.publish()
