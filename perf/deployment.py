@@ -17,6 +17,7 @@ import psutil
 
 from cooperbench_assets.execution.sandboxes.docker.engine import Engine
 from cooperbench_assets.project import Project
+from cooperbench_assets.spec import CellSpec
 from cooperbench_assets_tests.deploy.deployment import BUILT_IN, ENDED, Deployment, in_one_process, prepared, rows
 from cooperbench_assets_tests.engines import restart_engine, running_engine
 from cooperbench_assets_tests.projects import environment, make_project
@@ -163,12 +164,21 @@ def whole_demo(made: Deployment, alone: Project) -> tuple[float, float, bool]:
     return in_containers, time.perf_counter() - began, rows(made.project, "demo") == rows(alone, "demo")
 
 
+def slow_cell(made: Deployment, seed: int) -> CellSpec:
+    return made.experiment("slow").spec.cell("slow", "solo", seed)
+
+
+def run_at_work(made: Deployment, seed: int) -> str:
+    """A run of the cell that takes its time, in which a first try has ended."""
+    run = made.launch("slow_run_cell", f"solo/{seed}")
+    logs = made.experiment("slow").run_dir(slow_cell(made, seed))
+    made.until("a try", lambda: any(logs.rglob("attempt.json")))
+    return run
+
+
 def killed_run(made: Deployment, seed: int) -> tuple[float, float]:
     """Seconds from the end of a run's container to its failure in the UI, and until the next run has started."""
-    run = made.launch("slow_run_cell", f"solo/{seed}")
-    folder = made.experiment("slow")
-    logs = folder.run_dir(folder.spec.cell("slow", "solo", seed))
-    made.until("a try", lambda: any(logs.rglob("attempt.json")))
+    run = run_at_work(made, seed)
     container = made.run_container(run)
     assert container is not None
     began = time.perf_counter()
@@ -194,10 +204,7 @@ def killed_service(made: Deployment, name: str, is_back: Callable[[], object]) -
 
 def restarted_engine(made: Deployment, seed: int) -> Restart | None:
     """Restart the engine in the middle of a cell; None where it is not ours to restart."""
-    run = made.launch("slow_run_cell", f"solo/{seed}")
-    experiment = made.experiment("slow")
-    cell = experiment.spec.cell("slow", "solo", seed)
-    made.until("a try", lambda: any(experiment.run_dir(cell).rglob("attempt.json")))
+    run = run_at_work(made, seed)
     began = time.perf_counter()
     if not restart_engine():
         return None
@@ -206,7 +213,7 @@ def restarted_engine(made: Deployment, seed: int) -> Restart | None:
     made.reached(run, *ENDED)
     failed = time.perf_counter() - began
     made.reached(made.launch("slow_run_cell", f"solo/{seed}"), "SUCCESS")
-    outcomes = set(experiment.view(cell).pairs["outcome"])
+    outcomes = set(made.experiment("slow").view(slow_cell(made, seed)).pairs["outcome"])
     return Restart(shown, failed, time.perf_counter() - began, is_whole=outcomes <= {"pass", "fail"})
 
 

@@ -246,8 +246,8 @@ class _ProgressEvents:
             "running": progress.running,
             "failed": sum(progress.failed.values()),
             "of": progress.total,
-            "cell_cost_usd": progress.cost_usd,
-            "seconds": progress.seconds,
+            "cell_cost_usd": round(progress.cost_usd, 6),
+            "seconds": round(progress.seconds, 3),
         }
         if progress.waiting is not None:
             metadata["waiting"] = describe_wait(progress.waiting)
@@ -259,10 +259,10 @@ def _report_metadata(report: StageReport) -> dict[str, Any]:
         "launched": report.launched,
         "tries_done": report.done,
         "tries_failed": sum(report.failed.values()),
-        "seconds": report.seconds,
-        "busy_seconds": report.busy_seconds,
-        "orchestration_seconds": report.orchestration_seconds,
-        "cell_cost_usd": report.cost_usd,
+        "seconds": round(report.seconds, 3),
+        "busy_seconds": round(report.busy_seconds, 3),
+        "orchestration_seconds": round(report.orchestration_seconds, 3),
+        "cell_cost_usd": round(report.cost_usd, 6),
         "truncated": report.truncated,
     }
     if report.failed:

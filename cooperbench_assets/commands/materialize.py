@@ -104,9 +104,8 @@ def materialize(
     if dry_run:
         print_plans(ExperimentContext(experiment, spec, project), cells, config, out)
         return
-    limits = spec.limits
     say_instance(project)
-    rounds = 1 if no_retry or only or at_most else limits.agent_attempts + limits.eval_attempts
+    rounds = 1 if no_retry or only or at_most else spec.limits.agent_attempts + spec.limits.eval_attempts
     with Launcher(project, experiment, spec) as launcher:
         if gold:
             failures = run_gold(launcher, out, reset_retries=reset_retries)

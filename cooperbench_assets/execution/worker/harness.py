@@ -8,6 +8,7 @@ environment, which may have nothing of ours.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -91,9 +92,13 @@ def import_what_calls_need() -> None:
 
     It does nothing where nobody has imported litellm. What this version of it has not is left out.
     """
-    if "litellm" not in sys.modules or set(_AT_FIRST_CALL) <= set(sys.modules):
-        return
-    for name in _AT_FIRST_CALL:
+    if "litellm" in sys.modules:
+        _import_once(_AT_FIRST_CALL)
+
+
+@functools.cache
+def _import_once(names: tuple[str, ...]) -> None:
+    for name in names:
         # What cannot be imported is found again by whoever needs it, and named there.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
