@@ -186,19 +186,18 @@ def _raced(logs: str, subset: str, target: str, place: str, pairs: int, quick: b
 
 def _why(records: list[Record], cells: int) -> str:
     """Where the time of ours goes, a cell."""
-    read, made, wrote, whole, floor = (
+    read, made, whole, floor = (
         1000 * (find(records, name).seconds or 0.0) / cells
         for name in (
             "of it: read and check",
             "of it: read, judge, make tables",
-            "of it: all but publishing",
             "ours",
             "floor: walk and read",
         )
     )
     return (
         f"Of {whole:.0f} ms a cell, {read:.0f} go into reading (the bytes alone: {floor:.0f}), {made - read:.0f} into "
-        f"judging and tables, {wrote - made:.0f} into writing the Parquet files, their hashes and their record, synced "
-        f"together, and {whole - wrote:.0f} into publishing. The loop parses as much, writes one narrow table and "
+        f"judging and tables, {whole - made:.0f} into the Parquet files, their hashes and their record, synced together, "
+        f"and into publishing. The loop parses as much, writes one narrow table and "
         "syncs one file."
     )
