@@ -128,7 +128,7 @@ def _points(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     solo = solo_scores(scores, cells)
     pairs = pair_means(scores).filter(pl.col("n") > 0).select(*key, "setting", "place", "k", "n")
     circular = pairs.join(difficulties(solo).select(*key, *fraction), on=key).filter(pl.col("level").is_not_null())
-    circular = circular.with_columns(method=pl.lit(REPRODUCTION), held_out=pl.lit(None, pl.Int32))
+    circular = circular.with_columns(method=pl.lit(REPRODUCTION, pl.Categorical), held_out=pl.lit(None, pl.Int32))
     held = held_out_difficulties(solo).select(*key, "held_out", *fraction)
     others = pairs.join(reference_settings(cells), on="experiment").filter(pl.col("setting") != pl.col("reference"))
     own = solo.filter(pl.col("score").is_not_null()).select(
@@ -136,7 +136,7 @@ def _points(scores: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     )
     left_out = pl.concat(
         [others.drop("reference").join(held, on=key), own.join(held, on=[*key, "held_out"])], how="diagonal"
-    ).with_columns(method=pl.lit(LEAVE_ONE_OUT))
+    ).with_columns(method=pl.lit(LEAVE_ONE_OUT, pl.Categorical))
     return pl.concat([circular, left_out], how="diagonal")
 
 
@@ -189,7 +189,7 @@ def _areas(curves: pl.DataFrame, scores: pl.DataFrame, cells: pl.DataFrame) -> p
         auc=pl.when(pl.col("method") == REPRODUCTION).then("area").otherwise(pl.col("area") / pl.col("span"))
     )
     means = drawn.group_by(by).agg(pl.col("auc", "span", "points").mean(), curves=pl.len().cast(pl.Int64))
-    methods = pl.DataFrame({"method": [LEAVE_ONE_OUT, REPRODUCTION]})
+    methods = pl.DataFrame({"method": [LEAVE_ONE_OUT, REPRODUCTION]}, {"method": pl.Categorical})
     settings = scores.select(*SCORE, "setting", "place").unique().join(_solo_seeds(cells), on="experiment")
     rows = settings.join(methods, how="cross").join(means, on=by, how="left")
     solo = rows.filter(pl.col("setting") == pl.col("reference")).select(*SCORE, "method", auc_solo="auc")

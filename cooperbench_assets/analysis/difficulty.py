@@ -83,7 +83,7 @@ def _with_fraction(sums: pl.DataFrame) -> pl.DataFrame:
     top, bottom = pl.col("numerator") // shared, pl.col("denominator") // shared
     level = pl.when(bottom == 1).then(top.cast(pl.String)).otherwise(pl.format("{}/{}", top, bottom))
     return rows.with_columns(
-        level=pl.when(defined).then(level),
+        level=pl.when(defined).then(level).cast(pl.Categorical),
         difficulty=pl.when(defined).then(pl.col("numerator") / pl.col("denominator")),
         bucket=bucket(pl.col("numerator"), pl.col("denominator")),
     ).drop("k", "n")

@@ -165,7 +165,7 @@ def _tasks(summary: pl.DataFrame) -> pl.DataFrame:
 def _gold_sensitivity(frames: Frames, cells: pl.DataFrame) -> pl.DataFrame:
     gold = gold_passes(pairs_of(frames), cells)
     by = ["experiment", "verdict", "setting", "place"]
-    scored = scores_of(frames, cells).filter(population="clean")
+    scored = scores_of(frames, cells).filter(population="clean").with_columns(pl.col("pair").cast(pl.String))
     scored = scored.join(gold, on="pair", how="left" if gold.height else "inner")
     kept = scored.filter(pl.col("gold_passes") & pl.col("score").is_not_null()).with_columns(n=pl.lit(1, pl.Int64))
     found = clustered_mean(kept, by, total="score").select(
