@@ -197,7 +197,6 @@ def _why(records: list[Record], cells: int) -> str:
     )
     return (
         f"Of {whole:.0f} ms a cell, {read:.0f} go into reading (the bytes alone: {floor:.0f}), {made - read:.0f} into "
-        f"judging and tables, {whole - made:.0f} into the Parquet files, their hashes and their record, synced together, "
-        f"and into publishing. The loop parses as much, writes one narrow table and "
-        "syncs one file."
+        f"judging and tables, {whole - made:.0f} into the Parquet files, their hashes and their record, synced "
+        "together, and into publishing. The loop parses as much, writes one narrow table and syncs one file."
     )
