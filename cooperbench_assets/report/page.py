@@ -7,6 +7,7 @@ What belongs here: what stands on the page, and in which order. What does not: f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,12 +154,8 @@ def page(
         folder: Where the page will lie, for links to raw files.
         together: What holds several experiments against each other.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     shown_tables = {source.experiment: result_tables(source, folder) for source in sources}
-    return environment.get_template("page.html.j2").render(
+    return _template().render(
         title=" and ".join(source.experiment for source in sources),
         several=len(sources) > 1,
         style=Markup(font_faces() + (TEMPLATES / "page.css").read_text()),  # noqa: S704 - files of this package
@@ -182,6 +179,16 @@ def page(
         outcome_styles=FATES,
         csv=_csv_path(len(sources) > 1),
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    """The page's template, compiled once for all pages of a process."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html.j2")
 
 
 def _chapter(

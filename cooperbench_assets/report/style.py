@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import altair as alt
+from altair.utils import schemapi
 
 from cooperbench_assets.analysis.formatting import MINUS
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
 Row: TypeAlias = dict[str, Any]
+
+schemapi.disable_debug_mode()
+"""Altair would check each axis by its schema as it is made; the tests check each figure as a whole."""
 
 BLACK: Final = "#000000"
 ORANGE: Final = "#E69F00"
@@ -132,6 +136,17 @@ def verdict_scales() -> tuple[alt.Color, alt.Shape]:
         alt.Color("verdict:N", scale=colours, legend=legend),
         alt.Shape("verdict:N", scale=shapes, legend=legend),
     )
+
+
+class Unit(alt.Chart):
+    """A chart of one mark: what is made of it shares its parts, which nobody changes.
+
+    Altair copies all of a chart, with the hundred options of each axis, several times for each chart that it is put in:
+    that would take longer than drawing.
+    """
+
+    def __deepcopy__(self, memo: object) -> Unit:
+        return self.copy(deep=False)
 
 
 def data(rows: Iterable[Row]) -> alt.InlineData:

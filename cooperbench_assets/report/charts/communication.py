@@ -12,7 +12,7 @@ import polars as pl
 
 from cooperbench_assets.analysis.messages import LEAST_PRECISION, PRECISION
 from cooperbench_assets.report.headline_filter import not_drawn, refusals_of
-from cooperbench_assets.report.style import BLACK, WIDTH, Chart, MarkStyle, Row, data
+from cooperbench_assets.report.style import BLACK, WIDTH, Chart, MarkStyle, Row, Unit, data
 from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _bars(
     assert callable(note)
     shown = [{"setting": row["setting"], "value": row[column] or 0, "note": note(row)} for row in rows]
     most = max([row["value"] for row in shown] + [0.01])
-    base = alt.Chart(data(shown)).encode(
+    base = Unit(data(shown)).encode(
         y=alt.Y("setting:N", sort=settings, title=None, axis=alt.Axis(ticks=False)),
         x=alt.X(
             "value:Q", scale=alt.Scale(domain=[0, most * 1.75]), axis=alt.Axis(format=form, tickCount=4), title=title
@@ -124,7 +124,7 @@ def _bars(
     )
     colour = alt.Color("setting:N", scale=look.scale_of_colours(settings), legend=None)
     bars = base.mark_bar(height=20, opacity=0.85).encode(color=colour)
-    text = base.mark_text(align="left", dx=5, fontSize=11).encode(text="note:N")
+    text = base.mark_text(align="left", dx=5, fontSize=11).encode(text=alt.Text("note:N"))
     return alt.layer(bars, text).properties(width=(WIDTH + 60) // 2, height=40 * len(settings))
 
 
@@ -144,7 +144,7 @@ def message_kinds(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart
     sources = ", ".join(sorted(set(found["labels"].drop_nulls().to_list())))
     how = f"Labels by: {sources}. A message may do several things. n: {n}."
     title = look.title("What messages do (Figure 6)", how, *_precision(sources), *not_drawn(refused))
-    base = alt.Chart(data(rows)).encode(
+    base = Unit(data(rows)).encode(
         y=alt.Y("kind:N", sort=list(KINDS.values()), title=None, axis=alt.Axis(ticks=False)),
         yOffset=alt.YOffset("setting:N", sort=settings),
     )
@@ -157,6 +157,6 @@ def message_kinds(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Chart
     legend = alt.Legend(title="setting") if len(settings) > 1 else None
     colour = alt.Color("setting:N", scale=look.scale_of_colours(settings), legend=legend)
     bars = base.mark_bar(opacity=0.85).encode(x=x, color=colour)
-    text = base.mark_text(align="left", dx=4, fontSize=11).encode(x=x, text="note:N", color=alt.value(BLACK))
+    text = base.mark_text(align="left", dx=4, fontSize=11).encode(x=x, text=alt.Text("note:N"), color=alt.value(BLACK))
     height = max(22, 16 * len(settings)) * len({row["kind"] for row in rows})
     return alt.layer(bars, text).properties(width=WIDTH - 60, height=height, title=title)

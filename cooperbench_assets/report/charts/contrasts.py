@@ -13,7 +13,7 @@ import polars as pl
 
 from cooperbench_assets.report.charts.verdicts import marks
 from cooperbench_assets.report.headline_filter import ACROSS, CONTRAST, with_standing
-from cooperbench_assets.report.style import GREY, WIDTH, Chart, MarkStyle, Row, data, shortened
+from cooperbench_assets.report.style import GREY, WIDTH, Chart, MarkStyle, Row, Unit, data, shortened
 from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _chart(rows: list[Row], order: list[str]) -> Chart:
         title="difference of success, percentage points",
     )  # fmt: skip
     drawn = marks(rows, order, x, ("difference_lowest", "difference_highest"))
-    zero = alt.Chart(data([{"zero": 0}])).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="zero:Q")
-    beside = alt.Chart(data(rows)).encode(y=drawn.y, yOffset=drawn.offset, x=alt.value(WIDTH - 50), text="note:N")
+    zero = Unit(data([{"zero": 0}])).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("zero:Q"))
+    beside = Unit(data(rows)).encode(y=drawn.y, yOffset=drawn.offset, x=alt.value(WIDTH - 50), text=alt.Text("note:N"))
     note = beside.mark_text(align="left", fontSize=12)
     return alt.layer(drawn.bar, zero, drawn.line, drawn.point, note)

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
-from cooperbench_assets.report.style import BLUE, GREY, ORANGE, SKY, VERDICT_COLOURS, WIDTH, Chart, MarkStyle, Row, data
+from cooperbench_assets.report.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    VERDICT_COLOURS,
+    WIDTH,
+    Chart,
+    MarkStyle,
+    Row,
+    Unit,
+    data,
+)
 from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
@@ -70,11 +82,11 @@ def _spent(rows: list[Row], order: list[str]) -> Chart:
         "part:N", scale=alt.Scale(domain=list(PARTS), range=list(PARTS.values())),
         legend=alt.Legend(title=None, orient="bottom", symbolType="square"),
     )  # fmt: skip
-    bars = alt.Chart(data(parts)).mark_bar(height=22).encode(x=x, x2="end:Q", y=y, color=colour)
+    bars = Unit(data(parts)).mark_bar(height=22).encode(x=x, x2=alt.X2("end:Q"), y=y, color=colour)
     text = (
-        alt.Chart(data(notes))
+        Unit(data(notes))
         .mark_text(align="left", dx=5, fontSize=11, lineBreak="\n")
-        .encode(x="end:Q", y=y, text="note:N")
+        .encode(x=alt.X("end:Q"), y=y, text=alt.Text("note:N"))
     )
     return alt.layer(bars, text).properties(width=(WIDTH + 40) // 2, height=46 * len(order))
 
@@ -113,7 +125,7 @@ def _per_pass(rows: list[Row], order: list[str]) -> Chart:
         row["end"] = max(row["usd"], row["high"] or 0.0)
     most = max(row["end"] for row in shown) or 1.0
     domain, colours = [f"{name} verdict" for name in VERDICT_COLOURS], list(VERDICT_COLOURS.values())
-    base = alt.Chart(data(shown)).encode(
+    base = Unit(data(shown)).encode(
         y=alt.Y("setting:N", sort=order, title=None, axis=alt.Axis(labels=False, ticks=False)),
         yOffset=alt.YOffset("verdict:N", sort=domain),
         x=alt.X(
@@ -130,7 +142,7 @@ def _per_pass(rows: list[Row], order: list[str]) -> Chart:
     )
     bars = base.mark_bar(stroke=GREY, strokeWidth=0.5, opacity=0.85).encode(color=colour)
     ends = alt.X("low:Q", title="USD per pass")
-    line = base.mark_rule(strokeWidth=1.5).encode(x=ends, x2="high:Q")
-    text = base.mark_text(align="left", dx=5, fontSize=11).encode(x="end:Q", text="note:N")
+    line = base.mark_rule(strokeWidth=1.5).encode(x=ends, x2=alt.X2("high:Q"))
+    text = base.mark_text(align="left", dx=5, fontSize=11).encode(x=alt.X("end:Q"), text=alt.Text("note:N"))
     layers: Chart = alt.layer(bars, line, text).resolve_scale(color="independent")
     return layers.properties(width=(WIDTH - 80) // 2, height=46 * len(order))

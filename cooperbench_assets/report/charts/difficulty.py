@@ -15,7 +15,7 @@ import polars as pl
 
 from cooperbench_assets.analysis.curves import LEAVE_ONE_OUT, REPRODUCTION
 from cooperbench_assets.report.headline_filter import not_drawn, refusals_of
-from cooperbench_assets.report.style import GREY, Chart, MarkStyle, Row, data
+from cooperbench_assets.report.style import GREY, Chart, MarkStyle, Row, Unit, data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ def _x(title: str | None) -> alt.X:
 
 
 def _curves(rows: list[Row], settings: list[str], look: MarkStyle, name: str) -> Chart:
-    base = alt.Chart(data(rows)).encode(
+    base = Unit(data(rows)).encode(
         x=_x("difficulty: share of solo seeds that fail"),
         color=alt.Color("setting:N", scale=look.scale_of_colours(settings), title="setting"),
     )
@@ -107,7 +107,7 @@ def _curves(rows: list[Row], settings: list[str], look: MarkStyle, name: str) ->
         .encode(y=y)
         for setting in settings
     ]
-    interval = base.mark_rule(strokeWidth=1.2, opacity=0.8).encode(y="low:Q", y2="high:Q")
+    interval = base.mark_rule(strokeWidth=1.2, opacity=0.8).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
     point = base.mark_point(filled=True, size=80, opacity=1).encode(
         y=y, shape=alt.Shape("setting:N", scale=look.scale_of_shapes(settings), title="setting")
     )
@@ -123,7 +123,7 @@ def _counts(found: pl.DataFrame, settings: list[str], look: MarkStyle) -> Chart:
     ]
     y = alt.Y("setting:N", sort=settings, title=None, axis=alt.Axis(ticks=False, domain=False, labelFontSize=11))
     colour = alt.Color("setting:N", scale=look.scale_of_colours(settings))
-    text = alt.Chart(data(rows)).mark_text(fontSize=11).encode(x=_x(None), y=y, text="note:N", color=colour)
+    text = Unit(data(rows)).mark_text(fontSize=11).encode(x=_x(None), y=y, text=alt.Text("note:N"), color=colour)
     frame = alt.ViewBackground(stroke=GREY, strokeOpacity=0.2)
     drawn: Chart = text.properties(width=_PANEL_WIDTH, height=16 * len(settings), view=frame)
     return drawn

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
-from cooperbench_assets.report.style import FATES, GREY, Chart, MarkStyle, Row, data
+from cooperbench_assets.report.style import FATES, GREY, Chart, MarkStyle, Row, Unit, data
 from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _grid(rows: list[Row], pairs: list[str], cells: list[str], present: list[Any
     step = 15 if labelled else 4
     axis = alt.Axis(labelFontSize=11, ticks=False, domain=False, labels=labelled, labelPadding=4)
     above = alt.Axis(orient="top", labelAngle=-40, labelFontSize=12, ticks=False, domain=False, labelAlign="left")
-    base = alt.Chart(data(rows)).encode(
+    base = Unit(data(rows)).encode(
         x=alt.X("cell:N", sort=cells, title=None, axis=above),
         y=alt.Y("pair:N", sort=pairs, title=None if labelled else f"{len(pairs)} pairs", axis=axis),
     )
@@ -81,6 +81,6 @@ def _grid(rows: list[Row], pairs: list[str], cells: list[str], present: list[Any
     layers: list[alt.Chart] = [squares]
     if labelled:
         ink = alt.Color("ink:N", scale=None, legend=None)
-        layers.append(base.mark_text(fontSize=11).encode(text="letter:N", color=ink))
+        layers.append(base.mark_text(fontSize=11).encode(text=alt.Text("letter:N"), color=ink))
     drawn: Chart = alt.layer(*layers).resolve_scale(color="independent")
     return drawn.properties(width=(30 if len(cells) > 8 else 60) * len(cells), height=step * len(pairs))

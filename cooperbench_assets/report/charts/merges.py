@@ -27,6 +27,7 @@ from cooperbench_assets.report.style import (
     MarkStyle,
     OutcomeStyle,
     Row,
+    Unit,
     data,
     number_on_bar,
 )
@@ -79,18 +80,18 @@ def merge_conflicts(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Cha
 
 def _rates(rows: list[Row], settings: list[str], conditions: list[str], look: MarkStyle) -> Chart:
     legend = alt.Legend(title="setting", orient="bottom", titleOrient="left")
-    base = alt.Chart(data(rows)).encode(
+    base = Unit(data(rows)).encode(
         y=alt.Y("condition:N", sort=conditions, title=None, axis=alt.Axis(ticks=False, domain=False)),
         yOffset=alt.YOffset("setting:N", sort=settings),
         color=alt.Color("setting:N", scale=look.scale_of_colours(settings), legend=legend),
     )
     share = alt.Axis(format="%", values=[n / 10 for n in range(0, 11, 2)])
     x = alt.X("rate:Q", scale=alt.Scale(domain=[0, 1]), axis=share, title="merges that conflict")
-    line = base.mark_rule(strokeWidth=2.5).encode(x="low:Q", x2="high:Q")
+    line = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))
     shape = alt.Shape("setting:N", scale=look.scale_of_shapes(settings), legend=legend)
     point = base.mark_point(filled=True, size=100, opacity=1).encode(x=x, shape=shape)
     note = base.mark_text(align="left", fontSize=12).encode(
-        x=alt.value(WIDTH + 10), text="note:N", color=alt.value(BLACK)
+        x=alt.value(WIDTH + 10), text=alt.Text("note:N"), color=alt.value(BLACK)
     )
     return alt.layer(line, point, note)
 
@@ -127,11 +128,11 @@ def _stacks(rows: list[Row], look: MarkStyle, refused: list[str]) -> Chart:
         scale=alt.Scale(domain=[kind.key for kind in present], range=[kind.colour for kind in present]),
         legend=alt.Legend(title=None, orient="bottom", columns=4, symbolType="square", symbolStrokeColor=GREY),
     )
-    base = alt.Chart(data(rows)).encode(y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(ticks=False)))
+    base = Unit(data(rows)).encode(y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(ticks=False)))
     x = alt.X("start:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"), title="of merged clean pairs")
-    bars = base.mark_bar(stroke=GREY, strokeWidth=0.6).encode(x=x, x2="end:Q", color=colour)
+    bars = base.mark_bar(stroke=GREY, strokeWidth=0.6).encode(x=x, x2=alt.X2("end:Q"), color=colour)
     ink = alt.Color("ink:N", scale=None, legend=None)
-    text = base.mark_text(fontSize=11).encode(x="middle:Q", text="note:N", color=ink)
+    text = base.mark_text(fontSize=11).encode(x=alt.X("middle:Q"), text=alt.Text("note:N"), color=ink)
     lines = ["Number on a bar: pairs, over all planned seeds.", *not_drawn(refused)]
     title = look.title("What merging two agents' patches came to", *lines)
     return alt.layer(bars, text).properties(width=WIDTH, height=32 * len(order), title=title)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import altair as alt
 import polars as pl
 
-from cooperbench_assets.report.style import FATES, GREY, WIDTH, Chart, MarkStyle, Row, data, number_on_bar
+from cooperbench_assets.report.style import FATES, GREY, WIDTH, Chart, MarkStyle, Row, Unit, data, number_on_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,9 +57,9 @@ def _funnel(rows: list[Row], order: list[str], look: MarkStyle) -> Chart:
         "share:Q", scale=alt.Scale(domain=[0, 1.3]), title="of planned pairs",
         axis=alt.Axis(format="%", values=[0, 0.5, 1]),
     )  # fmt: skip
-    base = alt.Chart().encode(y=y, x=share)
+    base = Unit().encode(y=y, x=share)
     bars = base.mark_bar(height=14, opacity=0.85).encode(color=alt.Color("setting:N", scale=colours, legend=None))
-    labels = base.mark_text(align="left", dx=4, fontSize=11).encode(text="note:N")
+    labels = base.mark_text(align="left", dx=4, fontSize=11).encode(text=alt.Text("note:N"))
     columns = min(3, len(order))
     title = look.title(
         "How far the planned pairs came, by the strict verdict",
@@ -85,12 +85,12 @@ def outcome_losses(results: Mapping[str, pl.DataFrame], look: MarkStyle) -> Char
         scale=alt.Scale(domain=[fate.key for fate in present], range=[fate.colour for fate in present]),
         legend=alt.Legend(title=None, orient="bottom", columns=5, symbolStrokeColor=GREY, symbolType="square"),
     )
-    base = alt.Chart(data(rows)).encode(y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(ticks=False)))
+    base = Unit(data(rows)).encode(y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(ticks=False)))
     x = alt.X("start:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"), title="of planned pairs")
-    bars = base.mark_bar(stroke="#FFFFFF", strokeWidth=1).encode(x=x, x2="end:Q", color=colour)
-    frame = base.mark_bar(fill=None, stroke=GREY, strokeWidth=0.6).encode(x="start:Q", x2="end:Q")
+    bars = base.mark_bar(stroke="#FFFFFF", strokeWidth=1).encode(x=x, x2=alt.X2("end:Q"), color=colour)
+    frame = base.mark_bar(fill=None, stroke=GREY, strokeWidth=0.6).encode(x=alt.X("start:Q"), x2=alt.X2("end:Q"))
     text = base.mark_text(fontSize=11).encode(
-        x="middle:Q", text="note:N", color=alt.Color("ink:N", scale=None, legend=None)
+        x=alt.X("middle:Q"), text=alt.Text("note:N"), color=alt.Color("ink:N", scale=None, legend=None)
     )
     title = look.title("What became of every planned pair", "Numbers: pairs, over all planned seeds.")
     return alt.layer(bars, frame, text).properties(width=WIDTH, height=30 * len(order), title=title)

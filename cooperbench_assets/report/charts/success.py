@@ -14,7 +14,7 @@ import polars as pl
 
 from cooperbench_assets.report.charts.verdicts import marks
 from cooperbench_assets.report.headline_filter import SUMMARY, with_standing
-from cooperbench_assets.report.style import GREY, WIDTH, Chart, MarkStyle, Row, data, shortened
+from cooperbench_assets.report.style import GREY, WIDTH, Chart, MarkStyle, Row, Unit, data, shortened
 from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ def _chart(rows: list[Row], seeds: list[Row], order: list[str], title: alt.Title
     x = alt.X("rate:Q", scale=alt.Scale(domain=[0, 1]), axis=share, title="pairs in which both features pass")
     drawn = marks(rows, order, x, ("bound_low", "bound_high"))
     ticks = (
-        alt.Chart(data(seeds))
+        Unit(data(seeds))
         .mark_tick(thickness=2, size=16, opacity=0.75)
-        .encode(x="rate:Q", y=drawn.y, yOffset=drawn.offset, color=drawn.colour)
+        .encode(x=alt.X("rate:Q"), y=drawn.y, yOffset=drawn.offset, color=drawn.colour)
     )
     once = [row for row in rows if row["verdict"] == "strict"]
-    beside = alt.Chart(data(once)).encode(y=drawn.y, x=alt.value(WIDTH + 10))
-    note = beside.mark_text(align="left", fontSize=12, dy=-8).encode(text="note:N")
-    why = beside.mark_text(align="left", fontSize=11, dy=8, color=GREY, lineBreak="\n").encode(text="why:N")
+    beside = Unit(data(once)).encode(y=drawn.y, x=alt.value(WIDTH + 10))
+    note = beside.mark_text(align="left", fontSize=12, dy=-8).encode(text=alt.Text("note:N"))
+    why = beside.mark_text(align="left", fontSize=11, dy=8, color=GREY, lineBreak="\n").encode(text=alt.Text("why:N"))
     return alt.layer(drawn.bar, drawn.line, ticks, drawn.point, note, why).properties(
         width=WIDTH, height=_ROW_HEIGHT * len(order), title=title
     )

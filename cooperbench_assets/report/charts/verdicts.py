@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import altair as alt
 
-from cooperbench_assets.report.style import PALE, Chart, Row, data, verdict_scales
+from cooperbench_assets.report.style import PALE, Chart, Row, Unit, data, verdict_scales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,10 +40,10 @@ def marks(rows: list[Row], order: Sequence[str], x: alt.X, extremes: tuple[str, 
     colour, shape = verdict_scales()
     y = alt.Y("label:N", sort=list(order), title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8))
     offset = alt.YOffset("verdict:N", sort=["strict", "upstream"])
-    base = alt.Chart(data(rows)).encode(y=y, yOffset=offset)
+    base = Unit(data(rows)).encode(y=y, yOffset=offset)
     bar = base.mark_bar(color=PALE, height=16).encode(
         x=alt.X(f"{extremes[0]}:Q", title=x["title"]), x2=alt.X2(f"{extremes[1]}:Q")
     )
-    line = base.mark_rule(strokeWidth=2.5).encode(x="low:Q", x2="high:Q", color=colour)
+    line = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour)
     point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, color=colour, shape=shape)
     return Marks(bar, line, point, y, offset, colour)
