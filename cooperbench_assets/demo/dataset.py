@@ -19,6 +19,7 @@ Everything is the same byte for byte on every build with the same git.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
@@ -84,8 +85,9 @@ def built_from(root: Path) -> str | None:
     return str(content.get("sources_sha256")) if isinstance(content, dict) else None
 
 
+@functools.cache  # Asked for with every look at a subset; a process has loaded its own code only once, too.
 def sources_sha256() -> str:
-    """Hash of everything that the dataset is made from."""
+    """Hash of everything that the dataset is made from, as this process found it first."""
     digest = hashlib.sha256()
     libraries = (file for file in sorted(LIBRARIES.rglob("*")) if file.is_file())
     for file in (*libraries, *(_HERE / name for name in _BUILDERS)):

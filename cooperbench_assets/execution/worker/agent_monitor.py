@@ -9,14 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from cooperbench_assets.execution.worker.agent_containers import Containers
-from cooperbench_assets.execution.worker.agent_streams import watch_streams
+from cooperbench_assets.execution.worker import agent_containers, agent_streams
 from cooperbench_assets.execution.worker.model_calls import Calls, listen, watch_runners
 
+WATCHED: Final = (agent_containers.MODULE, *agent_streams.ADAPTERS)
+"""Modules of upstream's in which something is put in its place before agents run."""
 
-def watch_agents(function: Callable[..., Any], clean: Callable[[str], str]) -> Containers:
+
+def watch_agents(function: Callable[..., Any], clean: Callable[[str], str]) -> agent_containers.Containers:
     """Watch the agents that an upstream function for a mode is going to run in this process.
 
     Args:
@@ -29,7 +31,7 @@ def watch_agents(function: Callable[..., Any], clean: Callable[[str], str]) -> C
     calls = Calls(Path(), clean)
     listen(calls)
     watch_runners(sys.modules[function.__module__], calls)
-    watch_streams(calls)
-    containers = Containers()
+    agent_streams.watch_streams(calls)
+    containers = agent_containers.Containers()
     containers.watch()
     return containers

@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from cooperbench_assets.execution.worker.model_calls import Calls, present_agent
 
@@ -130,11 +130,18 @@ class PlainStream:
             self._calls.replied(self._agent, goes_on=True)
 
 
+ADAPTERS: Final[dict[str, Callable[[Calls, str], Stream]]] = {
+    "cooperbench.agents.claude_code.adapter": ClaudeStream,
+    "cooperbench.agents.codex.adapter": CodexStream,
+}
+"""Upstream's modules for agents that ask their model from inside their container, and what these print."""
+
+
 def watch_streams(calls: Calls) -> None:
     """Watch the stream of every agent of upstream's that asks its model from inside its container."""
-    for name, stream in (("claude_code", ClaudeStream), ("codex", CodexStream)):
+    for name, stream in ADAPTERS.items():
         try:
-            adapter: Any = importlib.import_module(f"cooperbench.agents.{name}.adapter")
+            adapter: Any = importlib.import_module(name)
             make, path = adapter._build_environment, str(adapter.CONTAINER_STREAM_LOG)
         except (ImportError, AttributeError):
             continue  # an older harness

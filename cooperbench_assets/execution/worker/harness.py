@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -87,11 +87,15 @@ def import_harness() -> HarnessInfo:
     return _describe()
 
 
-def import_what_calls_need() -> None:
-    """Import what litellm imports when it is first called: once, and not in each child that asks a model.
+def import_what_agents_need(watched: Iterable[str]) -> None:
+    """Import what every process of agents needs: once, and not in each of them.
 
-    It does nothing where nobody has imported litellm. What this version of it has not is left out.
+    What this version of the harness has not is left out. litellm's own follow only where somebody has imported litellm.
+
+    Args:
+        watched: Modules of upstream's that are watched while agents run.
     """
+    _import_once(tuple(watched))
     if "litellm" in sys.modules:
         _import_once(_AT_FIRST_CALL)
 

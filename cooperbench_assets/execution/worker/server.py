@@ -35,6 +35,7 @@ if __name__ == "__main__":
 
 from cooperbench_assets.execution.processes import adopt_orphans, process_identity, reap_strangers
 from cooperbench_assets.execution.worker import child, harness, wire
+from cooperbench_assets.execution.worker.agent_monitor import WATCHED
 from cooperbench_assets.execution.worker.protocol import ChildEnd, ChildRequest
 
 GRACE_SECONDS = 2.0
@@ -100,7 +101,7 @@ class Server:
     def _launch(self, request: ChildRequest, descriptors: list[int]) -> None:
         slot = descriptors[0] if descriptors else None
         if request.stage != "eval":
-            harness.import_what_calls_need()
+            harness.import_what_agents_need(WATCHED)
         try:
             running = self._fork(request, slot)
         except OSError as error:

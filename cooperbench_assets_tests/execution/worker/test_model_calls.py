@@ -46,7 +46,7 @@ calls.listen(counts)
 assert "litellm" not in sys.modules  # Agents that do without it do not wait for it.
 from litellm import acompletion, completion
 import litellm
-harness.import_what_calls_need()
+harness.import_what_agents_need(())
 there = set(sys.modules)
 
 url, model, prices = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
