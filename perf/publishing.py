@@ -60,9 +60,9 @@ def contenders(place: Path, count: int, made: list[stores.Frames]) -> list[Conte
 
 def measure(place: Path, quick: bool) -> Section:
     """The table's third row."""
-    few, many = 5, 25 if quick else 200
+    few, many = 5, 10 if quick else 200
     made = stores.templates(place)
-    records = race([*contenders(place, few, made), *contenders(place, many, made)], rounds=3 if quick else 15, warm=1)
+    records = race([*contenders(place, few, made), *contenders(place, many, made)], rounds=1 if quick else 15, warm=1)
 
     def grown(what: str) -> float:
         small, large = (find(records, f"{what}: {count} cells").seconds or 0.0 for count in (few, many))

@@ -138,10 +138,18 @@ def test_a_check_that_fails_in_one_cell_is_red_on_every_page_until_that_cell_is_
     fill(experiment, *lost)
     assert driver.materialize(CELL_ASSETS, cell).success
     assert red_checks(experiment, instance) == set()
-    lose_a_result(experiment, *lost)
+
+
+@pytest.mark.slow
+def test_executing_all_checks_makes_the_pages_of_a_check_red_and_well_again(
+    experiment: ExperimentContext, instance: dg.DagsterInstance
+) -> None:
+    assert Driver(experiment, instance).materialize(CELL_ASSETS, tags=ALL).success
+    lose_a_result(experiment, "coop-comm")
     execute_all_of_cells(experiment, instance)
-    assert red_checks(experiment, instance) == red
-    fill(experiment, *lost)
+    lost = ("expected_results", "expected_verdicts", "expected_rows")
+    assert red_checks(experiment, instance) == {(name, "coop-comm/0") for name in lost}
+    fill(experiment, "coop-comm", 0)
     execute_all_of_cells(experiment, instance)
     assert red_checks(experiment, instance) == set()
 

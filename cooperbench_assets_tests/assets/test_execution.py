@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cooperbench_assets.assets.keys import asset_key, partition_key
+from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.local_runs import Launcher
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.automation.driving import demo_attributes
@@ -39,8 +40,15 @@ AT_ONCE = 2
 """Fewer than pairs: one is to begin while others have ended."""
 
 
-def launcher(folder: Path, **changes: Any) -> Launcher:
-    attributes = demo_attributes(subset=str(write_pairs(PAIRS, folder / "few.json")), **changes)
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in one, made once."""
+    return build_dataset(tmp_path_factory.mktemp("demo") / "dataset")
+
+
+def launcher(folder: Path, dataset: Path, **changes: Any) -> Launcher:
+    pairs = write_pairs(PAIRS, folder / "few.json")
+    attributes = demo_attributes(dataset=str(dataset), subset=str(pairs), **changes)
     attributes["limits"]["concurrency"] = AT_ONCE
     project = make_project(folder / "project", {NAME: attributes})
     return Launcher(project, NAME, parse_experiment(NAME, attributes, project.defs / NAME / "defs.yaml"))
@@ -76,7 +84,7 @@ class Events:
 
 @pytest.mark.parametrize(("lose", "regain"), [(Events.lock, Events.unlock), (Events.remove, Events.restore)])
 def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up_none(
-    tmp_path: Path, lose: Callable[[Events], None], regain: Callable[[Events], None]
+    tmp_path: Path, dataset: Path, lose: Callable[[Events], None], regain: Callable[[Events], None]
 ) -> None:
     lost: list[Events] = []
     back: list[int] = []
@@ -89,7 +97,7 @@ def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up
             regain(lost[0])
             back.append(progress.done)
 
-    with launcher(tmp_path, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.3}) as runs:
+    with launcher(tmp_path, dataset, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.3}) as runs:
         runs.run_subset()
         runs.listen(listen)
         (ended,) = runs.run_cells(runs.experiment.cells)
@@ -111,10 +119,10 @@ def observations(runs: Launcher) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dg.DagsterRun, list[dict[str, object]]]:
+def watched(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> tuple[dg.DagsterRun, list[dict[str, object]]]:
     """A run of a whole cell, and what was observed of its agents."""
     folder = tmp_path_factory.mktemp("watched")
-    with launcher(folder, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
+    with launcher(folder, dataset, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
         runs.run_subset()
         (ended,) = runs.run_cells(runs.experiment.cells)
         assert ended.ran.error is None

@@ -44,20 +44,26 @@ PAIRS = (("inkline_task", 3, (1, 2)), ("plainconf_task", 5, (1, 4)), ("slotbook_
 """The first is ALWAYS_FAILS; faults at a rate of 0.4 end the first try of two, solo."""
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in one, made once."""
+    return build_dataset(tmp_path_factory.mktemp("demo") / "dataset")
+
+
 def few(place: Place) -> str:
     """A subset of them, which is as good as more: nothing here is about their number."""
     return str(write_pairs(PAIRS, place.project.root / "few.json"))
 
 
-def toy(place: Place, says: str, **changes: Any) -> None:
+def scripted(place: Place, dataset: Path, **changes: Any) -> dict[str, Any]:
+    """An experiment of scripted agents on those pairs."""
+    return demo_attributes(dataset=str(dataset), subset=few(place), **changes)
+
+
+def toy(place: Place, dataset: Path, says: str, **changes: Any) -> None:
     """An experiment `mine` on the built-in tasks, whose agents end with this error."""
-    build_dataset(place.project.root / "data/demo/dataset")
-    attributes = demo_attributes(
-        agent="toy",
-        external_agents=["cooperbench_assets_tests.execution.toy_agents"],
-        model_name=f"raise:{says}",
-        subset=few(place),
-    )
+    agents = ["cooperbench_assets_tests.execution.toy_agents"]
+    attributes = scripted(place, dataset, agent="toy", external_agents=agents, model_name=f"raise:{says}")
     del attributes["agent_config"], attributes["dataset_module"]
     limits = {**attributes["limits"], "breaker": 10}
     add_experiment(place.project, "mine", {**attributes, "limits": limits, **changes})
@@ -70,8 +76,8 @@ def tried(place: Place) -> list[str]:
 
 
 @pytest.mark.slow
-def test_what_a_retry_can_help_is_run_again_until_it_has_its_verdict(place: Place) -> None:
-    add_experiment(place.project, "mine", demo_attributes(faults={"rate": 0.4, "eval_rate": 0.0}, subset=few(place)))
+def test_what_a_retry_can_help_is_run_again_until_it_has_its_verdict(place: Place, dataset: Path) -> None:
+    add_experiment(place.project, "mine", scripted(place, dataset, faults={"rate": 0.4, "eval_rate": 0.0}))
     done = place.run("materialize", "mine")
     assert done.exit_code == 0, done.output
     assert "infrastructure errors in solo seed 0: what a retry can help is run again" in done.stdout
@@ -81,9 +87,9 @@ def test_what_a_retry_can_help_is_run_again_until_it_has_its_verdict(place: Plac
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", [["--no-retry"], ["--only", ALWAYS_FAILS]])
-def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, option: list[str]) -> None:
+def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, dataset: Path, option: list[str]) -> None:
     faults = {"rate": 0.0, "always": [ALWAYS_FAILS]}
-    add_experiment(place.project, "mine", demo_attributes(faults=faults, subset=few(place)))
+    add_experiment(place.project, "mine", scripted(place, dataset, faults=faults))
     done = place.run("materialize", "mine", *option)
     assert done.exit_code == 1, done.output
     assert len(tried(place)) == len(set(tried(place))) == (1 if "--only" in option else len(PAIRS))
@@ -93,8 +99,8 @@ def test_one_round_runs_nothing_again_and_names_what_goes_on(place: Place, optio
 
 
 @pytest.mark.slow
-def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place: Place) -> None:
-    attributes = demo_attributes(faults={"rate": 0.0, "always": [ALWAYS_FAILS]}, subset=few(place))
+def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place: Place, dataset: Path) -> None:
+    attributes = scripted(place, dataset, faults={"rate": 0.0, "always": [ALWAYS_FAILS]})
     attributes["limits"]["agent_attempts"] = 2
     add_experiment(place.project, "mine", attributes)
     done = place.run("materialize", "mine")
@@ -108,8 +114,8 @@ def test_used_up_retries_are_told_with_the_option_that_resets_the_counters(place
 
 
 @pytest.mark.slow
-def test_what_needs_a_fix_first_is_tried_once_and_told_with_its_text(place: Place) -> None:
-    toy(place, "AuthenticationError: Error code: 401 - invalid api key")
+def test_what_needs_a_fix_first_is_tried_once_and_told_with_its_text(place: Place, dataset: Path) -> None:
+    toy(place, dataset, "AuthenticationError: Error code: 401 - invalid api key")
     done = place.run("materialize", "mine")
     assert done.exit_code == 1, done.output
     assert len(tried(place)) == len(set(tried(place)))
@@ -120,8 +126,8 @@ def test_what_needs_a_fix_first_is_tried_once_and_told_with_its_text(place: Plac
 
 
 @pytest.mark.slow
-def test_a_usage_limit_that_lasts_is_not_run_against(place: Place) -> None:
-    toy(place, "You have hit your usage limit. Try again in 3 hours")
+def test_a_usage_limit_that_lasts_is_not_run_against(place: Place, dataset: Path) -> None:
+    toy(place, dataset, "You have hit your usage limit. Try again in 3 hours")
     done = place.run("materialize", "mine")
     assert done.exit_code == 1, done.output
     assert len(tried(place)) == len(set(tried(place))) == len(PAIRS)

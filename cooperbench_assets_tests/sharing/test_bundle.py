@@ -224,20 +224,32 @@ def test_raw_logs_and_tables_go_without_secrets_and_the_page_links_to_them(tmp_p
     assert import_bundle(experiment.project, done.file).added == ()  # where it came from, it is the same cell
 
 
-def test_an_experiment_without_cells_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
-    experiment = machine(tmp_path / "a", (("solo", 0),))
+@pytest.fixture(scope="module")
+def one_cell(tmp_path_factory: pytest.TempPathFactory) -> ExperimentContext:
+    """A machine with one cell, for tests that change nothing on it."""
+    return machine(tmp_path_factory.mktemp("machine"), ALL[:1])
+
+
+@pytest.fixture(scope="module")
+def bundle(one_cell: ExperimentContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What it exports."""
+    return export_bundle(one_cell.project, "made", tmp_path_factory.mktemp("bundle") / "x.tar.gz").file
+
+
+def test_an_experiment_without_cells_is_an_error_and_leaves_no_file(
+    one_cell: ExperimentContext, tmp_path: Path
+) -> None:
     with pytest.raises(BundleError, match="other has no cell"):
-        export_bundle(experiment.project, "other", tmp_path / "x.tar.gz")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        export_bundle(one_cell.project, "other", tmp_path / "x.tar.gz")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_leaves_the_bundle_that_was_there(tmp_path: Path) -> None:
-    experiment = machine(tmp_path / "a", ALL[:1])
+def test_a_disk_that_fills_leaves_the_bundle_that_was_there(one_cell: ExperimentContext, tmp_path: Path) -> None:
     target = tmp_path / "to" / "made.tar.gz"
-    export_bundle(experiment.project, "made", target)
+    export_bundle(one_cell.project, "made", target)
     whole = target.read_bytes()
     with files_at_most(1000), pytest.raises(BundleError, match=r"made\.tar\.gz: File too large; nothing was exported"):
-        export_bundle(experiment.project, "made", target)
+        export_bundle(one_cell.project, "made", target)
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == whole
 
@@ -247,12 +259,6 @@ def test_what_the_experiment_dropped_is_not_exported(tmp_path: Path) -> None:
     kept = {"made": {Cell("made", "solo", 0)}}
     publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES, planned=kept)
     assert export_bundle(experiment.project, "made", tmp_path / "x.tar.gz").cells == (Cell("made", "solo", 0),)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    experiment = machine(tmp_path / "a", (("solo", 0),))
-    return export_bundle(experiment.project, "made", tmp_path / "x.tar.gz").file
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/out", "tables/../../out", "a\\..\\out", "./tables/x", "tables//x"])
@@ -417,11 +423,11 @@ def test_a_person_exports_and_imports_by_command(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_what_was_imported_reads_as_it_was(bundle: Path, tmp_path: Path) -> None:
+def test_what_was_imported_reads_as_it_was(one_cell: ExperimentContext, bundle: Path, tmp_path: Path) -> None:
     there = blank(tmp_path / "b")
     import_bundle(there, bundle)
     unit = cell_unit(Cell("made", "solo", 0))
-    here = read_unit(Project(tmp_path / "a").tables, unit)
+    here = read_unit(one_cell.project.tables, unit)
     assert [name for name, frame in read_unit(there.tables, unit).items() if not frame.equals(here[name])] == []
 
 

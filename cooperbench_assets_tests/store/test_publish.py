@@ -257,7 +257,7 @@ def test_a_missing_tables_folder_takes_nothing_out(store: Store) -> None:
 def test_a_rebuilt_store_equals_the_published_one(store: Store) -> None:
     draw = random.Random(7)
     declared = [*CORE_TABLES, SUMMARY]
-    for step in range(15):
+    for step in range(10):
         cell = draw.choice([*SOLO, COOP, OTHER])
         store.write(cell, draw=step)
         frames = check_frame(
@@ -282,11 +282,11 @@ def test_a_rebuilt_store_equals_the_published_one(store: Store) -> None:
 def test_a_file_does_not_grow_with_the_number_of_publishes(store: Store) -> None:
     store.write(*SOLO)
     sizes = []
-    for step in range(24):
+    for step in range(12):
         store.write(COOP, draw=step)
         store.publish()
         sizes.append(store.database.stat().st_size)
-    assert max(sizes[12:]) <= max(sizes[:12])
+    assert max(sizes[6:]) <= max(sizes[:6])
 
 
 def test_a_reader_keeps_what_it_sees_and_the_next_one_sees_the_new(store: Store) -> None:
