@@ -16,12 +16,14 @@ from cooperbench_assets.automation import nightly_schedule as nightly
 from cooperbench_assets.automation import retry_sensor
 from cooperbench_assets.automation import watch_sensor as watch
 from cooperbench_assets.automation.observation import Observation, observe
+from cooperbench_assets.benchmark.pairs import Pair
 from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.experiment_context import ExperimentContext
 from cooperbench_assets.local_runs import QUIET
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
+from cooperbench_assets_tests.trees import write_subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 CELL_ASSETS = ("run_logs", "eval_outputs", "pair_results")
 ALWAYS_FAILS = "inkline_task/3/f1_f2"
 """A pair of the subset tiny."""
+
+TWO_PAIRS = "two.json"
+"""Subset of that pair and one more: what is decided of a cell depends on no number of pairs, and each is run."""
 
 NO_FAULTS = {"rate": 0.0}
 
@@ -57,7 +62,9 @@ def demo_attributes(
 
 
 def bind_demo(root: Path, name: str = "drill", **changes: Any) -> ExperimentContext:
-    """Such an experiment, bound to a project at `root`."""
+    """Such an experiment on two pairs, bound to a project at `root`."""
+    changes.setdefault("subset", TWO_PAIRS)
+    write_subset(root / TWO_PAIRS, [Pair("inkline_task", 3, (1, 2)), Pair("plainconf_task", 5, (1, 4))])
     spec = parse_experiment(name, demo_attributes(**changes), root / "defs.yaml")
     return ExperimentContext(name, spec, Project(root))
 

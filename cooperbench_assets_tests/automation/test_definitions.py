@@ -75,7 +75,7 @@ def test_the_downstream_sensor_is_off_and_covers_every_asset_that_follows(
 
 @pytest.mark.slow
 def test_the_smoke_job_runs_five_pairs_of_a_cell(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    experiment = bind_demo(tmp_path)
+    experiment = bind_demo(tmp_path, subset="tiny")
     job = Driver(experiment, instance).repository.get_job("drill_smoke")
     result = job.execute_in_process(instance=instance, partition_key=partition_key(experiment.cells[0].cell))
     assert result.success

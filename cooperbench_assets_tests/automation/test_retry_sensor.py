@@ -96,7 +96,7 @@ def test_a_refused_key_in_a_launch_of_one_pair_leaves_no_pair_behind_that_nobody
     folder = run_dir / "attempts" / "solo" / ALWAYS_FAILS / "agent-1"
     folder.mkdir(parents=True)
     (folder / "attempt.json").write_text(json.dumps({**record, **times}))
-    for asked_whole, left in ((False, 1), (True, 6)):
+    for asked_whole, left in ((False, 1), (True, 2)):
         (run_dir / "provenance.json").write_text(json.dumps({"experiment": "drill", "asked_whole": asked_whole}))
         result = driver.materialize(["pair_results"], partition_key(cell.cell))
         [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "retries_exhausted"]
@@ -174,7 +174,7 @@ def test_two_ticks_before_the_run_begins_ask_for_the_same_run(tmp_path: Path, in
 def test_a_smoke_run_is_brought_to_its_end_and_the_other_pairs_are_not_bought(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = drive(tmp_path, instance, faults={"rate": 1.0, "most": 1, "most_eval": 0})
+    driver = drive(tmp_path, instance, faults={"rate": 1.0, "most": 1, "most_eval": 0}, subset="tiny")
     driver.launch(driver.experiment.cells[0].cell, at_most=2)
     assert outcomes(driver.experiment) == ["infra_error"] * 2 + ["missing"] * 4
     assert driver.leave_alone() == 1

@@ -36,7 +36,7 @@ def run(driver: Driver) -> tuple[dg.ExecuteInProcessResult, dict[str, Any]]:
 def test_a_whole_cell_is_evaluated_again_and_its_first_verdicts_stay(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = Driver(bind_demo(tmp_path), instance)
+    driver = Driver(bind_demo(tmp_path, subset="tiny"), instance)
     driver.launch(driver.experiment.cells[0].cell)
     driver.materialize(["results_store"])
     before = query(driver.experiment.project.database, "SELECT pair, outcome FROM pairs ORDER BY pair").rows()
@@ -59,7 +59,7 @@ def test_a_whole_cell_is_evaluated_again_and_its_first_verdicts_stay(
 
 @pytest.mark.slow
 def test_an_unfinished_cell_is_refused(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    driver = Driver(bind_demo(tmp_path), instance)
+    driver = Driver(bind_demo(tmp_path, subset="tiny"), instance)
     driver.launch(driver.experiment.cells[0].cell, at_most=2)
     result, _ = run(driver)
     assert not result.success

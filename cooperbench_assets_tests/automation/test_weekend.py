@@ -90,7 +90,7 @@ def test_two_small_cells_come_to_their_end_and_a_pair_that_always_fails_is_shown
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     faults = {**FAULTS, "rate": 0.4, "always": [ALWAYS_FAILS]}
-    experiment = bind_demo(tmp_path, settings=TWO_CELLS, faults=faults)
+    experiment = bind_demo(tmp_path, settings=TWO_CELLS, faults=faults, subset="tiny")
     driver = leave_alone(experiment, instance)
     assert verdicts(experiment) == [(5, 1), (5, 1)]
     expected = without_conflicts(
