@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.project import Project
 
-PAIRS = 3
+PAIRS = 2
+"""One without a result, and one without an evaluation."""
 
 
 def call(project: Project, *arguments: str) -> str:
@@ -49,11 +50,11 @@ def outcomes(project: Project) -> list[dict[str, Any]]:
     return found
 
 
-def three_pairs(dataset: Path, file: Path) -> Path:
+def two_pairs(dataset: Path, file: Path) -> Path:
     """A subset of the demo: one pair of each of its first tasks."""
     lite = json.loads((dataset / "subsets" / "lite.json").read_text())
     tasks = [{**task, "pairs": task["pairs"][:1]} for task in lite["tasks"][:PAIRS]]
-    file.write_text(json.dumps({"name": "three", "tasks": tasks}))
+    file.write_text(json.dumps({"name": "two", "tasks": tasks}))
     return file
 
 
@@ -63,7 +64,7 @@ def test_adopted_results_are_evaluated_here_and_the_originals_stay_as_they_were(
     attributes = yaml.safe_load((CHECKOUT / "cooperbench_assets/defs/demo/defs.yaml").read_text())["attributes"]
     attributes |= {
         "dataset": str(dataset),
-        "subset": str(three_pairs(dataset, tmp_path / "three.json")),
+        "subset": str(two_pairs(dataset, tmp_path / "two.json")),
         "settings": {"solo": {"mode": "solo", "seeds": [0]}},
     }
     first = make_project(tmp_path / "first", {"theirs": attributes})

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CONFLICTS = ("inkline_task", 3, (1, 2))
 """A pair whose solutions conflict on purpose."""
 
+TWO = (CONFLICTS, ("plainconf_task", 5, (1, 4)))
+
 CODE = "from cooperbench_assets.cli import main; main()"
 pytestmark = pytest.mark.slow
 
@@ -35,6 +37,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in one, made once."""
+    return build_dataset(tmp_path_factory.mktemp("demo") / "dataset")
 
 
 def files(project: Project) -> set[Path]:
@@ -45,12 +53,14 @@ def test_a_dry_run_shows_the_plan_and_a_run_its_progress_and_each_solution_that_
     dataset = place.project.root / "data/demo/dataset"
     build_dataset(dataset)
     (dataset / "inkline_task" / "task3" / "combined.patch").write_text("")
-    add_experiment(place.project, "mine", demo_attributes(agent="toy", external_agents=["tests_need_none"]))
+    two = str(write_pairs(TWO, place.project.root / "two.json"))
+    attributes = demo_attributes(agent="toy", external_agents=["tests_need_none"], subset=two)
+    add_experiment(place.project, "mine", attributes)
     before = files(place.project)
     planned = place.run("materialize", "mine", "--gold", "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert planned.stdout.splitlines() == [
-        f"gold-{mode}: 6 first and 6 second evaluations of the dataset's own solutions to run"
+        f"gold-{mode}: 2 first and 2 second evaluations of the dataset's own solutions to run"
         for mode in ("solo", "coop")
     ]
     assert files(place.project) == before, "nothing was written"
@@ -59,7 +69,7 @@ def test_a_dry_run_shows_the_plan_and_a_run_its_progress_and_each_solution_that_
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     for mode in ("solo", "coop"):
-        assert any(line.startswith(f"gold-{mode}: 6 of 6 pairs done") for line in lines)
+        assert any(line.startswith(f"gold-{mode}: 2 of 2 pairs done") for line in lines)
     assert any("inkline_task/3/" in line and " solo: fail" in line for line in lines)
     assert "not in the store" not in done.stdout, "nobody asked for cells"
 
@@ -67,10 +77,11 @@ def test_a_dry_run_shows_the_plan_and_a_run_its_progress_and_each_solution_that_
     assert again.stdout.splitlines()[0].startswith("gold-solo: 0 first and 0 second evaluations")
 
 
-def test_a_solution_whose_tries_are_used_up_is_judged_after_its_counters_were_reset(place: Place) -> None:
-    build_dataset(place.project.root / "data/demo/dataset")
-    subset = write_pairs((CONFLICTS, ("plainconf_task", 5, (1, 4))), place.project.root / "two.json")
-    add_experiment(place.project, "mine", demo_attributes(subset=str(subset)))
+def test_a_solution_whose_tries_are_used_up_is_judged_after_its_counters_were_reset(
+    place: Place, dataset: Path
+) -> None:
+    subset = write_pairs(TWO, place.project.root / "two.json")
+    add_experiment(place.project, "mine", demo_attributes(dataset=str(dataset), subset=str(subset)))
     assert place.run("materialize", "mine", "--gold").exit_code == 0
     verdict = next(file for file in files(place.project) if file.name == "eval.json" and "attempts" not in file.parts)
     verdict.unlink()
@@ -93,8 +104,8 @@ def test_a_solution_whose_tries_are_used_up_is_judged_after_its_counters_were_re
     assert verdicts == [("coop", "fail", "fail", 1), ("coop", "pass", "pass", 1), ("solo", "pass", "pass", 2)]
 
 
-def test_ctrl_c_ends_a_gold_baseline_as_interrupted_and_its_run_as_cancelled(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", {"mine": demo_attributes()})
+def test_ctrl_c_ends_a_gold_baseline_as_interrupted_and_its_run_as_cancelled(tmp_path: Path, dataset: Path) -> None:
+    project = make_project(tmp_path / "project", {"mine": demo_attributes(dataset=str(dataset))})
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, "materialize", "mine", "--gold"],
         cwd=project.root,

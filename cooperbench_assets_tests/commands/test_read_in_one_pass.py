@@ -105,7 +105,7 @@ def test_a_blocked_and_an_unreadable_cell_are_said_with_reason_and_fix_and_the_o
 
 @pytest.mark.slow
 def test_an_interrupt_ends_the_reading_as_cancelled(tmp_path: Path) -> None:
-    seeds = list(range(300))
+    seeds = list(range(150))
     attributes = {"subset": "three", "run_name": "s_{seed}", "settings": {"solo": {"mode": "solo", "seeds": seeds}}}
     project = make_project(tmp_path / "project", {"mine": attributes})
     subsets = project.root / "data" / "dataset" / "subsets"

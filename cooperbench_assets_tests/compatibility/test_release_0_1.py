@@ -62,8 +62,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return unpack(tmp_path / "project")
+def project(kept: Project, tmp_path: Path) -> Project:
+    """For tests that do."""
+    return Project(shutil.copytree(kept.root, tmp_path / "project", symlinks=True))
 
 
 def bind(project: Project) -> ExperimentContext:
