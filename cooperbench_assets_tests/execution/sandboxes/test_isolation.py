@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -233,6 +234,9 @@ def test_a_process_in_the_background_neither_holds_a_command_nor_outlives_it(
     place.terminate()
     assert said == "done"
     if isolation == "subprocess":
+        deadline = time.monotonic() + 30  # It was killed, and is nobody's child: its end is seen a moment later.
+        while is_alive(int(pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert not is_alive(int(pid))
 
 
