@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from alembic.config import Config
+    from dagster._serdes import ConfigurableClassData
 
     from cooperbench_assets.store.schema import Table
     from cooperbench_assets_tests.workers import ByPlace
@@ -93,6 +94,25 @@ def _migrations_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", from_config)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _instances_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The files of a fresh Dagster instance take a hundred statements: those of each worker are copies of the first."""
+    from cooperbench_assets.dagster_storage import LOCK, LockedSqliteStorage
+
+    make, first = LockedSqliteStorage.__init__, tmp_path_factory.mktemp("instance") / "first"
+
+    def made(self: LockedSqliteStorage, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        if not first.exists():
+            make(LockedSqliteStorage.__new__(LockedSqliteStorage), str(first))
+        if not (Path(base_dir) / "history").exists():
+            shutil.copytree(first, base_dir, ignore=shutil.ignore_patterns(LOCK), dirs_exist_ok=True)
+        make(self, base_dir, inst_data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LockedSqliteStorage, "__init__", made)
         yield
 
 
