@@ -213,7 +213,45 @@ def test_a_forked_child_opens_its_own_files(instance: dg.DagsterInstance) -> Non
 
 
 def test_the_storage_of_the_project_keeps_its_files_open(tmp_path: Path) -> None:
-    assert isinstance(LockedSqliteStorage(str(tmp_path)).event_log_storage, OpenEventLog)
+    storage = LockedSqliteStorage(str(tmp_path))
+    assert isinstance(storage.event_log_storage, OpenEventLog)
+    for _ in range(3):
+        assert storage.run_storage.get_runs() == []
+        assert storage.schedule_storage.all_instigator_state() == []
+    for name in ("runs.db", "schedules.db"):
+        assert open_files(tmp_path, name) == 1
+    storage.dispose()
+    assert open_files(tmp_path, "*.db") == 0
+
+
+def open_files(folder: Path, pattern: str) -> int:
+    """How many of these files this process has open below a folder."""
+    mine = (Path(file.path) for file in psutil.Process().open_files())
+    return sum(file.is_relative_to(folder) and file.match(pattern) for file in mine)
+
+
+def test_runs_are_those_of_the_file_that_is_there_and_of_a_process_that_was_forked_too(tmp_path: Path) -> None:
+    """Connections are not used behind a fork, nor when their file has been replaced."""
+    here, there = (LockedSqliteStorage(str(tmp_path / name)) for name in ("here", "there"))
+    for storage, names in ((here, ("first",)), (there, ("second", "third"))):
+        for name in names:
+            storage.run_storage.add_run(dg.DagsterRun(job_name=name))
+    assert [run.job_name for run in here.run_storage.get_runs()] == ["first"]
+    child = os.fork()
+    if child == 0:
+        try:
+            here.run_storage.add_run(dg.DagsterRun(job_name="of the child"))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert {run.job_name for run in here.run_storage.get_runs()} == {"first", "of the child"}
+    there.dispose()
+    for file in (tmp_path / "here").rglob("runs.db*"):
+        file.unlink()
+    for file in (tmp_path / "there").rglob("runs.db*"):
+        file.replace(tmp_path / "here" / file.relative_to(tmp_path / "there"))
+    assert {run.job_name for run in here.run_storage.get_runs()} == {"second", "third"}
+    here.dispose()
 
 
 def _described(file: Path) -> tuple[list[tuple[str, ...]], str, str]:
