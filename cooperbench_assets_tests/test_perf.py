@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,17 +9,15 @@ import pytest
 
 from cooperbench_assets_tests import trees
 from perf import growth, report
-from perf.__main__ import MEASUREMENTS, PAGE, kept
+from perf.__main__ import MEASUREMENTS, PAGE, kept, main
 from perf.makespan import Machine, bound, run_after_run
-from perf.measure import ROOT
 
 
 @pytest.mark.slow
-def test_a_quick_measurement_writes_its_page(tmp_path: Path) -> None:
+def test_a_quick_measurement_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
-    command = [sys.executable, "-m", "perf", "--quick", "--only", "publishing", "--output", str(page)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["perf", "--quick", "--only", "publishing", "--output", str(page)])
+    assert main() == 0
     text = page.read_text()
     assert "not for quoting" in text
     assert "| **ours: 5 cells** |" in text
@@ -37,11 +34,12 @@ def test_the_page_in_the_docs_says_what_each_measurement_gave_last() -> None:
     assert "Not reckoned" not in page
 
 
-def test_an_unknown_measurement_is_refused() -> None:
-    command = [sys.executable, "-m", "perf", "--only", "nothing"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "nothing" in done.stderr
+def test_an_unknown_measurement_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["perf", "--only", "nothing"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "nothing" in capsys.readouterr().err
 
 
 def test_the_fake_clock_ends_where_the_work_does(tmp_path: Path) -> None:

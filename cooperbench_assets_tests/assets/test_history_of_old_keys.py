@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import pytest
 
 from cooperbench_assets.assets.keys import asset_key
-from cooperbench_assets.local_runs import NO_OUTPUT
+from cooperbench_assets.local_runs import open_instance
 from cooperbench_assets_tests.assets.old_keys import make_history
 from cooperbench_assets_tests.automation.driving import Driver
 from cooperbench_assets_tests.experiments import bind, fill
+from cooperbench_assets_tests.projects import CHECKOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,8 @@ def test_old_keys_hinder_no_tick_and_no_run(tmp_path: Path) -> None:
     experiment = bind(tmp_path, nightly="0 2 * * *")
     for cell in experiment.cells:
         fill(experiment, cell.cell.setting, cell.cell.seed)
-    with dg.instance_for_test(overrides=dict(NO_OUTPUT)) as instance:
+    shutil.copy(CHECKOUT / "dagster.yaml", tmp_path)
+    with open_instance(experiment.project) as instance:
         make_history(instance, "made")
         driver = Driver(experiment, instance)
         assert "1 dead runs" in driver.watch()

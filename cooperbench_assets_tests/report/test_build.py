@@ -62,18 +62,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> ExperimentContext:
     return published(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.slow
-def test_a_report_is_made_of_the_published_store(whole: ExperimentContext) -> None:
-    experiment = whole
-    (built,) = build_reports(experiment.project.database, experiment.project.report, logs={"made": experiment.logs})
-    assert built.page == experiment.project.report / "made" / "report.html"
-    page = Page(built.page.read_text())
-    links = [href for href in page.having("href") if href.startswith("./")]
-    assert links
-    assert all((built.folder / href).resolve().is_dir() for href in links)
-    assert "87.5 %" in page.visible  # 7 of 8 pass in every cell
-
-
 def test_an_experiment_that_is_not_in_the_store_is_an_error_that_says_what_to_do(whole: ExperimentContext) -> None:
     with pytest.raises(ReportError, match="other is not in the results store; make it with"):
         build_reports(whole.project.database, whole.project.report, ["other"])
@@ -95,13 +83,20 @@ def _two(whole: ExperimentContext, root: Path, **changes: str) -> ExperimentCont
 
 
 @pytest.mark.slow
-def test_experiments_that_are_comparable_stand_side_by_side(whole: ExperimentContext, tmp_path: Path) -> None:
+def test_reports_are_made_of_the_published_store_and_comparable_experiments_stand_side_by_side(
+    whole: ExperimentContext, tmp_path: Path
+) -> None:
     experiment = _two(whole, tmp_path, model="another-model")
     (*single, joint), problem = build_side_by_side(
-        experiment.project.database, experiment.project.report, ["made", "other"]
+        experiment.project.database, experiment.project.report, ["made", "other"], {"made": experiment.logs}
     )
     assert problem is None
     assert [one.folder.name for one in single] == ["made", "other"]
+    of_one = Page(single[0].page.read_text())
+    assert "87.5 %" in of_one.visible  # 7 of 8 pass in every cell
+    links = [href for href in of_one.having("href") if href.startswith("./")]
+    assert links
+    assert all((single[0].folder / href).resolve().is_dir() for href in links)
     assert joint.folder.name == "made+other"
     page = Page(joint.page.read_text())
     ids = page.having("id")
