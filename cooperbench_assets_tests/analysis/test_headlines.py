@@ -51,20 +51,28 @@ def test_a_whole_store_has_headlines_everywhere() -> None:
         assert set(_standing(results[name]).values()) == {None}, name
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def truncated() -> dict[str, pl.DataFrame]:
+    """All tables of a store in which a budget stopped one cell of coop-comm."""
+    return run_all(_frames({"setting": "coop-comm", "seed": 1, "truncated": True}))
+
+
+@pytest.fixture(scope="module")
+def mixed() -> dict[str, pl.DataFrame]:
+    """All tables of a store in which one cell of coop-comm is of another model."""
+    return run_all(_frames({"setting": "coop-comm", "seed": 1, "model": "x"}))
+
+
 @pytest.mark.parametrize("name", TABLES)
-def test_a_truncated_cell_takes_the_headline_from_its_setting(name: str) -> None:
-    results = run_all(_frames({"setting": "coop-comm", "seed": 1, "truncated": True}))
-    found = _standing(results[name])
+def test_a_truncated_cell_takes_the_headline_from_its_setting(truncated: dict[str, pl.DataFrame], name: str) -> None:
+    found = _standing(truncated[name])
     assert f"{STOPPED} (seed 1)" in (found.pop("coop-comm") or "")
     assert set(found.values()) == {None}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
-def test_cells_of_two_models_take_the_headline_from_their_setting(name: str) -> None:
-    results = run_all(_frames({"setting": "coop-comm", "seed": 1, "model": "x"}))
-    found = _standing(results[name])
+def test_cells_of_two_models_take_the_headline_from_their_setting(mixed: dict[str, pl.DataFrame], name: str) -> None:
+    found = _standing(mixed[name])
     assert "model differs: m / x" in (found.pop("coop-comm") or "")
     assert set(found.values()) == {None}
 
@@ -76,10 +84,9 @@ def test_a_truncated_solo_cell_takes_every_headline_over_difficulty() -> None:
     assert set(_standing(results["merge_conflicts"]).values()) == {None}
 
 
-def test_the_truncated_cell_itself_has_no_headline_and_the_other_seed_has() -> None:
-    results = run_all(_frames({"setting": "coop-comm", "seed": 1, "truncated": True}))
+def test_the_truncated_cell_itself_has_no_headline_and_the_other_seed_has(truncated: dict[str, pl.DataFrame]) -> None:
     for name in ("merge_conflicts", "communication"):
-        rows = results[name].filter(pl.col("seed").is_not_null(), setting="coop-comm")
+        rows = truncated[name].filter(pl.col("seed").is_not_null(), setting="coop-comm")
         rows = rows.filter(population="clean") if "population" in rows.columns else rows
         assert dict(rows.select("seed", "headline").rows()) == {0: True, 1: False}
         assert rows.filter(seed=1)["why_not"].to_list() == [STOPPED]
