@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cooperbench_assets.project import Project
 
 PAIRS = 3
-CELLS = {"read": 4, "wide": 12, "long": 300}
+CELLS = {"read": 4, "wide": 12, "long": 100}
 """Experiments of generated logs that are only read, with their cells."""
 
 BLOCKED = "coop-comm/4"

@@ -13,6 +13,7 @@ import pytest
 
 from cooperbench_assets.assets.execution import LaunchConfig, plan_of
 from cooperbench_assets.benchmark.images import image_name
+from cooperbench_assets.benchmark.pairs import Pair, Subset
 from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.execution.api import run_agents
 from cooperbench_assets.execution.errors import LaunchError
@@ -26,6 +27,7 @@ from cooperbench_assets_tests.execution.cells import PAIRS, ROOT, cell, outcomes
 from cooperbench_assets_tests.execution.sandboxes.docker.places import COOP, LIMITS, SOLO, Place, demo_experiment
 from cooperbench_assets_tests.execution.toy import Toy
 from cooperbench_assets_tests.projects import CHECKOUT
+from cooperbench_assets_tests.trees import write_subset
 
 PROJECT = "made-up-project"
 
@@ -55,14 +57,15 @@ def google(folder: Path, **packages: str) -> Path:
     return folder
 
 
-def remote_experiment(tmp_path: Path, execution: str, settings: Any, infra_failed: str) -> dict[str, Any]:
-    """The demo's agents; what upstream's backends call is played on this machine."""
+def remote_experiment(tmp_path: Path, execution: str, settings: Any, pairs: Subset) -> dict[str, Any]:
+    """The demo's agents; what upstream's backends call is played on this machine, where the first pair finds nobody."""
     dataset = build_dataset(tmp_path / "dataset")
     packages = google(tmp_path / "packages", batch_v1="", storage=GOOGLE_STORAGE)
     return demo_experiment(
         dataset,
         execution=execution,
         settings=settings,
+        subset=str(pairs.path),
         limits={**LIMITS, "eval_attempts": 3},
         external_agents=["cooperbench_assets.demo.agents", "cooperbench_assets_tests.execution.remote_doubles"],
         environment={
@@ -70,7 +73,7 @@ def remote_experiment(tmp_path: Path, execution: str, settings: Any, infra_faile
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "REMOTE_DATASET": str(dataset),
             "REMOTE_RECORD": str(tmp_path / "record"),
-            "REMOTE_NOBODY": infra_failed,
+            "REMOTE_NOBODY": pairs.pairs[0].name,
         },
     )
 
@@ -81,9 +84,9 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
     execution: str, settings: Any, tmp_path: Path
 ) -> None:
     ((setting, _),) = settings.items()
-    planned = Place(tmp_path / "planned", demo_experiment(build_dataset(tmp_path / "dataset")))
-    infra_failed = planned.subset.pairs[0]
-    tried = Place(tmp_path / "project", remote_experiment(tmp_path, execution, settings, infra_failed.name))
+    planned = write_subset(tmp_path / "two.json", [Pair("inkline_task", 3, (1, 4)), Pair("plainconf_task", 5, (1, 4))])
+    infra_failed = planned.pairs[0]
+    tried = Place(tmp_path / "project", remote_experiment(tmp_path, execution, settings, planned))
     run = tried.experiment.logs / f"{tried.name}-{setting}"
 
     first = tried.run(setting)
@@ -104,7 +107,7 @@ def test_a_cell_goes_through_upstreams_own_backend_with_our_plan_attempts_and_ch
 
     calls = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
     made = [call for call in calls if call["call"] == "create"]
-    images = {pair.name: image_name(pair.task) for pair in tried.subset.pairs}
+    images = {pair.name: image_name(pair.task) for pair in planned.pairs}
     assert {call["pair"]: call["image"] for call in made} == images
     seconds = LIMITS["test_timeout_seconds"]
     life = seconds + BOOT_SECONDS if execution == "gcp" else evaluation_seconds(execution, seconds)
