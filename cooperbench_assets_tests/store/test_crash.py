@@ -18,6 +18,7 @@ import cooperbench_assets.store
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.partition_tables import read_unit
 from cooperbench_assets.store.units import cell_unit
+from cooperbench_assets_tests.store.foreign import write_foreign
 from cooperbench_assets_tests.store.stores import Store
 from cooperbench_assets_tests.store.worker import (
     GENERATION,
@@ -27,7 +28,6 @@ from cooperbench_assets_tests.store.worker import (
     publish_for_ever,
     write,
     write_and_publish,
-    write_foreign,
 )
 
 if TYPE_CHECKING:

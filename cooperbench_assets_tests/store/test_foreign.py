@@ -11,8 +11,9 @@ import pytest
 from cooperbench_assets.store import read
 from cooperbench_assets.store.cells import Cell
 from cooperbench_assets.store.units import POINTER, cell_unit
+from cooperbench_assets_tests.store.foreign import read_forever, write_foreign
 from cooperbench_assets_tests.store.stores import COOP, SOLO, Store
-from cooperbench_assets_tests.store.worker import finish, publish_cells, read_forever, start, write_foreign
+from cooperbench_assets_tests.store.worker import finish, publish_cells, start
 
 
 def foreign_rows(store: Store) -> int:

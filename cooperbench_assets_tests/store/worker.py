@@ -10,11 +10,9 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import polars as pl
 
 from cooperbench_assets.store.cells import Cell
@@ -22,6 +20,7 @@ from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.publish import publish
 from cooperbench_assets.store.schema import CELL_TABLES, CORE_TABLES
 from cooperbench_assets.store.units import cell_unit
+from cooperbench_assets_tests.store.foreign import write_foreign
 from cooperbench_assets_tests.store.frames import random_frame
 
 GENERATION = {
@@ -91,31 +90,6 @@ def publish_cells(root: Path, setting: str, cells: str) -> None:
         publish(root / "results.duckdb", root / "tables")
 
 
-def read_forever(root: Path) -> None:
-    """Hold the published file open for reading."""
-    connection = duckdb.connect(str(root / "results.duckdb"), read_only=True)
-    print(connection.execute("SELECT count(*) FROM pairs").fetchall(), flush=True)
-    time.sleep(600)
-
-
-def write_foreign(root: Path, ending: str) -> None:
-    """Write into the published file as a person might, and stay in it, die in it, or leave."""
-    path = root / "results.duckdb"
-    path.chmod(0o644)
-    connection = duckdb.connect(str(path))
-    connection.execute("INSERT INTO pairs (experiment, setting, seed, pair) VALUES ('foreign', 'solo', 0, 'x')")
-    if ending == "in-transaction":
-        connection.begin()
-        connection.execute("DELETE FROM pairs")
-    if ending == "leave":
-        connection.close()
-        return
-    print("written", flush=True)
-    if ending == "die":
-        os._exit(9)
-    time.sleep(600)
-
-
 def fork(root: Path) -> None:
     """For every line of input (a command, its root and arguments, a stop) fork a child that runs it.
 
@@ -162,12 +136,12 @@ class Forker:
 
 
 def start(command: Callable[..., None], *arguments: object, stop_at: str | None = None) -> subprocess.Popen[str]:
-    """Run a command of this module in a process of its own, to be killed at a named stop if told so."""
+    """Run a command of this module or of `foreign` in a process of its own, to be killed at a named stop if told so."""
     environment = dict(os.environ)
     if stop_at is not None:
         environment["COOPERBENCH_ASSETS_STOP_AT"] = stop_at
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, command.__name__, *map(str, arguments)],
+        [sys.executable, "-m", command.__module__, command.__name__, *map(str, arguments)],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -190,7 +164,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
         write_for_ever,
         publish_for_ever,
         publish_cells,
-        read_forever,
         write_foreign,
         fork,
     )
