@@ -6,7 +6,7 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from alembic.config import Config
-    from dagster._serdes import ConfigurableClassData
 
     from cooperbench_assets.store.schema import Table
     from cooperbench_assets_tests.workers import ByPlace
@@ -104,7 +103,7 @@ def _instances_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
     make, first = LockedSqliteStorage.__init__, tmp_path_factory.mktemp("instance") / "first"
 
-    def made(self: LockedSqliteStorage, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+    def made(self: LockedSqliteStorage, base_dir: str, inst_data: Any = None) -> None:
         if not first.exists():
             make(LockedSqliteStorage.__new__(LockedSqliteStorage), str(first))
         if not (Path(base_dir) / "history").exists():

@@ -140,6 +140,8 @@ PRIVATE_OF_DAGSTER = {
         "DagsterSqliteStorage",
         "PartitionKeyFilter",
         "SqliteEventLogStorage",
+        "SqliteRunStorage",
+        "SqliteScheduleStorage",
         "_event_logs_directory",
     },
     "local_runs": {"InstanceRef", "RegisteredCodeLocationOrigin", "RemoteRepositoryOrigin"},
