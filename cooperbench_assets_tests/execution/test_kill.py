@@ -140,27 +140,19 @@ def assert_as_undisturbed(job: CellJob, undisturbed: CellJob) -> None:
         "promote:eval.json-in#2",
     ],
 )
-def test_a_run_killed_at_a_named_step_is_gone_on_with(
+def test_a_run_killed_at_a_named_step_is_gone_on_with_and_what_a_write_left_half_done_is_removed(
     core_toy: Toy, tmp_path: Path, undisturbed: CellJob, stop: str
 ) -> None:
     process = start(core_toy, tmp_path, stop)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == -signal.SIGKILL, error
     job = make(core_toy, tmp_path)
-    finish(job)
-    assert_as_undisturbed(job, undisturbed)
-    assert not living(tmp_path)
-
-
-def test_what_a_kill_in_the_middle_of_a_write_left_is_removed_by_the_next_run(core_toy: Toy, tmp_path: Path) -> None:
-    process = start(core_toy, tmp_path, "launch:agent-running#3")
-    process.communicate(timeout=120)
-    job = make(core_toy, tmp_path)
     folder = next((job.run_dir / "attempts").rglob("attempt.json")).parent
     for place in (job.run_dir / ".provenance.json.0123abcd.tmp", folder / ".attempt.json.0123abcd.tmp"):
         place.write_text("{")
     finish(job)
-    nothing_left(job)
+    assert_as_undisturbed(job, undisturbed)
+    assert not living(tmp_path)
 
 
 def test_a_run_killed_at_random_moments_is_gone_on_with(core_toy: Toy, tmp_path: Path, undisturbed: CellJob) -> None:
