@@ -97,7 +97,7 @@ def test_a_storage_that_is_locked_or_away_for_a_while_ends_no_agent_and_holds_up
             regain(lost[0])
             back.append(progress.done)
 
-    with launcher(tmp_path, dataset, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.3}) as runs:
+    with launcher(tmp_path, dataset, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.1}) as runs:
         runs.run_subset()
         runs.listen(listen)
         (ended,) = runs.run_cells(runs.experiment.cells)
@@ -122,7 +122,7 @@ def observations(runs: Launcher) -> list[dict[str, object]]:
 def watched(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> tuple[dg.DagsterRun, list[dict[str, object]]]:
     """A run of a whole cell, and what was observed of its agents."""
     folder = tmp_path_factory.mktemp("watched")
-    with launcher(folder, dataset, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.4}) as runs:
+    with launcher(folder, dataset, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.2}) as runs:
         runs.run_subset()
         (ended,) = runs.run_cells(runs.experiment.cells)
         assert ended.ran.error is None
