@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from cooperbench_assets.assets import execution
 from cooperbench_assets.assets.keys import asset_key, partition_key
 from cooperbench_assets.demo import build_dataset
 from cooperbench_assets.local_runs import Launcher
@@ -19,7 +20,7 @@ from cooperbench_assets_tests.demo.bench import write_pairs
 from cooperbench_assets_tests.projects import CHECKOUT, make_project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cooperbench_assets.execution.runner.progress import Progress
@@ -33,6 +34,14 @@ NAME = "drill"
 @pytest.fixture(autouse=True)
 def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COOPERBENCH_ASSETS_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def said_often() -> Iterator[None]:
+    """Several looks at each state of quick agents: with and without news, and while a storage is away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "SAY_SECONDS", 0.4)
+        yield
 
 
 PAIRS = (("inkline_task", 3, (1, 4)), ("plainconf_task", 5, (1, 4)), ("slotbook_task", 8, (1, 4)))
@@ -119,7 +128,9 @@ def observations(runs: Launcher) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> tuple[dg.DagsterRun, list[dict[str, object]]]:
+def watched(
+    tmp_path_factory: pytest.TempPathFactory, dataset: Path, said_often: None
+) -> tuple[dg.DagsterRun, list[dict[str, object]]]:
     """A run of a whole cell, and what was observed of its agents."""
     folder = tmp_path_factory.mktemp("watched")
     with launcher(folder, dataset, agent_config={"injected_faults": {"rate": 0.0}, "pace_seconds": 0.2}) as runs:
