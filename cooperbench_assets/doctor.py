@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from cooperbench_assets.execution.runner.message_server import ON_BRIDGE
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -131,7 +132,7 @@ class Examination:
             if spec.dataset_module is not None and not experiment.dataset.is_dir():
                 return Probe(need.subject, "absent", told, None, (name,))
             return need.missing(told)
-        detail = f"{subset.name}: {len(subset.pairs)} pairs in {len(subset.tasks)} tasks"
+        detail = f"{subset.name}: {count(len(subset.pairs), 'pair')} in {count(len(subset.tasks), 'task')}"
         absent = [task.folder for task in subset.tasks if not (experiment.dataset / task.folder).is_dir()]
         if absent and spec.execution != "none":
             lacking = f"{detail}; {len(absent)} of them not in {self.project.relative(experiment.dataset)}"
@@ -145,7 +146,7 @@ class Examination:
         runs = [cell.run_name for cell in spec.cells(name)]
         absent = [run for run in runs if not (logs / run).is_dir()]
         if not absent:
-            return need.there(f"{len(runs)} runs in {self.project.relative(logs)}")
+            return need.there(f"{count(len(runs), 'run')} in {self.project.relative(logs)}")
         return need.missing(f"not in {self.project.relative(logs)}: {', '.join(absent)}; correct logs: or run_name:")
 
     def _secrets(self, name: str, spec: ExperimentSpec) -> Iterator[Probe]:

@@ -21,6 +21,11 @@ def count(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {plural(n, one, many)}"
 
 
+def counted(n: int, noun: str, verb: str, verb_of_many: str) -> str:
+    """``1 pair waits``, ``3 pairs wait``."""
+    return f"{count(n, noun)} {plural(n, verb, verb_of_many)}"
+
+
 def some(names: Sequence[str], limit: int = 10) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(names[:limit])

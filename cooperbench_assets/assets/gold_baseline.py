@@ -34,6 +34,7 @@ from cooperbench_assets.store.gold import GOLD_BASELINE
 from cooperbench_assets.store.partition_tables import write_unit
 from cooperbench_assets.store.redacted_frames import without_secrets
 from cooperbench_assets.store.units import cell_unit
+from cooperbench_assets.wording import count
 
 NAME = GOLD_BASELINE.name
 SHOWN = 100
@@ -142,7 +143,7 @@ def _evaluate(
             break
     open_ = [row.pair.name for row in read_gold(job) if row.first not in ("pass", "fail")]
     if open_:
-        context.log.warning(f"{job.label}: {len(open_)} pairs have no verdict yet ({', '.join(open_[:3])})")
+        context.log.warning(f"{job.label}: {count(len(open_), 'pair')} without a verdict ({', '.join(open_[:3])})")
     if to_judge(job)[1]:
         # Pairs without a first verdict keep no other from its second one.
         second = run_second_verdict(

@@ -14,6 +14,7 @@ from cooperbench_assets.automation.alerts import Alert
 from cooperbench_assets.automation.dagster_runs import PARTITION_TAG, error_of, failed_since
 from cooperbench_assets.automation.policy import FRUITLESS_RUNS
 from cooperbench_assets.benchmark.failures import FAMILIES
+from cooperbench_assets.wording import count, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,18 +55,19 @@ def cell_alerts(seen: Observation) -> Iterator[Alert]:
         what = "its budget is reached" if stop.kind == "budget" else "its circuit breaker tripped"
         kind: Kind = "budget" if stop.kind == "budget" else "breaker"
         yield _alert(seen, kind, f"{what}: {stop.reason}", stop.stage, stop.started_at)
-    for family, count in seen.families.items():
+    for family, n in seen.families.items():
         yield _alert(
             seen,
             "waiting",
-            f"{count} pairs wait for a person ({family}): {_remedy(family)}; then materialise the cell once by hand",
+            f"{counted(n, 'pair', 'waits', 'wait')} for a person ({family}): {_remedy(family)}; then materialise the "
+            "cell once by hand",
             family,
             str(seen.tries),
         )
     if state.exhausted and not (state.agents or state.evaluations):
         names = sorted(state.exhausted)
         text = (
-            f"{len(names)} pairs used up their tries ({_listed(names)}); the check retries_exhausted of "
+            f"{count(len(names), 'pair')} used up all tries ({_listed(names)}); the check retries_exhausted of "
             "pair_results shows why, how to re-open them and how to accept them"
         )
         yield _alert(seen, "exhausted", text, *names, str(seen.tries))
@@ -119,9 +121,10 @@ def _complete(experiment: ExperimentContext) -> Alert:
     cells = [cell.cell for cell in experiment.cells]
     subset = experiment.subset()
     pairs = len(subset.pairs)
+    where = "its one cell" if len(cells) == 1 else f"each of its {len(cells)} cells"
     return Alert(
         "complete",
-        f"{experiment.name} is complete: {pairs} of {pairs} pairs in each of its {len(cells)} cells",
+        f"{experiment.name} is complete: {pairs} of {count(pairs, 'pair')} in {where}",
         " ".join([subset.sha256, *(str(cell) for cell in sorted(cells))]),
     )
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from cooperbench_assets.wording import count, counted
+
 if TYPE_CHECKING:
     from cooperbench_assets.execution.worker.protocol import Stage
     from cooperbench_assets.store.cells import Cell
@@ -177,8 +179,8 @@ def _launch(state: CellState, agents: tuple[str, ...]) -> Launch:
     evaluations = tuple(dict.fromkeys((*agents, *state.evaluations)))
     assets = [name for name, to_run in (("run_logs", agents), ("eval_outputs", evaluations)) if to_run]
     said = [
-        f"agents of {len(agents)} pairs" if agents else "",
-        f"evaluation of {len(state.evaluations)} pairs" if state.evaluations else "",
+        f"agents of {count(len(agents), 'pair')}" if agents else "",
+        f"evaluation of {count(len(state.evaluations), 'pair')}" if state.evaluations else "",
         "reading" if not evaluations else "",
     ]
     return Launch(
@@ -191,11 +193,12 @@ def _launch(state: CellState, agents: tuple[str, ...]) -> Launch:
 
 
 def _why_nothing(state: CellState) -> str:
+    still = counted(len(state.agents), "pair", "is", "are")
     parts = [
-        f"{len(state.agents)} pairs are still to run, and {state.money}" if state.money and state.agents else "",
-        f"{len(state.exhausted)} pairs used up their tries" if state.exhausted else "",
-        f"{len(state.waiting)} pairs wait for a person" if state.waiting else "",
-        f"{state.unwanted} pairs were never asked for" if state.unwanted else "",
+        f"{still} still to run, and {state.money}" if state.money and state.agents else "",
+        f"{count(len(state.exhausted), 'pair')} used up all tries" if state.exhausted else "",
+        f"{counted(len(state.waiting), 'pair', 'waits', 'wait')} for a person" if state.waiting else "",
+        f"{counted(state.unwanted, 'pair', 'was', 'were')} never asked for" if state.unwanted else "",
     ]
     return "; ".join(part for part in parts if part) or "nothing is left to run"
 

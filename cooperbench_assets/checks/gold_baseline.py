@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.checks.finding import Check, Finding, found
-from cooperbench_assets.wording import count, plural
+from cooperbench_assets.wording import count, counted, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def gold_passes(view: GoldView) -> Finding:
     conflicting = view.rows.filter("conflicts").height
     finding = found(
         _described(bad),
-        good=f"every solution passes; {conflicting} pairs conflict when merged",
+        good=f"every solution passes; {counted(conflicting, 'pair', 'conflicts', 'conflict')} when merged",
         bad=lambda n: (
             f"{count(n, 'solution')} of the dataset failed or flaked: what agents do there says nothing of them"
         ),

@@ -62,7 +62,7 @@ def retries_exhausted(view: CellView) -> Finding:
     usd = sum(float(row["cost_usd"] or 0) for row in rows)
     return Finding(
         passed=False,
-        description=f"{len(rows)} pairs used up their tries or wait for a person; nothing retries them by itself",
+        description=f"no retry comes by itself for {count(len(rows), 'pair')}: tries used up, or waiting for a person",
         affected=len(rows),
         sample=tuple(f"{row['pair']} ({row['family']}): {row['why']}" for row in rows[:SAMPLE]),
         remedy=f"once the cause is gone: {view.again} --reset-retries\n"

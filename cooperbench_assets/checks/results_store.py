@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cooperbench_assets.checks.finding import Check, Finding, found
-from cooperbench_assets.wording import count, plural
+from cooperbench_assets.wording import count, counted, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,7 @@ def same_pairs_everywhere(view: StoreView) -> Finding:
             for name, own in sets.items()
             if own - common
         ),
-        good=f"the same {len(common)} pairs in {len(sets)} cells",
+        good=f"the same {count(len(common), 'pair')} in {len(sets)} cells",
         bad=lambda n: f"{count(n, 'cell')} {plural(n, 'has', 'have')} pairs that others lack",
         remedy="give all settings one subset, and materialise the cells that were read with another",
     )
@@ -105,7 +105,7 @@ def one_recipe(view: StoreView) -> Finding:
 def equals_partition_tables(view: StoreView) -> Finding:
     """The published rows are those of the partition tables, row for row."""
     compared = view.comparison
-    newer = f"; {compared.newer} cells were written since" if compared.newer else ""
+    newer = f"; {counted(compared.newer, 'cell', 'was', 'were')} written since" if compared.newer else ""
     return found(
         compared.problems,
         good=f"{compared.rows} rows equal to the partition tables{newer}",

@@ -11,6 +11,7 @@ from cooperbench_assets.commands.context import Experiments, choose, find_projec
 from cooperbench_assets.commands.materialize import chosen_cells, report, run_cells
 from cooperbench_assets.commands.output import console
 from cooperbench_assets.commands.status import look, show, stored
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,8 @@ def _end(project: Project, spec: ExperimentSpec, seconds: float, store: Ran, out
     cells = look(project, Experiments({EXPERIMENT: spec}), stored(project), EXPERIMENT)
     show(cells)
     failed = len(store.failed_checks) + sum(cell.as_dict()["checks_failed"] or 0 for cell in cells)
-    out.print(f"\n{seconds:.0f} seconds; {f'{failed} checks failed' if failed else 'all checks are green'}.")
+    found = f"{count(failed, 'check')} failed" if failed else "all checks are green"
+    out.print(f"\n{seconds:.0f} seconds; {found}.")
     out.print(f"The results:  duckdb -readonly {project.relative(project.database)}")
     out.print('              .venv/bin/cooperbench-assets query "SELECT * FROM cells"')
     out.print(f"The report:   {project.relative(project.report / EXPERIMENT / 'report.html')}")

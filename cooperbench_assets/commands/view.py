@@ -10,6 +10,7 @@ import click
 
 from cooperbench_assets.commands.context import ProjectError, find_project
 from cooperbench_assets.commands.output import note
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from cooperbench_assets.project import Project
@@ -45,7 +46,7 @@ def view(target: str | None, port: int | None, bundle: Path | None) -> None:
         from cooperbench_assets.viewer.bundle import write_bundle
 
         written = write_bundle(library, bundle)
-        click.echo(f"{bundle}/index.html: {written.pairs} pairs, {written.bytes / 1e6:.1f} MB")
+        click.echo(f"{bundle}/index.html: {count(written.pairs, 'pair')}, {written.bytes / 1e6:.1f} MB")
         for problem in written.problems:
             note(problem)
         return

@@ -254,7 +254,7 @@ def seen(experiment: ExperimentContext, **changes: Any) -> Observation:
         ({"stops": (Stop("agent", "breaker", "5 in a row", "t"),)}, "breaker", "circuit breaker tripped: 5 in a row"),
         ({"stops": (Stop("agent", "budget", "1.00 of 1.00 USD", "t"),)}, "budget", "budget is reached: 1.00 of"),
         ({"families": {"auth": 9}}, "waiting", "9 pairs wait for a person (auth): renew or set the key"),
-        ({"exhausted": {"a/1/f1_f2": "agent"}}, "exhausted", "1 pairs used up their tries (a/1/f1_f2)"),
+        ({"exhausted": {"a/1/f1_f2": "agent"}}, "exhausted", "1 pair used up all tries (a/1/f1_f2)"),
         ({"fruitless": 3, "agents": ("a/1/f1_f2",)}, "stuck", "3 runs of it in a row failed"),
     ],
 )

@@ -33,7 +33,7 @@ def test_a_complete_experiment_is_told_of_once(tmp_path: Path, instance: dg.Dags
     assert driver.watch() == "0 new alerts, 0 dead runs reported"
     driver.launch(driver.experiment.cells[0].cell)
     assert driver.watch() == "1 new alerts, 0 dead runs reported"
-    assert told(driver) == {"complete": "drill is complete: 2 of 2 pairs in each of its 1 cells"}
+    assert told(driver) == {"complete": "drill is complete: 2 of 2 pairs in its one cell"}
     assert driver.watch() == "0 new alerts, 0 dead runs reported"
 
 

@@ -107,7 +107,7 @@ def test_tasks_that_an_experiment_runs_must_be_in_the_dataset(place: Place) -> N
     assert "1 of them not in data/dataset (click_task/task7" in lacking.detail
     (place.project.data / "dataset" / "click_task" / "task7").mkdir(parents=True)
     there = looks_at(place.project, yours=executing())["yours: subset and dataset"]
-    assert (there.state, there.detail) == ("ok", "three: 3 pairs in 1 tasks")
+    assert (there.state, there.detail) == ("ok", "three: 3 pairs in 1 task")
 
 
 def test_logs_that_are_only_read_must_be_there(place: Place) -> None:

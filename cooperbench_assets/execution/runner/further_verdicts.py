@@ -27,6 +27,7 @@ from cooperbench_assets.execution.errors import RefusedLaunch
 from cooperbench_assets.execution.planning.steps import Plan, Step
 from cooperbench_assets.execution.secret_values import clean
 from cooperbench_assets.execution.worker.protocol import LOG
+from cooperbench_assets.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,8 +91,8 @@ def plan_round(job: CellJob, states: Mapping[Pair, PairState], options: LaunchOp
     open_ = [pair.name for pair, state in states.items() if not state.settled and pair.name not in job.accepted]
     if open_ or not tested:
         raise RefusedLaunch(
-            f"{job.label}: {len(open_) or len(states)} pairs have no verdict yet ({', '.join(open_[:3])}); "
-            "run the cell to its end first"
+            f"{job.label}: {counted(len(open_) or len(states), 'pair', 'has', 'have')} no verdict yet "
+            f"({', '.join(open_[:3])}); run the cell to its end first"
         )
     rounds = read_verdicts(job.run_dir, job.mode)
     number = _round(job, tested, rounds)

@@ -26,6 +26,7 @@ from cooperbench_assets.execution.secret_values import config_text, missing, var
 from cooperbench_assets.execution.worker.harness import UPSTREAM_BACKENDS
 from cooperbench_assets.execution.worker.model_probe import SECONDS
 from cooperbench_assets.execution.worker.protocol import ChildRequest
+from cooperbench_assets.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -206,7 +207,7 @@ class Preflight:
         if names:
             more = f" and {len(names) - _SAMPLE} more" if len(names) > _SAMPLE else ""
             yield (
-                f"the own solution of {len(names)} pairs fails or flakes in gold_baseline "
+                f"the own solution of {count(len(names), 'pair')} fails or flakes in gold_baseline "
                 f"({', '.join(names[:_SAMPLE])}{more}); look at them, and name them in gold_accepted: to buy agents "
                 "for them all the same"
             )
