@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -94,6 +95,9 @@ def ray_nodes(count: int) -> Iterator[Nodes]:
             patch.setenv(name, value)
         for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
             patch.delenv(name)
+        # Ray notes its newest cluster in a folder that it does not make; the usual one may have a person's own cluster.
+        patch.setenv("RAY_TMPDIR", folder)
+        (Path(folder) / "ray").mkdir()
         from ray.cluster_utils import Cluster
 
         # Not below pytest's own folder: names of sockets must be short.
