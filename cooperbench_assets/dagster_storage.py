@@ -202,6 +202,8 @@ class OpenEventLog(SqliteEventLogStorage):
 
 def _is_made(path: Path) -> bool:
     """Whether Dagster has made a file's tables: it notes their revision last."""
+    if not path.exists():
+        return False
     with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         try:
             return bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,))
@@ -284,12 +286,18 @@ class LockedSqliteStorage(DagsterSqliteStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         folder = Path(base_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        runs, ticks = folder / "history" / "runs.db", folder / "schedules" / "schedules.db"
         with FileLock(folder / LOCK):
             event_log = OpenEventLog(_event_logs_directory(base_dir))
-            super().__init__(base_dir, inst_data)
-            self._event_log_storage = event_log
-            self._run_storage = OpenRuns(self._run_storage._conn_string)
-            self._schedule_storage = OpenTicks(self._schedule_storage._conn_string)
+            # Dagster's reads all of its migrations for each file that it opens, and a sensor opens them for every tick.
+            if not (_is_made(runs) and _is_made(ticks)):
+                DagsterSqliteStorage(base_dir)
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
+        self.base_dir = base_dir
+        self._inst_data = inst_data
+        self._event_log_storage = event_log
+        self._run_storage = OpenRuns(f"sqlite:///{runs.absolute()}")
+        self._schedule_storage = OpenTicks(f"sqlite:///{ticks.absolute()}")
 
     @classmethod
     def from_config_value(

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from cooperbench_assets.dagster_storage import MOST_OPEN, LockedSqliteStorage, OpenEventLog
 
@@ -222,6 +223,28 @@ def test_the_storage_of_the_project_keeps_its_files_open(tmp_path: Path) -> None
         assert open_files(tmp_path, name) == 1
     storage.dispose()
     assert open_files(tmp_path, "*.db") == 0
+
+
+def test_a_storage_that_is_made_is_opened_without_reading_dagsters_migrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tick of a sensor opens it anew."""
+    LockedSqliteStorage(str(tmp_path)).run_storage.add_run(dg.DagsterRun(job_name="first"))
+
+    def read(_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("alembic.script.ScriptDirectory.from_config", read)
+    again = LockedSqliteStorage(str(tmp_path))
+    assert [run.job_name for run in again.run_storage.get_runs()] == ["first"]
+    again.dispose()
+
+
+def test_the_files_of_runs_and_ticks_are_as_dagster_makes_them(tmp_path: Path) -> None:
+    LockedSqliteStorage(str(tmp_path / "ours")).dispose()
+    DagsterSqliteStorage.from_local(str(tmp_path / "dagsters")).dispose()
+    for name in ("history/runs.db", "schedules/schedules.db"):
+        assert _described(tmp_path / "ours" / name) == _described(tmp_path / "dagsters" / name)
 
 
 def open_files(folder: Path, pattern: str) -> int:
