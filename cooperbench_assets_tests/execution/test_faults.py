@@ -126,7 +126,7 @@ def test_a_harness_that_is_not_installed_is_one_error_with_its_remedy(
     [
         ({"harness_python": Path("/no/such/python")}, "/no/such/python cannot be started"),
         ({"external_agents": ("no_such_module",)}, "no_such_module"),
-        ({"agent": "nobody"}, "no agent 'nobody'; it knows .*core"),
+        ({"agent": "nobody"}, "no agent 'nobody'; it knows (?=.*core).*mini_swe_agent_v2"),
         ({"agent": "mini_swe_agent_v2"}, "works in containers, and execution: process has none; use execution: docker"),
         ({"secrets": ("NO_SUCH_KEY",)}, "NO_SUCH_KEY is not set"),
         ({"agent_config": Path("/no/such/agent.yaml")}, "agent config /no/such/agent.yaml cannot be read"),
@@ -136,7 +136,7 @@ def test_what_every_pair_needs_and_is_not_there_is_one_clear_error(
     core_toy: Toy, tmp_path: Path, others: harness_servers.HarnessServers, change: dict[str, Any], words: str
 ) -> None:
     job = cell(core_toy, tmp_path, **change)
-    of_its_own = bool(change.keys() & {"harness_python", "external_agents"})
+    of_its_own = bool(change.keys() & {"harness_python", "external_agents", "agent"})
     with pytest.raises(LaunchError, match=words):
         run_agents(job, ALL, servers=others if of_its_own else harness_servers.OF_THIS_PROCESS)
     assert not list(job.run_dir.rglob("attempt.json"))

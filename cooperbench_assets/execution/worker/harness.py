@@ -26,8 +26,8 @@ from typing import Any
 
 from cooperbench_assets.execution.sandboxes.base import OWN_BACKENDS
 from cooperbench_assets.execution.sandboxes.process.backend import choose_isolation
-from cooperbench_assets.execution.worker.deferred_import import deferred
-from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS, WANTED_AGENT, HarnessInfo
+from cooperbench_assets.execution.worker.deferred_import import deferred, standing_in
+from cooperbench_assets.execution.worker.protocol import EXTERNAL_AGENTS, WANTED_AGENT, ChildRequest, HarnessInfo
 
 _MODULES = (
     "cooperbench.runner.solo",
@@ -47,6 +47,12 @@ _OWN_AGENTS = re.compile(r"cooperbench\.agents\.\w+\.adapter")
 """The modules that register upstream's own agents; litellm comes with the first."""
 
 
+_OF_FEW = {"modal": ("App", "Image", "Sandbox"), "docker": (), "redis": ()}
+"""What upstream imports for all and uses for some pairs: half of what is left then; with what annotations name."""
+
+_OPENHANDS = ("cooperbench.agents.openhands_agent_sdk",)
+"""Upstream's package that imports its adapter itself, and so uses Modal."""
+
 _AT_FIRST_CALL = ("litellm.responses.mcp.chat_completions_handler", "litellm.proxy._types", "openai.resources.chat")
 """What litellm and its client of OpenAI's import when they are first called: 700 modules, a second of a core."""
 
@@ -59,7 +65,7 @@ def import_harness() -> HarnessInfo:
     """Import the harness and the external agents that the environment names.
 
     Upstream imports its own agents, and so litellm, with whatever else is asked of it: nine tenths of the time. They
-    wait until an agent is wanted that no external module has.
+    wait until an agent is wanted that no external module has, and what few pairs need waits for these.
 
     Raises:
         HarnessImportError: if anything of it cannot be imported.
@@ -69,7 +75,7 @@ def import_harness() -> HarnessInfo:
     # Upstream would import these too: it only warns of one that is missing, and names none that raises.
     external = os.environ.pop(EXTERNAL_AGENTS, "")
     wanted = os.environ.pop(WANTED_AGENT, None)
-    with _import_failures(), contextlib.nullcontext() if wanted is None else deferred(_OWN_AGENTS):
+    with _import_failures(), contextlib.nullcontext() if wanted is None else _what_can_wait():
         for name in _MODULES:
             importlib.import_module(name)
         with contextlib.suppress(ImportError):
@@ -87,8 +93,32 @@ def import_harness() -> HarnessInfo:
     return _describe()
 
 
+@contextlib.contextmanager
+def _what_can_wait() -> Iterator[None]:
+    with standing_in(_OF_FEW, _OPENHANDS), deferred(_OWN_AGENTS):
+        yield
+
+
+def import_for_children_like(request: ChildRequest, watched: Iterable[str]) -> None:
+    """Import what a child and others of its kind need: once, and not in each of them.
+
+    Args:
+        request: The child's.
+        watched: Modules of upstream's that are watched while agents run.
+    """
+    if request.backend == "modal":
+        _import_once(("modal",))
+    if request.stage == "eval":
+        return
+    if request.redis_url is not None:
+        _import_once(("redis",))
+    if request.git and request.backend == "docker":
+        _import_once(("docker",))
+    import_what_agents_need(watched)
+
+
 def import_what_agents_need(watched: Iterable[str]) -> None:
-    """Import what every process of agents needs: once, and not in each of them.
+    """Import what every process of agents needs.
 
     What this version of the harness has not is left out. litellm's own follow only where somebody has imported litellm.
 

@@ -100,8 +100,7 @@ class Server:
 
     def _launch(self, request: ChildRequest, descriptors: list[int]) -> None:
         slot = descriptors[0] if descriptors else None
-        if request.stage != "eval":
-            harness.import_what_agents_need(WATCHED)
+        harness.import_for_children_like(request, WATCHED)
         try:
             running = self._fork(request, slot)
         except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cooperbench_assets.execution.worker.deferred_import import deferred, once_imported
+from cooperbench_assets.execution.worker.deferred_import import deferred, once_imported, standing_in
 
 
 @pytest.fixture
@@ -28,6 +28,17 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def heavy(package: Path) -> re.Pattern[str]:
     return re.compile(rf"{package.name}\.heavy")
+
+
+def stand_alone(package: Path) -> str:
+    """The name of a package that has a class and a module, and is in no other package."""
+    name = f"{package.name}_heavy"
+    folder = package.parent / name
+    folder.mkdir()
+    (folder / "part.py").write_text("VALUE = 1\n")
+    text = (package / "heavy.py").read_text()
+    (folder / "__init__.py").write_text(f"{text}\n\nclass Named:\n    VALUE = 1\n")
+    return name
 
 
 def was_imported(name: str) -> bool:
@@ -57,6 +68,66 @@ def test_a_deferred_module_that_another_one_uses_is_imported_and_stays(package: 
 def test_a_deferred_module_that_is_not_there_is_an_import_error_at_once(package: Path) -> None:
     with deferred(re.compile(rf"{package.name}\..*")), pytest.raises(ModuleNotFoundError):
         importlib.import_module(f"{package.name}.nowhere")
+
+
+def test_a_package_is_imported_when_something_of_it_is_first_used_however_late(package: Path) -> None:
+    (package / "user.py").write_text(f"import {package.name}_heavy as heavy\n\ndef use(): return heavy.VALUE\n")
+    name = stand_alone(package)
+    with standing_in({name: ()}):
+        user = importlib.import_module(f"{package.name}.user")
+    assert (was_imported("heavy"), name in sys.modules) == (False, False)
+    assert user.use() == 1
+    assert user.heavy.sys is sys
+    assert importlib.import_module(name).VALUE is user.heavy.VALUE
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from {0} import VALUE as found",
+        "from {0}.part import VALUE as found",
+        "import {0}.part; found = {0}.part.VALUE",
+        "import {0}; found = {0}.VALUE",
+        "import {0}; found = {0}.Named.VALUE",
+        "import {0}; found = {0}.Named().VALUE",
+        "import {0}\nclass Own({0}.Named): ...\nfound = Own().VALUE",
+    ],
+)
+def test_a_package_that_is_used_as_it_is_imported_is_there_at_once(package: Path, use: str) -> None:
+    name = stand_alone(package)
+    (package / "user.py").write_text(use.format(name))
+    with standing_in({name: ("Named",)}):
+        assert importlib.import_module(f"{package.name}.user").found == 1
+        assert was_imported("heavy")
+        assert sys.modules[name].VALUE == 1
+
+
+def test_what_annotations_name_of_a_package_does_not_import_it_and_is_its_own_afterwards(package: Path) -> None:
+    name = stand_alone(package)
+    (package / "user.py").write_text(
+        f"import {name} as heavy\n\n"
+        "def use(one: heavy.Named | None = None, *more: None | heavy.Named) -> heavy.Named:\n"
+        "    return heavy.Named()\n"
+    )
+    with standing_in({name: ("Named",)}):
+        use = importlib.import_module(f"{package.name}.user").use
+        assert not was_imported("heavy")
+    assert isinstance(use(), importlib.import_module(name).Named)
+
+
+def test_modules_of_a_hollow_package_are_imported_without_it(package: Path) -> None:
+    name = stand_alone(package)
+    with standing_in({}, [name]):
+        assert importlib.import_module(f"{name}.part").VALUE == 1
+        assert not was_imported("heavy")
+    assert importlib.import_module(name).VALUE == 1
+    assert was_imported("heavy")
+
+
+def test_a_package_to_stand_in_for_that_is_not_there_is_an_import_error_at_once(package: Path) -> None:
+    name = f"{package.name}_nowhere"
+    with standing_in({name: ()}), pytest.raises(ModuleNotFoundError):
+        importlib.import_module(name)
 
 
 def test_what_follows_an_import_is_done_after_it_and_once(package: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from cooperbench_assets.execution.infra_errors import InfrastructureError
 from cooperbench_assets.execution.runner.harness_client import SERVER, HarnessServer
 from cooperbench_assets.execution.worker import child as child_module
+from cooperbench_assets.execution.worker import harness
 from cooperbench_assets.execution.worker.child import describe, fit, shorten
 from cooperbench_assets.execution.worker.protocol import LOG, REPORT, ChildEnd, ChildRequest
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy, make_toy
@@ -108,6 +109,27 @@ def test_the_server_says_what_it_imported(server: HarnessServer) -> None:
     assert info.isolation in ("bubblewrap", "subprocess")
     assert (info.commit, info.dirty) == (None, None)
     assert info.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["watched"]),
+        ({"stage": "eval"}, []),
+        ({"stage": "eval", "backend": "modal"}, ["modal"]),
+        ({"backend": "modal"}, ["modal", "watched"]),
+        ({"redis_url": "redis://here"}, ["redis", "watched"]),
+        ({"git": True, "backend": "docker"}, ["docker", "watched"]),
+        ({"git": True}, ["watched"]),
+    ],
+)
+def test_what_a_child_needs_is_imported_before_it_is_forked(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], names: list[str]
+) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr(harness, "_import_once", imported.extend)
+    harness.import_for_children_like(runs.request(**changes), ["watched"])
+    assert [name for name in imported if name not in harness._AT_FIRST_CALL] == names
 
 
 def test_a_solo_pair_is_run_by_upstream_into_the_tree_of_its_staging_folder(runs: Runs, toy: Toy) -> None:
@@ -263,7 +285,7 @@ def test_a_death_by_signal_is_told(runs: Runs, number: int) -> None:
     ("changes", "said"),
     [
         ({"agent": "nobody"}, "agent 'nobody' is unknown to harness"),
-        ({"agent": "openhands_sdk"}, "works in containers, which execution: process has none of; use docker"),
+        ({"agent": "codex"}, "works in containers, which execution: process has none of; use docker"),
         ({"mode": "trio"}, "mode 'trio' is unknown"),
         ({"mode": "coop", "messaging": True}, "agents that talk need a Redis, and none is named"),
         ({"repo": "other_task"}, "the dataset has no such task: "),
