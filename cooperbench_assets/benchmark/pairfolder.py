@@ -75,7 +75,6 @@ class Evaluation(Struct, frozen=True):
     both_passed: bool
     feature_a: FeatureVerdict | None
     feature_b: FeatureVerdict | None
-    has_merge: bool
     merge_status: str | None
     merge_strategy: str | None
     merge_diff_empty: bool | None
@@ -319,7 +318,6 @@ def _read_evaluation(exclusions: Exclusions, reading: PairReading) -> None:
         both_passed=record.both_passed,
         feature_a=_feature(record, first),
         feature_b=_feature(record, second),
-        has_merge=merge is not None,
         merge_status=None if merge is None else merge.status,
         merge_strategy=None if merge is None else merge.strategy,
         merge_diff_empty=None if merge is None else merge.diff_empty,

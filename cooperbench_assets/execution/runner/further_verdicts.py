@@ -155,16 +155,3 @@ def settle_verdict(made: Try, how: How, estimate: float | None, states: Mapping[
     write_attempt(made.folder, record)
     done = record.outcome == "completed"
     return Settled(record, states[made.pair], replied=done, failed=None if done else record.family or "unknown")
-
-
-def flakes(job: CellJob, states: Mapping[Pair, PairState]) -> tuple[int, int]:
-    """How many pairs got different verdicts on the same patch, of how many that have more than one clean verdict."""
-    compared = flaky = 0
-    for pair, given in read_verdicts(job.run_dir, job.mode).items():
-        state = states.get(pair)
-        if state is None or not _is_tested(state):
-            continue
-        clean = [one.verdict for one in given.values() if one.done and one.patch_sha256 == state.patch_sha256]
-        compared += bool(clean)
-        flaky += any(verdict != state.outcome for verdict in clean)
-    return flaky, compared
