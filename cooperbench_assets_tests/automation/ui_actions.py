@@ -8,17 +8,28 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator
 
 LOCATION = "cooperbench_assets"
 REPOSITORY = "__repository__"
 PATIENCE_SECONDS = 180.0
+FOLLOW = "url => { history.pushState(null, '', url); dispatchEvent(new PopStateEvent('popstate')) }"
+
+
+def open_page(page: Page, url: str) -> None:
+    """Open a page of the UI; from another one of it as a link there does, without loading all of the UI again."""
+    here, there = urlsplit(page.url), urlsplit(url)
+    if (here.scheme, here.netloc) == (there.scheme, there.netloc):
+        page.evaluate(FOLLOW, url)
+    else:
+        page.goto(url)
 
 
 def launch_cell(page: Page, address: str, experiment: str, setting: str, seed: int) -> None:
@@ -52,7 +63,7 @@ def switch_on(page: Page, address: str, kind: str, name: str) -> None:
         kind: sensors or schedules.
         name: The sensor's or schedule's name.
     """
-    page.goto(f"{address}/locations/{LOCATION}/{kind}/{name}")
+    open_page(page, f"{address}/locations/{LOCATION}/{kind}/{name}")
     switch = page.get_by_role("switch").or_(page.locator("input[type=checkbox]")).first
     expect(switch).to_be_attached()
     switch.dispatch_event("click")  # The input itself is hidden behind what is drawn.
@@ -62,11 +73,12 @@ def switch_on(page: Page, address: str, kind: str, name: str) -> None:
 def wait_for(page: Page, url: str, wanted: Locator, seconds: float = PATIENCE_SECONDS) -> None:
     """Look at a page again and again until it shows something."""
     deadline = time.monotonic() + seconds
+    open_page(page, url)
     while time.monotonic() < deadline:
-        page.goto(url)
         try:
             expect(wanted).to_be_visible(timeout=12_000)
         except AssertionError:
+            page.goto(url)
             continue
         return
     raise AssertionError(f"{url} did not show {wanted} within {seconds:g} seconds:\n{page.inner_text('body')[:3000]}")

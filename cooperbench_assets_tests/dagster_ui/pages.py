@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from playwright.sync_api import expect
 
-from cooperbench_assets_tests.automation.ui_actions import check_page, graphql
+from cooperbench_assets_tests.automation.ui_actions import check_page, graphql, open_page, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -50,15 +50,20 @@ def materialize_all(page: Page, url: str) -> None:
 def execute_all(page: Page, address: str, experiment: str, asset: str) -> str:
     """Click "Execute all" beside the checks of an asset; returns the id of the run that was launched."""
     before = {run["runId"] for run in runs(address)}
-    page.goto(f"{address}/assets/{experiment}/{asset}?view=checks")
+    open_page(page, f"{address}/assets/{experiment}/{asset}?view=checks")
     page.get_by_role("button", name="Execute all").click()
     expect(page.get_by_text(re.compile("Launched run")).first).to_be_visible()
-    [launched] = [
-        run["runId"]
-        for run in runs(address)
-        if run["runId"] not in before and not run["assetSelection"] and not run["tags_of_partitions"]
-    ]
-    return str(launched)
+
+    def launched() -> list[str]:
+        return [
+            str(run["runId"])
+            for run in runs(address)
+            if run["runId"] not in before and not run["assetSelection"] and not run["tags_of_partitions"]
+        ]
+
+    until(lambda: bool(launched()))  # What is seen may still tell of the one before.
+    [run_id] = launched()
+    return run_id
 
 
 def runs(address: str) -> list[dict[str, object]]:
@@ -81,7 +86,7 @@ def backfill_of(address: str, experiment: str) -> tuple[str, list[tuple[str, str
 
 def overview(page: Page, address: str, experiment: str, asset: str) -> dict[str, int]:
     """How many checks an asset's page counts by what became of them: the icon's name, such as check_circle, cancel."""
-    page.goto(f"{address}/assets/{experiment}/{asset}")
+    open_page(page, f"{address}/assets/{experiment}/{asset}")
     tags = page.get_by_text("Latest check results").locator("..").locator("[class*=BaseTag_baseTag]")
     expect(tags.first).to_be_visible()
     expect(tags.get_by_role("progressbar")).to_have_count(0)
@@ -102,11 +107,12 @@ def listed_checks(page: Page, count: int) -> dict[str, str]:
 
 def shown_check(page: Page, address: str, experiment: str, asset: str, check: str) -> Shown:
     """What the page of a check shows; its description comes later, with the code that draws Markdown."""
-    page.goto(check_page(address, experiment, asset, check))
+    open_page(page, check_page(address, experiment, asset, check))
     expect(page.get_by_text("Evaluation result")).to_be_visible()
-    text = page.inner_text("body")
-    state = re.search(r"Evaluation result\s+([^\n]+)", text)
-    partition = re.search(r"\nPartition\n\s*([^\n]+)", text)
+    shown = re.search(rf"\b{check}\s+Execute\s+Overview\b.*", page.inner_text("body"), re.DOTALL)
+    assert shown is not None
+    state = re.search(r"Evaluation result\s+([^\n]+)", shown[0])
+    partition = re.search(r"\nPartition\n\s*([^\n]+)", shown[0])
     assert state is not None
     assert partition is not None
     return Shown(state[1], partition[1].strip())

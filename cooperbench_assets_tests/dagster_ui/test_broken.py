@@ -12,6 +12,7 @@ from cooperbench_assets_tests.automation.ui_actions import (
     LOCATION,
     REPOSITORY,
     graphql,
+    open_page,
     start_sensor,
     stop_sensor,
     until,
@@ -62,9 +63,9 @@ def test_a_broken_experiment_is_one_red_asset_and_comes_back_as_it_was(place: Pl
     page.goto(f"{address}/assets/edited/experiment?view=checks&checkDetail=loads")
     expect(page.get_by_text(f"cooperbench_assets/defs/edited/defs.yaml: {sentence}")).to_be_visible()
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
-    page.goto(f"{address}/assets/edited/experiment")
+    open_page(page, f"{address}/assets/edited/experiment")
     expect(page.get_by_text("Not loaded: cooperbench_assets/defs/edited/defs.yaml").first).to_be_visible()
-    page.goto(f"{address}/assets/edited")
+    open_page(page, f"{address}/assets/edited")
     expect(page.get_by_text("experiment", exact=True).first).to_be_visible()
 
     file.write_text(sound)

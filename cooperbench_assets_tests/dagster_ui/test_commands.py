@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from cooperbench_assets_tests.automation.ui_actions import open_page
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -35,7 +37,7 @@ def test_a_person_finds_the_figures_the_partitions_and_the_checks(place: Place) 
     expect(page.get_by_text("Jobless asset materializations").first).to_be_visible()
     expect(page.get_by_text("No runs")).not_to_be_visible()
 
-    page.goto(f"{address}/assets/made/pair_results?view=partitions&partition=solo%2F1")
+    open_page(page, f"{address}/assets/made/pair_results?view=partitions&partition=solo%2F1")
     expect(page.get_by_text("Materialized (4)")).to_be_visible()
     expect(page.get_by_text("Missing (0)")).to_be_visible()
     expect(page.get_by_role("heading", name="solo/1").or_(page.get_by_text("solo/1")).first).to_be_visible()
@@ -47,14 +49,14 @@ def test_a_person_finds_the_figures_the_partitions_and_the_checks(place: Place) 
         "1",
     ]
 
-    page.goto(f"{address}/assets/made/run_logs?view=checks&checkDetail=no_agent_infra_error")
+    open_page(page, f"{address}/assets/made/run_logs?view=checks&checkDetail=no_agent_infra_error")
     expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text("Failed (1)", exact=True)).to_be_visible()
     expect(page.get_by_text("Passed (3)", exact=True)).to_be_visible()
     from_the_red_check_to_the_tests_output_in_two_clicks(page)
 
-    page.goto(f"{address}/assets/made/results_store?view=checks&checkDetail=equals_partition_tables")
+    open_page(page, f"{address}/assets/made/results_store?view=checks&checkDetail=equals_partition_tables")
     expect(page.get_by_text("rows equal to the partition tables")).to_be_visible()
 
 

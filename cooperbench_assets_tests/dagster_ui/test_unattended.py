@@ -19,6 +19,7 @@ from cooperbench_assets_tests.automation.ui_actions import (
     check_page,
     launch_cell,
     launch_run,
+    open_page,
     partition_page,
     run_statuses,
     start_sensor,
@@ -64,12 +65,12 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
     assert 0 < infra_failed(experiment) < 5, "the breaker stays closed"
 
     cell = partition_page(address, "unattended", "pair_results", "solo", 0)
-    page.goto(cell)
+    open_page(page, cell)
     expect(page.get_by_text("pairs_that_need_attention")).to_be_visible()
     infra = page.locator("tr", has=page.get_by_text("infra_error", exact=True)).first
     assert int(infra.locator("td").nth(1).inner_text()) >= infra_failed(experiment)
     check = check_page(address, "unattended", "run_logs", "no_agent_infra_error")
-    page.goto(check)
+    open_page(page, check)
     expect(page.get_by_text("This is a non-blocking asset check.")).to_be_visible()
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text("Failed (1)", exact=True)).to_be_visible()
@@ -80,7 +81,7 @@ def test_a_cell_is_materialised_brought_to_its_end_and_the_missing_one_filled_by
     wait_for(page, check, page.get_by_text("no infrastructure failure at the agent stage"))
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text("Passed (1)", exact=True)).to_be_visible()
-    page.goto(cell)
+    open_page(page, cell)
     expect(page.get_by_text("run_folder").first).to_be_visible()
     expect(page.locator("tr", has=page.get_by_text("pairs_that_need_attention"))).to_have_count(0)
 
