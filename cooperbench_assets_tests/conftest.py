@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tarfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
 
     from alembic.config import Config
 
@@ -135,6 +138,36 @@ def _stores_laid_out_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "_lay_out", laid_out)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def datasets_written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, str], None]]:
+    """Each project has the demo's dataset, of a second: those of each worker are copies of the first.
+
+    What writes one is given to tests of how that is done.
+    """
+    from cooperbench_assets.demo import dataset
+
+    write, first = dataset._write, tmp_path_factory.mktemp("demo") / "dataset"
+
+    def written(root: Path, sources: str) -> None:
+        if not first.exists():
+            write(first, sources)
+        shutil.copytree(first, root, symlinks=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_write", written)
+        yield write
+
+
+@pytest.fixture(scope="session")
+def upstream() -> ModuleType:
+    """Upstream's package in this process, without litellm: that takes three seconds of a core, and no test asks it."""
+    from cooperbench_assets.execution.worker.harness import only_what_all_need
+
+    with warnings.catch_warnings(), only_what_all_need():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("cooperbench")
 
 
 @pytest.fixture(scope="session")

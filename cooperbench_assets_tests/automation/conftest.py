@@ -11,7 +11,6 @@ from sqlalchemy import Engine, event
 
 from cooperbench_assets.dagster_storage import LockedSqliteStorage
 from cooperbench_assets.local_runs import NO_OUTPUT
-from cooperbench_assets_tests.demo.bench import dataset_written_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,13 +27,6 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
     }
     with dg.instance_for_test(overrides={**NO_OUTPUT, "storage": {"custom": storage}}, temp_dir=str(folder)) as made:
         yield made
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _dataset_written_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each project here has the demo's dataset, and none is about how that is made."""
-    with dataset_written_once(tmp_path_factory.mktemp("demo")):
-        yield
 
 
 @pytest.fixture(scope="package", autouse=True)

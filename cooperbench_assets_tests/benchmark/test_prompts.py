@@ -49,6 +49,7 @@ def told(tmp_path: Path, *trajectories: Any, mode: str = "coop") -> bool | None:
     return shared_git(read_run(tree.run_dir, mode))
 
 
+@pytest.mark.usefixtures("upstream")
 @pytest.mark.parametrize("opening", [mini, in_containers])
 def test_a_prompt_of_upstream_s_tells_of_a_shared_git_server(opening: Any, tmp_path: Path) -> None:
     assert told(tmp_path / "with", [*opening(True), WORK]) is True

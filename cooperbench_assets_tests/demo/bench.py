@@ -9,16 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
-
-from cooperbench_assets.demo import dataset
 from cooperbench_assets.demo.difficulty import Traits
 from cooperbench_assets.demo.tasks import LIBRARIES, DemoTask, tasks
 
@@ -32,21 +28,6 @@ FEATURES = [(name, number) for name, task in TASKS.items() for number in task.fe
 
 _PATHS = re.compile(r"(?<![\w/.])(/usr/local/bin/runner\.sh|/workspace|/patches)(?![\w.-])")
 _numbers = itertools.count()
-
-
-@contextmanager
-def dataset_written_once(folder: Path) -> Iterator[None]:
-    """Have this process write the demo's dataset once, below `folder`, and copy it for each project that needs one."""
-    write, made = dataset._write, folder / "dataset"
-
-    def copied(root: Path, sources: str) -> None:
-        if not made.exists():
-            write(made, sources)
-        shutil.copytree(made, root, symlinks=True)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "_write", copied)
-        yield
 
 
 @dataclass(frozen=True)

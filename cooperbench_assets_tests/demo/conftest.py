@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import importlib
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from cooperbench_assets.demo import DEMO_MODULE, build_dataset
+from cooperbench_assets.demo import dataset as build
 from cooperbench_assets_tests.demo.bench import Backend, Bench
 
 
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="package")
+def dataset(_written_anew: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_dataset(tmp_path_factory.mktemp("demo") / "dataset")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _written_anew(datasets_written: Callable[[Path, str], None]) -> Iterator[None]:
+    """No dataset here is a copy of another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_write", datasets_written)
+        yield
 
 
 @pytest.fixture
@@ -26,19 +34,11 @@ def bench(dataset: Path, tmp_path: Path) -> Bench:
 
 
 @pytest.fixture(scope="session")
-def harness() -> ModuleType:
-    """Upstream's package as its own entry points import it, with the demo's agents."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        patch.setenv("COOPERBENCH_EXTERNAL_AGENTS", DEMO_MODULE)
-        import cooperbench.eval.sandbox
-        import cooperbench.runner.coop
-        import cooperbench.runner.solo
-
-        # Another test of this process may have imported the package before, and it looks for agents only once.
-        importlib.import_module(DEMO_MODULE)
-    return cooperbench
+def harness(upstream: ModuleType) -> ModuleType:
+    """Upstream's package with the demo's agents."""
+    # Upstream looks for agents only once, and another test of this process may have imported it before.
+    importlib.import_module(DEMO_MODULE)
+    return upstream
 
 
 @pytest.fixture

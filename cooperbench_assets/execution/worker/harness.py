@@ -75,7 +75,7 @@ def import_harness() -> HarnessInfo:
     # Upstream would import these too: it only warns of one that is missing, and names none that raises.
     external = os.environ.pop(EXTERNAL_AGENTS, "")
     wanted = os.environ.pop(WANTED_AGENT, None)
-    with _import_failures(), contextlib.nullcontext() if wanted is None else _what_can_wait():
+    with _import_failures(), contextlib.nullcontext() if wanted is None else only_what_all_need():
         for name in _MODULES:
             importlib.import_module(name)
         with contextlib.suppress(ImportError):
@@ -94,7 +94,8 @@ def import_harness() -> HarnessInfo:
 
 
 @contextlib.contextmanager
-def _what_can_wait() -> Iterator[None]:
+def only_what_all_need() -> Iterator[None]:
+    """Have imports of upstream put off its own agents and what it uses for few pairs until they are used."""
     with standing_in(_OF_FEW, _OPENHANDS), deferred(_OWN_AGENTS):
         yield
 

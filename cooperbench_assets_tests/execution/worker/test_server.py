@@ -365,6 +365,7 @@ def test_what_a_version_wants_beyond_our_knowledge_is_an_error() -> None:
         fit(stranger, {"repo_name": "r", "task_id": 1}, frozenset())
 
 
+@pytest.mark.usefixtures("upstream")
 def test_upstream_s_functions_take_all_that_we_say() -> None:
     from cooperbench.eval.evaluate import _evaluate_single
     from cooperbench.runner.coop import execute_coop

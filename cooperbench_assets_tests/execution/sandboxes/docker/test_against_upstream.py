@@ -16,7 +16,7 @@ from cooperbench_assets.execution.sandboxes.docker.sandbox import DockerBackend
 from cooperbench_assets_tests.execution.sandboxes.docker.upstream import Evaluated, cases
 from cooperbench_assets_tests.execution.toy import Toy
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("upstream")]
 
 AT_ONCE = 5
 

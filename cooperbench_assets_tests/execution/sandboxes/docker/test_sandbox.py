@@ -31,7 +31,7 @@ from cooperbench_assets_tests.execution.sandboxes.docker.proxy import EngineDoor
 from cooperbench_assets_tests.execution.sandboxes.docker.upstream import coop, solo
 from cooperbench_assets_tests.execution.toy import Toy, patch_of
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("upstream")]
 
 EATS_MEMORY = "held = [b'x' * 2**20 for _ in range(400)]"
 SLEEPS = "import time; time.sleep(3600)"
