@@ -90,7 +90,7 @@ def run_second_verdict(
     """Evaluate a whole, finished cell afresh, beside its first verdicts, which stay the outcomes of record.
 
     A round that was interrupted is gone on with; when it is finished, the next call begins a further one. Arguments
-    and errors as for `run_agents`; `runner.further_verdicts.read_verdicts` and `flakes` read what came of it.
+    and errors as for `run_agents`; `runner.further_verdicts.read_verdicts` reads what came of it.
 
     Raises:
         RefusedLaunch: if pairs are chosen, or the cell is not finished.
