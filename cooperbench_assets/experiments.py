@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cooperbench_assets.spec import ExperimentError, ExperimentSpec, check_run_names, dagster_name, load_experiment
+from cooperbench_assets.spec import GOLD_SETTINGS, ExperimentError, ExperimentSpec, dagster_name, load_experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,6 +91,29 @@ def check_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> 
                 f"{project.defs / name}: the experiments {other} and {name} are both called {dagster_name(name)} in "
                 f"Dagster; rename the folder {name}"
             )
+
+
+def check_run_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> None:
+    """Refuse two cells, of experiments or of gold_baseline, whose runs would lie in one folder.
+
+    Raises:
+        ExperimentError: naming both.
+    """
+    owner: dict[Path, str] = {}
+    for name, spec in experiments.items():
+        if spec.execution == "none":
+            continue  # Reading the same logs twice, under two names, harms nothing.
+        logs = project.resolve(spec.logs)
+        runs = [(cell.run_name, f"{name} {cell.cell.setting} seed {cell.cell.seed}") for cell in spec.cells(name)]
+        runs += [(f"{name}-{label}", f"{name} {label}") for label in GOLD_SETTINGS]
+        for run_name, label in runs:
+            # The same folder may be written in two ways.
+            folder = (logs / run_name).resolve()
+            if folder in owner:
+                raise ExperimentError(
+                    f"{folder}: {owner[folder]} and {label} would both write there; change run_name or logs"
+                )
+            owner[folder] = label
 
 
 ACROSS: tuple[Callable[[Mapping[str, ExperimentSpec], Project], None], ...] = (check_names, check_run_names)

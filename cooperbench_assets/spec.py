@@ -25,10 +25,8 @@ from cooperbench_assets.execution.runner.message_server import ON_BRIDGE
 from cooperbench_assets.store.cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from cooperbench_assets.project import Project
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What an experiment's name and a setting's label may look like: they become folders and partition keys."""
@@ -432,26 +430,3 @@ def load_experiments(defs: Path) -> dict[str, ExperimentSpec]:
     """
     found = {file.parent.name: load_experiment(file) for file in sorted(defs.glob("*/defs.yaml"))}
     return {name: spec for name, spec in found.items() if spec is not None}
-
-
-def check_run_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> None:
-    """Refuse two cells, of experiments or of gold_baseline, whose runs would lie in one folder.
-
-    Raises:
-        ExperimentError: naming both.
-    """
-    owner: dict[Path, str] = {}
-    for name, spec in experiments.items():
-        if spec.execution == "none":
-            continue  # Reading the same logs twice, under two names, harms nothing.
-        logs = project.resolve(spec.logs)
-        runs = [(cell.run_name, f"{name} {cell.cell.setting} seed {cell.cell.seed}") for cell in spec.cells(name)]
-        runs += [(f"{name}-{label}", f"{name} {label}") for label in GOLD_SETTINGS]
-        for run_name, label in runs:
-            # The same folder may be written in two ways.
-            folder = (logs / run_name).resolve()
-            if folder in owner:
-                raise ExperimentError(
-                    f"{folder}: {owner[folder]} and {label} would both write there; change run_name or logs"
-                )
-            owner[folder] = label

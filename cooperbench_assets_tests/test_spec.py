@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cooperbench_assets.execution.job import Fleet, Limits, PreflightSettings
+from cooperbench_assets.experiments import check_run_names
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import (
     OWNER,
     ExperimentError,
     ExperimentSpec,
-    check_run_names,
     load_experiments,
     parse_experiment,
 )

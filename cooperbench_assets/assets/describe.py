@@ -1,6 +1,6 @@
 """What a materialisation says of itself in the UI: figures that plot over time, and tables to read.
 
-What belongs here: metadata made from frames. What does not: what the figures mean (``store.rows``).
+What belongs here: metadata made from frames. What does not: what the figures mean (``store.counts``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from cooperbench_assets.benchmark.records import TOKENS
-from cooperbench_assets.store.rows import cell_counts
+from cooperbench_assets.store.counts import cell_counts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -20,7 +20,8 @@ from cooperbench_assets.benchmark.jsonfiles import BadFileError, decode
 from cooperbench_assets.benchmark.logtree import LogTreeError, read_run
 from cooperbench_assets.benchmark.pairs import Subset
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.rows import cell_counts, cell_frames
+from cooperbench_assets.store.counts import cell_counts
+from cooperbench_assets.store.rows import cell_frames
 from cooperbench_assets.store.schema import CELL_TABLES
 from cooperbench_assets_tests.trees import Tree, evaluation, message, pairs, put, result
 

@@ -14,7 +14,8 @@ from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.pairs import Subset, load_subset
 from cooperbench_assets.benchmark.prompts import SHARED_GIT
 from cooperbench_assets.store.cells import Cell
-from cooperbench_assets.store.rows import CellSettings, cell_counts, cell_frames
+from cooperbench_assets.store.counts import cell_counts
+from cooperbench_assets.store.rows import CellSettings, cell_frames
 from cooperbench_assets.store.schema import CELL_TABLES
 from cooperbench_assets_tests.trees import Tree, agent, message, pairs, result, write_subset
 
