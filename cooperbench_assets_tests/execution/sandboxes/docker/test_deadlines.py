@@ -124,42 +124,6 @@ def test_an_agent_whose_model_answers_until_the_deadline_has_failed_and_is_tried
     nothing_left(job)
 
 
-HANGS = {"never": (0, 1, 600), "half-way": (6, 1, 600), "asked again and again": (6, 1000, 1)}
-"""Answers before it hangs; how often the agent asks again, and seconds that it waits for each answer."""
-
-
-@pytest.mark.parametrize(("minutes", "hang"), [(UNDER, "never"), (UNDER, "half-way"), (OVER, "asked again and again")])
-def test_an_agent_whose_model_hangs_is_infrastructure_and_costs_what_was_answered(
-    minutes: float, hang: str, server: ModelServer, made: Make, clock: Clock
-) -> None:
-    answers, tries, timeout = HANGS[hang]
-    job = made(minutes, tries=tries, timeout=timeout)
-    server.endless, server.trouble, server.trouble_after = True, "hang", answers
-    asked = answers + (3 if tries > 1 else 1)
-    with deadline_after(lambda: len(server.asked) >= asked, job, clock, silent=True):
-        report = run_agents(job, ALL)
-    assert (report.done, dict(report.failed)) == (0, {"provider_timeout": 1})
-    assert outcomes(job) == {PAIR.folder: "infra_error agent/provider_timeout"}
-    tried = attempt(job, PAIR, "agent-1")
-    assert (tried["outcome"], tried["retryable"], tried["cost_estimated"]) == ("infra_error", True, False)
-    assert tried["cost_usd"] == pytest.approx(answers * PER_REPLY)
-    more = replace(job, limits=replace(job.limits, agent_attempts=3))
-    assert len(plan_stage("agent", more, ALL).runs) == 1
-    nothing_left(job)
-
-
-# Here, because its harness server has the variables of the last one above: another one would import litellm anew.
-def test_a_model_that_refuses_until_the_deadline_is_recorded_as_what_it_says(
-    server: ModelServer, made: Make, clock: Clock
-) -> None:
-    job = made(OVER, tries=1000)
-    server.endless, server.trouble, server.trouble_after = True, "429", 4
-    with deadline_after(lambda: len(server.asked) >= 6, job, clock, silent=True):
-        report = run_agents(job, ALL)
-    assert dict(report.failed) == {"rate_limit": 1}
-    assert attempt(job, PAIR, "agent-1")["cost_usd"] == pytest.approx(4 * PER_REPLY)
-
-
 def test_a_pair_whose_one_agent_s_model_hangs_is_infrastructure_though_the_other_one_works(
     server: ModelServer, made: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,3 +194,39 @@ def test_agents_of_a_container_that_is_killed_end_at_once_and_ask_nothing_any_mo
     assert "of an agent is gone" in tried["evidence"]
     assert tried["cost_usd"] == pytest.approx(server.answered * PER_REPLY)
     nothing_left(job)
+
+
+# The last here, because an agent that asks again has another harness server, and each imports litellm anew.
+HANGS = {"never": (0, 1, 600), "half-way": (6, 1, 600), "asked again and again": (6, 1000, 1)}
+"""Answers before it hangs; how often the agent asks again, and seconds that it waits for each answer."""
+
+
+@pytest.mark.parametrize(("minutes", "hang"), [(UNDER, "never"), (UNDER, "half-way"), (OVER, "asked again and again")])
+def test_an_agent_whose_model_hangs_is_infrastructure_and_costs_what_was_answered(
+    minutes: float, hang: str, server: ModelServer, made: Make, clock: Clock
+) -> None:
+    answers, tries, timeout = HANGS[hang]
+    job = made(minutes, tries=tries, timeout=timeout)
+    server.endless, server.trouble, server.trouble_after = True, "hang", answers
+    asked = answers + (3 if tries > 1 else 1)
+    with deadline_after(lambda: len(server.asked) >= asked, job, clock, silent=True):
+        report = run_agents(job, ALL)
+    assert (report.done, dict(report.failed)) == (0, {"provider_timeout": 1})
+    assert outcomes(job) == {PAIR.folder: "infra_error agent/provider_timeout"}
+    tried = attempt(job, PAIR, "agent-1")
+    assert (tried["outcome"], tried["retryable"], tried["cost_estimated"]) == ("infra_error", True, False)
+    assert tried["cost_usd"] == pytest.approx(answers * PER_REPLY)
+    more = replace(job, limits=replace(job.limits, agent_attempts=3))
+    assert len(plan_stage("agent", more, ALL).runs) == 1
+    nothing_left(job)
+
+
+def test_a_model_that_refuses_until_the_deadline_is_recorded_as_what_it_says(
+    server: ModelServer, made: Make, clock: Clock
+) -> None:
+    job = made(OVER, tries=1000)
+    server.endless, server.trouble, server.trouble_after = True, "429", 4
+    with deadline_after(lambda: len(server.asked) >= 6, job, clock, silent=True):
+        report = run_agents(job, ALL)
+    assert dict(report.failed) == {"rate_limit": 1}
+    assert attempt(job, PAIR, "agent-1")["cost_usd"] == pytest.approx(4 * PER_REPLY)
