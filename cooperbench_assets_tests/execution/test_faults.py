@@ -127,7 +127,7 @@ def test_a_harness_that_is_not_installed_is_one_error_with_its_remedy(
         ({"harness_python": Path("/no/such/python")}, "/no/such/python cannot be started"),
         ({"external_agents": ("no_such_module",)}, "no_such_module"),
         ({"agent": "nobody"}, "no agent 'nobody'; it knows (?=.*core).*mini_swe_agent_v2"),
-        ({"agent": "mini_swe_agent_v2"}, "works in containers, and execution: process has none; use execution: docker"),
+        ({"agent": "codex"}, "works in containers, and execution: process has none; use execution: docker"),
         ({"secrets": ("NO_SUCH_KEY",)}, "NO_SUCH_KEY is not set"),
         ({"agent_config": Path("/no/such/agent.yaml")}, "agent config /no/such/agent.yaml cannot be read"),
     ],

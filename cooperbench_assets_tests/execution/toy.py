@@ -7,8 +7,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 REPO = "toy_task"
 TASK = 1
 FEATURES = (1, 2, 3, 4)
@@ -124,12 +122,3 @@ def git(repo: Path, *args: str) -> str:
 def fingerprint(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def need(service: str, why_not: str) -> None:
-    """Skip a test that needs a service which is not there; fail where services are required."""
-    if not why_not:
-        return
-    if os.environ.get("COOPERBENCH_ASSETS_REQUIRE_SERVICES") == "1":
-        pytest.fail(f"{service} is required here: {why_not}")
-    pytest.skip(f"needs {service}: {why_not}")

@@ -23,6 +23,13 @@ from cooperbench_assets_tests.execution.toy import Toy
 
 CANARY = "sk-canary-77e1b0"
 NOWHERE = "unix:///nowhere/docker.sock"
+QUICK = """
+from cooperbench.agents.registry import register
+
+
+@register("openhands_sdk")
+class Quick: ...
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +61,13 @@ def test_everything_that_is_missing_is_said_at_once(
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("A_KEY", raising=False)
+    # An agent of that name, whose import takes no seconds: where it can run is known without it.
+    (tmp_path / "quick.py").write_text(QUICK)
     job = cell(
         core_toy,
         tmp_path,
+        external_agents=("quick",),
+        environment={"PYTHONPATH": str(tmp_path)},
         execution="docker",
         agent="openhands_sdk",
         secrets=("A_KEY",),

@@ -123,6 +123,9 @@ def test_upstreams_own_agent_container_is_ours_to_see_and_to_sweep(
     # As a child that is killed: it has no time to end its container.
     program = (
         "import os, signal, sys\n"
+        "from cooperbench_assets.execution.worker.harness import only_what_all_need\n"
+        "with only_what_all_need():\n"
+        "    import cooperbench\n"
         "from cooperbench.agents.mini_swe_agent_v2.environments.docker import DockerEnvironment\n"
         f"agent = DockerEnvironment(image={toy_image!r}, cwd='/workspace/repo')\n"
         "print(agent.execute({'command': 'git log --format=%s; echo it works'})['output'], flush=True)\n"

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HarnessServer]:
-    with HarnessServer(environment={}, log=tmp_path_factory.mktemp("server") / "server.log") as server:
+    environment = {"COOPERBENCH_ASSETS_AGENT": ""}  # None of upstream's own: they would import litellm.
+    with HarnessServer(environment=environment, log=tmp_path_factory.mktemp("server") / "server.log") as server:
         yield server
 
 

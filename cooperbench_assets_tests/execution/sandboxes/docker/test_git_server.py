@@ -32,6 +32,7 @@ def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     environment = {
         "PYTHONPATH": str(CHECKOUT),
         "COOPERBENCH_EXTERNAL_AGENTS": "cooperbench_assets_tests.execution.sandboxes.docker.git_agents",
+        "COOPERBENCH_ASSETS_AGENT": "sharing",
         "GIT_IMAGE": git_server_image(engine),
     }
     with HarnessServer(environment=environment, log=tmp_path_factory.mktemp("server") / "server.log") as server:
