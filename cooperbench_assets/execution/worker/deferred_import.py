@@ -133,8 +133,19 @@ class _StandIn(ModuleType):
         if name in self._named:
             return _Named(self, name)
         # Also for what the import system asks before it looks for a submodule: a stand-in has no __path__.
+        return getattr(self._import(), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # The import system notes in a hollow package what was imported of it.
+        if name.startswith("_") or "__path__" in vars(self):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._import(), name, value)
+
+    def _import(self) -> ModuleType:
+        """The package itself."""
         self._leave()
-        return getattr(importlib.import_module(self.__name__), name)
+        return importlib.import_module(self.__name__)
 
     def _leave(self) -> None:
         """Have whoever imports the package from now on get it; what annotations name is then used as any other."""
@@ -151,8 +162,7 @@ class _Named:
         self._name = name
 
     def _real(self) -> Any:
-        self._package._leave()
-        return getattr(self._package, self._name)
+        return getattr(self._package._import(), self._name)
 
     def __or__(self, other: object) -> _Named:
         return self

@@ -88,6 +88,7 @@ def test_a_package_is_imported_when_something_of_it_is_first_used_however_late(p
         "from {0}.part import VALUE as found",
         "import {0}.part; found = {0}.part.VALUE",
         "import {0}; found = {0}.VALUE",
+        "import {0}; {0}.SET = 1; import {0}; found = {0}.SET",
         "import {0}; found = {0}.Named.VALUE",
         "import {0}; found = {0}.Named().VALUE",
         "import {0}\nclass Own({0}.Named): ...\nfound = Own().VALUE",
