@@ -5,27 +5,21 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import pytest
 from sqlalchemy import Engine, event
 
-from cooperbench_assets.dagster_storage import LockedSqliteStorage
-from cooperbench_assets.local_runs import NO_OUTPUT
+from cooperbench_assets_tests.automation.driving import instance_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import dagster as dg
+
 
 @pytest.fixture
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    """An instance with the storage of a project's dagster.yaml, that keeps no output of steps: they print none."""
-    folder = tmp_path_factory.mktemp("instance")
-    storage = {
-        "module": LockedSqliteStorage.__module__,
-        "class": LockedSqliteStorage.__name__,
-        "config": {"base_dir": str(folder)},
-    }
-    with dg.instance_for_test(overrides={**NO_OUTPUT, "storage": {"custom": storage}}, temp_dir=str(folder)) as made:
+    """An instance in a folder of its own."""
+    with instance_in(tmp_path_factory.mktemp("instance")) as made:
         yield made
 
 

@@ -5,6 +5,7 @@ What belongs here: playing Dagster's daemon in one process, for real runs of rea
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,17 @@ from cooperbench_assets.automation import retry_sensor
 from cooperbench_assets.automation import watch_sensor as watch
 from cooperbench_assets.automation.observation import Observation, observe
 from cooperbench_assets.benchmark.pairs import Pair
+from cooperbench_assets.dagster_storage import LockedSqliteStorage
 from cooperbench_assets.demo import DEMO_AGENT
 from cooperbench_assets.experiment import experiment_definitions
 from cooperbench_assets.experiment_context import ExperimentContext
-from cooperbench_assets.local_runs import QUIET
+from cooperbench_assets.local_runs import NO_OUTPUT, QUIET
 from cooperbench_assets.project import Project
 from cooperbench_assets.spec import parse_experiment
 from cooperbench_assets_tests.trees import write_subset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cooperbench_assets.store.cells import Cell
@@ -39,6 +41,19 @@ TWO_PAIRS = "two.json"
 """Subset of that pair and one more: what is decided of a cell depends on no number of pairs, and each is run."""
 
 NO_FAULTS = {"rate": 0.0}
+
+
+@contextmanager
+def instance_in(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with the storage of a project's dagster.yaml, that keeps no output of steps: they print none."""
+    folder.mkdir(exist_ok=True)
+    storage = {
+        "module": LockedSqliteStorage.__module__,
+        "class": LockedSqliteStorage.__name__,
+        "config": {"base_dir": str(folder)},
+    }
+    with dg.instance_for_test(overrides={**NO_OUTPUT, "storage": {"custom": storage}}, temp_dir=str(folder)) as made:
+        yield made
 
 
 def demo_attributes(

@@ -17,7 +17,7 @@ from cooperbench_assets.benchmark.logtree import read_run
 from cooperbench_assets.benchmark.outcomes import judge
 from cooperbench_assets.execution.attempts.records import scan_attempts
 from cooperbench_assets.execution.cell_lock import cell_lock
-from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, CELL_ASSETS, Driver, bind_demo
+from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, CELL_ASSETS, Driver, bind_demo, instance_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,13 +122,13 @@ def test_accepting_the_pair_turns_the_check_green_and_resetting_the_retry_counte
 
 
 def test_wiping_dagsters_storage_neither_forgets_nor_doubles_tries(tmp_path: Path) -> None:
-    with dg.instance_for_test() as before:
+    with instance_in(tmp_path / "before") as before:
         driver = drive(tmp_path, before, faults=ALWAYS)
         driver.launch(driver.experiment.cells[0].cell)
         driver.now += timedelta(minutes=10)
         [request] = driver.tick().run_requests or ()
         driver.execute(request)
-    with dg.instance_for_test() as after:
+    with instance_in(tmp_path / "after") as after:
         driver = drive(tmp_path, after, faults=ALWAYS)
         driver.now += timedelta(hours=1)
         assert driver.leave_alone() == 1

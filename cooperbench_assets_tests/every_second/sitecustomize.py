@@ -44,5 +44,7 @@ if {"api", "grpc"} <= set(sys.orig_argv):
         """The context that a code server gets for its runs."""
         return given("forkserver" if method == "spawn" else method)
 
-    multiprocessing.set_forkserver_preload(["dagster._cli", "dagster._grpc.server", "cooperbench_assets.definitions"])
+    of_dagster = ("dagster._cli", "dagster._grpc.server", "upath.implementations.local")
+    ours = ("definitions", "dagster_storage", "store.publish", "report.build")
+    multiprocessing.set_forkserver_preload([*of_dagster, *(f"cooperbench_assets.{name}" for name in ours)])
     multiprocessing.get_context = fork_where_spawned  # type: ignore[assignment]
