@@ -108,7 +108,9 @@ def _instances_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
     def made(self: LockedSqliteStorage, base_dir: str, inst_data: Any = None) -> None:
         if not first.exists():
-            make(LockedSqliteStorage.__new__(LockedSqliteStorage), str(first))
+            storage = LockedSqliteStorage.__new__(LockedSqliteStorage)
+            make(storage, str(first))
+            storage.dispose()
         if not (Path(base_dir) / "history").exists():
             shutil.copytree(first, base_dir, ignore=shutil.ignore_patterns(LOCK), dirs_exist_ok=True)
         make(self, base_dir, inst_data)

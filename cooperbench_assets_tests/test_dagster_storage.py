@@ -229,7 +229,9 @@ def test_a_storage_that_is_made_is_opened_without_reading_dagsters_migrations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each tick of a sensor opens it anew."""
-    LockedSqliteStorage(str(tmp_path)).run_storage.add_run(dg.DagsterRun(job_name="first"))
+    made = LockedSqliteStorage(str(tmp_path))
+    made.run_storage.add_run(dg.DagsterRun(job_name="first"))
+    made.dispose()
 
     def read(_: object) -> None:
         raise AssertionError
@@ -293,6 +295,7 @@ def test_the_file_of_a_run_is_as_dagster_would_make_it(tmp_path: Path) -> None:
     for name in ("index.db", "some-run.db"):
         assert _described(tmp_path / "ours" / name) == _described(tmp_path / "dagsters" / name)
     assert ours.get_all_run_ids() == ["some-run"]
+    ours.dispose()
 
 
 def test_without_links_between_files_dagster_makes_the_file_of_a_run(
@@ -305,6 +308,7 @@ def test_without_links_between_files_dagster_makes_the_file_of_a_run(
     log = OpenEventLog(str(tmp_path))
     with log.run_connection("some-run") as connection:
         assert not connection.exec_driver_sql("SELECT * FROM event_logs").fetchall()
+    log.dispose()
 
 
 def test_a_file_of_a_run_that_was_not_finished_is_finished(tmp_path: Path) -> None:
@@ -312,3 +316,4 @@ def test_a_file_of_a_run_that_was_not_finished_is_finished(tmp_path: Path) -> No
     (tmp_path / "some-run.db").touch()
     with log.run_connection("some-run") as connection:
         assert not connection.exec_driver_sql("SELECT * FROM event_logs").fetchall()
+    log.dispose()
