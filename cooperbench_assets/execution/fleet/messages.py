@@ -45,7 +45,7 @@ class FleetConfig:
     """Variables that the harness sees."""
 
     external_agents: tuple[str, ...] = ()
-    agent: str | None = None
+    agent: str = ""
     """What `wanted_agent` says."""
 
     python: str | None = None

@@ -134,7 +134,7 @@ def _fleet_key(job: CellJob) -> str:
 def harness_environment(
     environment: Mapping[str, str],
     external_agents: Sequence[str],
-    agent: str | None,
+    agent: str,
     execution: str,
     sandbox: Mapping[str, Any],
     state: Path | None = None,
@@ -149,19 +149,16 @@ def harness_environment(
         sandbox: Limits of containers.
         state: The machine's state folder; the user's own if not given.
     """
-    variables = {**MODEL_CALLS, **_wrapper(execution, sandbox, state or state_folder()), **environment}
+    wrapper = _wrapper(execution, sandbox, state or state_folder())
+    variables = {**MODEL_CALLS, **wrapper, **environment, WANTED_AGENT: agent}
     if external_agents:
         variables[EXTERNAL_AGENTS] = ",".join(external_agents)
-    if agent is not None:
-        variables[WANTED_AGENT] = agent
     return variables
 
 
-def wanted_agent(job: CellJob) -> str | None:
-    """The agent for which the harness is imported: None for any of upstream's own, empty where none is to be run."""
-    if job.agent == GOLD:
-        return ""
-    return job.agent if job.external_agents else None
+def wanted_agent(job: CellJob) -> str:
+    """The agent for which the harness is imported; empty where none is to be run."""
+    return "" if job.agent == GOLD else job.agent
 
 
 def _wrapper(execution: str, sandbox: Mapping[str, Any], state: Path) -> dict[str, str]:

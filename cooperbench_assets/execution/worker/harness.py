@@ -64,8 +64,8 @@ class HarnessImportError(RuntimeError):
 def import_harness() -> HarnessInfo:
     """Import the harness and the external agents that the environment names.
 
-    Upstream imports its own agents, and so litellm, with whatever else is asked of it: nine tenths of the time. They
-    wait until an agent is wanted that no external module has, and what few pairs need waits for these.
+    Upstream imports its own agents, and so litellm, with whatever else is asked of it: nine tenths of the time. Where
+    one is known to be wanted, only that one is imported, and what few pairs need waits for these.
 
     Raises:
         HarnessImportError: if anything of it cannot be imported.
@@ -84,13 +84,21 @@ def import_harness() -> HarnessInfo:
     _import_external_agents(external)
     if wanted and wanted not in agents():
         with _import_failures():
-            # Which of them may be missing is upstream's to say.
-            importlib.import_module("cooperbench.agents.registry")._auto_register()
+            _import_own_agent(wanted)
     os.environ[EXTERNAL_AGENTS] = external
     # What is there now is shared with every child as long as nobody writes to it: the collector must not.
     gc.collect()
     gc.freeze()
     return _describe()
+
+
+def _import_own_agent(name: str) -> None:
+    """Import an agent of upstream's own; all of them, if none has a module of its name."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module(f"cooperbench.agents.{name}.adapter")
+    if name not in agents():
+        # Which of them may be missing is upstream's to say.
+        importlib.import_module("cooperbench.agents.registry")._auto_register()
 
 
 @contextlib.contextmanager
