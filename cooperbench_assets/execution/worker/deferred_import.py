@@ -175,6 +175,9 @@ class _Named:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real(), name)
 
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._real())
+
     def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
         return (self._real(),)
 
