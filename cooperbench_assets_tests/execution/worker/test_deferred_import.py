@@ -116,9 +116,10 @@ def test_what_annotations_name_of_a_package_does_not_import_it_and_is_its_own_af
     assert isinstance(use(), importlib.import_module(name).Named)
 
 
-def test_a_class_that_was_imported_by_name_is_asked_of_an_instance_as_any_other(package: Path) -> None:
+def test_a_class_that_a_module_keeps_a_name_for_is_asked_of_an_instance_as_any_other(package: Path) -> None:
     name = stand_alone(package)
-    (package / "user.py").write_text(f"from {name} import Named\n\ndef use(one): return isinstance(one, Named)\n")
+    text = f"import {name} as heavy\n\nKIND = heavy.Named\n\ndef use(one): return isinstance(one, KIND)\n"
+    (package / "user.py").write_text(text)
     with standing_in({name: ("Named",)}):
         use = importlib.import_module(f"{package.name}.user").use
         assert not was_imported("heavy")
