@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,20 +115,27 @@ def wait_for(happened: Callable[[], Any]) -> Any:
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do something beside a launch; what goes wrong in it is the test's failure."""
+    """Do something beside a launch; what goes wrong in it ends the launch, and is the test's failure."""
     wrong: list[BaseException] = []
+    launched = threading.Event()
 
     def run() -> None:
         try:
             work()
         except BaseException as error:
             wrong.append(error)
+            if not launched.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if not wrong:
+            raise
     finally:
+        launched.set()
         thread.join()
     if wrong:
         raise wrong[0]
@@ -137,5 +145,6 @@ def age(job: CellJob) -> None:
     """Let all that a running try has printed and logged so far be as old as its deadline is long."""
     then = time.time() - job.limits.pair_timeout_minutes * 60
     for file in (job.run_dir / ".staging").rglob("*"):
-        if file.is_file() and file.name != "calls.json":
-            os.utime(file, (then, then))
+        if file.is_file() and "calls.json" not in file.name:
+            with suppress(FileNotFoundError):  # One that has taken another's place since it was listed.
+                os.utime(file, (then, then))
