@@ -207,6 +207,9 @@ class Session:
             self._socket.shutdown(socket.SHUT_RDWR)
         with suppress(OSError, ValueError):
             self._socket.close()
+            # Docker's client keeps the response with it, which would fail later to close what is closed already.
+            if (response := getattr(self._holder, "_response", None)) is not None:
+                response.close()
             self._holder.close()
         self._holder = None
 
