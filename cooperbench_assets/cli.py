@@ -7,6 +7,7 @@ it, the harness or litellm.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import sys
@@ -27,6 +28,9 @@ NOT_DONE: Final = 3
 
 OBJECTS_BEFORE_COLLECTION: Final = 50_000
 """Python's own 700 has it look through all that imports made some thirty times before the first line is printed."""
+
+STANDARD_ERROR: Final = 2
+"""Its descriptor: where a crash is told of nothing else works any more."""
 
 INTERRUPTED: Final = 130
 """Exit code: Ctrl-C, as a shell reports it."""
@@ -155,6 +159,8 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the console script; a mistake of ours ends with its traceback and exit code 3."""
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
+    # A library that crashes the process would end it without a word.
+    faulthandler.enable(file=STANDARD_ERROR)
     try:
         cli(prog_name="cooperbench-assets")
     except Exception:

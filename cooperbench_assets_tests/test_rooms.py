@@ -159,6 +159,21 @@ def test_private_names_of_dagster_are_in_few_modules_and_have_no_public_one_yet(
     assert [name for names in found.values() for name in names if hasattr(dagster, name)] == []
 
 
+def test_a_decoder_of_structs_is_made_as_its_module_is_imported() -> None:
+    """Two threads that decode a Struct for the first time crash the process, without a word (msgspec 0.22)."""
+    late = []
+    for module, file in MODULES.items():
+        tree = ast.parse(file.read_text())
+        made_first = {id(node.value) for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)}
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name = ast.unparse(call.func).rpartition(".")[2]
+            wanted = [ast.unparse(one.value) for one in call.keywords if one.arg == "type"] if name == "decode" else []
+            of_struct = any(not one.startswith("dict[") for one in wanted) or name == "convert"
+            if of_struct or (name == "Decoder" and id(call) not in made_first):
+                late.append(f"{module}:{call.lineno}")
+    assert late == []
+
+
 ROOMS_OF_FACTS = ("assets", "automation", "benchmark", "execution", "importing", "sharing", "store")
 
 

@@ -85,6 +85,9 @@ class Marker(msgspec.Struct):
     tries: int = 0
 
 
+_MARKER: Final = msgspec.json.Decoder(Marker)
+
+
 @dataclass
 class Notifier:
     """Says an experiment's alerts during one tick."""
@@ -209,7 +212,7 @@ def slack_message(text: str, link: str, run_id: str | None, pairs: str) -> dict[
 
 def _read(file: Path) -> Marker | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Marker)
+        return _MARKER.decode(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
 

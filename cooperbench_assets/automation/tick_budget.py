@@ -45,6 +45,9 @@ class Place(msgspec.Struct, frozen=True):
     """Hash of the cells that there were."""
 
 
+_PLACE: Final = msgspec.json.Decoder(Place)
+
+
 @dataclass(frozen=True, slots=True)
 class Portion:
     """What one tick has looked at."""
@@ -96,7 +99,7 @@ def look_on(
 def read_place(cursor: str | None) -> Place:
     """The place that a cursor says; the first one where it says none that can be read."""
     try:
-        return msgspec.json.decode(cursor or "", type=Place)
+        return _PLACE.decode(cursor or "")
     except (msgspec.DecodeError, UnicodeEncodeError):
         return Place()
 

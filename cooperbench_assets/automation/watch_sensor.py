@@ -29,6 +29,9 @@ class Cursor(msgspec.Struct, frozen=True):
     """When failed runs were told of last, UTC without a zone."""
 
 
+_CURSOR: Final = msgspec.json.Decoder(Cursor)
+
+
 def build_watch_sensor(experiment: ExperimentContext) -> dg.SensorDefinition:
     """The sensor that is always on: it buys nothing."""
 
@@ -78,7 +81,7 @@ def tick(
 
 def _read_cursor(cursor: str | None) -> Cursor:
     try:
-        return msgspec.json.decode(cursor or "", type=Cursor)
+        return _CURSOR.decode(cursor or "")
     except (msgspec.DecodeError, UnicodeEncodeError):
         return Cursor()
 

@@ -118,6 +118,9 @@ class _SubsetFile(msgspec.Struct):
     name: str | None = None
 
 
+_SUBSET = msgspec.json.Decoder(_SubsetFile)
+
+
 def find_subset(subset: str, dataset: Path) -> Path:
     """The file of a subset: `subset` is a path to one, or a name in ``<dataset>/subsets``.
 
@@ -150,7 +153,7 @@ def load_subset(path: Path, dataset: Path | None = None) -> Subset:
             task whose features cannot be looked up.
     """
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=_SubsetFile)
+        content = _SUBSET.decode(path.read_bytes())
     except OSError as error:
         raise SubsetError(f"subset file {path}: {error.strerror or error}") from error
     except msgspec.DecodeError as error:

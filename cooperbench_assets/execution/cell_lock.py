@@ -51,6 +51,9 @@ class Holder(msgspec.Struct, frozen=True):
         return f"{self.what} (process {self.pid} on {self.host}, since {self.started_at})"
 
 
+_HOLDER: Final = msgspec.json.Decoder(Holder)
+
+
 @contextlib.contextmanager
 def cell_lock(run_dir: Path, what: str) -> Iterator[None]:
     """Hold a cell while a stage of it runs.
@@ -158,7 +161,7 @@ def _write(descriptor: int, what: str) -> None:
 def _read(descriptor: int) -> Holder | None:
     """The holder that the file names; what a killed holder left there reads the same."""
     try:
-        return msgspec.json.decode(os.pread(descriptor, 65536, 0), type=Holder)
+        return _HOLDER.decode(os.pread(descriptor, 65536, 0))
     except msgspec.DecodeError:
         return None
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from cooperbench_assets.store.cells import Cell
     from cooperbench_assets.store.schema import Table
 
+_CONTENTS: Final = msgspec.json.Decoder(Contents)
+
 LARGEST_TABLE: Final = 2**31
 """Bytes from which a table's file is refused."""
 
@@ -164,7 +166,7 @@ def _contents(file: Path, data: bytes) -> Contents:
                 f"{file} was made by {versions.get('made_by')} ({'; '.join(later)}); use the same version of "
                 "cooperbench-assets on both sides"
             )
-        return msgspec.json.decode(data, type=Contents)
+        return _CONTENTS.decode(data)
     except msgspec.DecodeError as error:
         raise BundleError(f"{file}: {CONTENTS} cannot be read ({error}); export it again") from error
 

@@ -32,6 +32,9 @@ class _File(msgspec.Struct, frozen=True):
     cells: list[tuple[str, int]]
 
 
+_FILE: Final = msgspec.json.Decoder(_File)
+
+
 def remember(tables: Path, plans: Plans) -> None:
     """Keep the plans of these experiments; others stay as they are. For one process at a time."""
     for experiment, cells in plans.items():
@@ -62,7 +65,7 @@ def recall(tables: Path, experiment: str | None = None) -> dict[str, frozenset[C
     plans = {}
     for path in sorted(tables.glob(f"{'*' if experiment is None else quote(experiment)}/{FILE}")):
         try:
-            kept = msgspec.json.decode(path.read_bytes(), type=_File)
+            kept = _FILE.decode(path.read_bytes())
         except (OSError, msgspec.DecodeError) as error:
             raise StoreError(f"{path} cannot be read ({error}); delete it and publish with a plan") from error
         plans[kept.experiment] = frozenset(Cell(kept.experiment, *cell) for cell in kept.cells)

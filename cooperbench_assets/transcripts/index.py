@@ -78,6 +78,9 @@ class Index(Struct, kw_only=True):
     """Nothing of the file is damaged, and the agent's context was never cut."""
 
 
+_INDEX = msgspec.msgpack.Decoder(Index)
+
+
 class _File(NamedTuple):
     """An open transcript."""
 
@@ -306,7 +309,7 @@ def _mapped(path: Path) -> Iterator[Buffer]:
 
 def _kept(path: Path) -> Index | None:
     try:
-        index = msgspec.msgpack.decode(path.read_bytes(), type=Index)
+        index = _INDEX.decode(path.read_bytes())
     except (OSError, msgspec.MsgspecError):
         return None
     return index if index.version == _VERSION else None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from cooperbench_assets.transcripts.sources import Source
 
+_NOTE = msgspec.json.Decoder(Note)
+
 _LONGEST = 10_000
 _MOST_LABELS = 20
 
@@ -55,7 +57,7 @@ def _parsed(content: bytes) -> dict[tuple[str, str | None, int | None], Note]:
     kept: dict[tuple[str, str | None, int | None], Note] = {}
     for line in content.splitlines():
         try:
-            note = msgspec.json.decode(line, type=Note)
+            note = _NOTE.decode(line)
         except (msgspec.MsgspecError, ValueError):
             continue
         kept[note.path, note.agent, note.index] = note

@@ -185,7 +185,7 @@ class Library:
         name, *rest = key.split("/")
         shelf = self.shelf(name)
         try:
-            written = msgspec.json.decode(body, type=_Written)
+            written = _WRITTEN.decode(body)
         except msgspec.MsgspecError as error:
             raise NotThere(f"That is no note: {error}") from error
         path = _pair_path(shelf, rest)
@@ -208,6 +208,9 @@ class _Written(msgspec.Struct):
     index: int | None = None
     text: str = ""
     labels: list[str] = []
+
+
+_WRITTEN: Final = msgspec.json.Decoder(_Written)
 
 
 def _parts(shelf: Shelf, place: list[str], part: RawPart) -> Iterator[bytes]:

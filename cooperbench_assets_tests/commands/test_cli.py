@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import struct
 import subprocess
 import sys
@@ -139,10 +140,23 @@ def test_a_mistake_of_ours_keeps_its_traceback_and_exits_3(
 ) -> None:
     raising.append(mistake)
     monkeypatch.setattr(sys, "argv", ["cooperbench-assets", "raise"])
+    monkeypatch.setattr("faulthandler.enable", lambda file: None)  # Pytest has its own.
     with pytest.raises(SystemExit) as ended:
         module.main()
     assert ended.value.code == 3
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_command_that_a_library_crashes_says_where() -> None:
+    code = (
+        "import os, sys, click; from cooperbench_assets import cli; sys.argv[1:] = ['crash'];"
+        "os.crash = click.Command('crash', callback=os.abort);"
+        "cli.COMMANDS['crash'] = cli.Lazy('os:crash', 'Crash.'); cli.main()"
+    )
+    crashed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert crashed.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in crashed.stderr
+    assert "cooperbench_assets/cli.py" in crashed.stderr
 
 
 def test_known_errors_and_interrupts_have_their_exit_codes(raising: list[BaseException]) -> None:

@@ -347,7 +347,7 @@ def in_one_process(project: Project, *arguments: str) -> Iterator[Callable[[], N
         def wait() -> None:
             code = process.wait()
             output.seek(0)
-            assert code == 0, output.read()[-3000:]
+            assert code == 0, f"exit code {code}: {output.read()[-3000:]}"
 
         try:
             yield wait

@@ -63,6 +63,9 @@ class Counted(msgspec.Struct, frozen=True):
         return costs | {token: calls.tokens[token] for token in TOKENS if token in calls.tokens}
 
 
+_COUNTED: Final = msgspec.json.Decoder(Counted)
+
+
 def cost_of(calls: AgentCalls, agent: str) -> float | None:
     """What one agent cost so far, USD; None where not known.
 
@@ -78,7 +81,7 @@ def cost_of(calls: AgentCalls, agent: str) -> float | None:
 def read_counted(place: Staged) -> Counted:
     """What a child has counted by now; nothing where it wrote nothing that can be read."""
     try:
-        return msgspec.json.decode((place.root / FILE).read_bytes(), type=Counted)
+        return _COUNTED.decode((place.root / FILE).read_bytes())
     except (OSError, msgspec.MsgspecError):
         return Counted()
 

@@ -55,6 +55,9 @@ class Journal(msgspec.Struct, frozen=True):
     """The new files, to the pair's folder."""
 
 
+_JOURNAL: Final = msgspec.json.Decoder(Journal)
+
+
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """What is to be moved for one try."""
@@ -101,7 +104,7 @@ def promote_verdict(promotion: Promotion) -> None:
 def finish(run_dir: Path, folder: Path) -> Attempt | None:
     """Finish a promotion that was interrupted; None if there is none in this folder of a try."""
     try:
-        journal = msgspec.json.decode((folder / JOURNAL).read_bytes(), type=Journal)
+        journal = _JOURNAL.decode((folder / JOURNAL).read_bytes())
     except FileNotFoundError:
         return None
     except msgspec.DecodeError:

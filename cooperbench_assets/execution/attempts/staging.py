@@ -120,10 +120,13 @@ class ChildReport(msgspec.Struct, frozen=True):
     isolation: str | None = None
 
 
+_CHILD_REPORT: Final = msgspec.json.Decoder(ChildReport)
+
+
 def read_report(place: Staged) -> ChildReport:
     """The child's own report; an empty one if it left none."""
     try:
-        return msgspec.json.decode((place.root / REPORT).read_bytes(), type=ChildReport)
+        return _CHILD_REPORT.decode((place.root / REPORT).read_bytes())
     except (OSError, msgspec.DecodeError):
         return ChildReport()
 
@@ -219,10 +222,13 @@ class EvaluationProgress(msgspec.Struct, frozen=True):
     """Seconds since 1970."""
 
 
+_EVALUATION_PROGRESS: Final = msgspec.json.Decoder(EvaluationProgress)
+
+
 def read_progress(place: Staged) -> EvaluationProgress:
     """What an evaluation's child was doing; that it started, if it said nothing."""
     try:
-        return msgspec.json.decode((place.root / PROGRESS).read_bytes(), type=EvaluationProgress)
+        return _EVALUATION_PROGRESS.decode((place.root / PROGRESS).read_bytes())
     except (OSError, msgspec.DecodeError):
         return EvaluationProgress()
 

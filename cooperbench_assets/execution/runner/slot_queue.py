@@ -46,6 +46,9 @@ class Waiter(msgspec.Struct, frozen=True):
         return (self.held, self.since) < (held, since)
 
 
+_WAITER: Final = msgspec.json.Decoder(Waiter)
+
+
 class Line:
     """One launch's place in the line of a pool."""
 
@@ -129,7 +132,7 @@ class Line:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             with contextlib.suppress(msgspec.DecodeError):
-                return msgspec.json.decode(os.pread(descriptor, _LENGTH, 0), type=Waiter)
+                return _WAITER.decode(os.pread(descriptor, _LENGTH, 0))
             return None
         else:
             with contextlib.suppress(FileNotFoundError):

@@ -132,6 +132,9 @@ class SlotUser(msgspec.Struct, frozen=True):
     """What the slot was taken for."""
 
 
+_SLOT_USER: Final = msgspec.json.Decoder(SlotUser)
+
+
 NOBODY: Final = SlotUser("", "", "another process", 0)
 """Stands for a holder that its file does not name."""
 
@@ -282,7 +285,7 @@ class SlotPool:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             with contextlib.suppress(OSError, msgspec.DecodeError):
-                return msgspec.json.decode(os.pread(descriptor, 65536, 0), type=SlotUser)
+                return _SLOT_USER.decode(os.pread(descriptor, 65536, 0))
             return NOBODY
         else:
             return None
