@@ -84,7 +84,8 @@ def test_a_python_that_is_named_is_used_or_refused_and_no_other_is_taken_in_its_
     said = subprocess.run(
         ["make", "--dry-run", ".venv"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHON": sys.executable},
+        # Without what another make, which was called with PYTHON=…, leaves to those below it.
+        env={**{name: value for name, value in os.environ.items() if "MAKE" not in name}, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=True,
