@@ -128,6 +128,9 @@ def browser(width: int = 1500, height: int = 950) -> Iterator[Page]:
         try:
             page = context.pages[0] if context.pages else context.new_page()
             page.set_default_timeout(PATIENCE_MILLISECONDS)
+            # Pytest shows what is printed, beside what a failed test did not see on the page.
+            page.on("pageerror", lambda error: print("in the page:", error))
+            page.on("requestfailed", lambda request: print("no answer:", request.url, request.failure))
             yield page
         finally:
             context.close()
