@@ -174,15 +174,18 @@ class Snapshot:
 
 
 def _as_frame(relation: DuckDBPyRelation) -> pl.DataFrame:
-    unique = relation.project("*")  # columns of one name get different ones
-    columns = ", ".join(
-        f"CAST({identifier(name)} AS VARCHAR) AS {identifier(name)}"
-        if any(strange in str(kind) for strange in _AS_TEXT)
-        else identifier(name)
-        for name, kind in zip(unique.columns, unique.types, strict=True)
-    )
-    kinds = list(zip(unique.columns, map(str, unique.types), strict=True))
-    rows = frame(unique.project(columns).__arrow_c_stream__())
+    # A projection is planned anew, which costs as much as reading a table of ours: most need none.
+    if len({name.casefold() for name in relation.columns}) < len(relation.columns):
+        relation = relation.project("*")  # columns of one name get different ones
+    kinds = list(zip(relation.columns, map(str, relation.types), strict=True))
+    as_text = {name for name, kind in kinds if any(strange in kind for strange in _AS_TEXT)}
+    if as_text:
+        columns = (
+            f"CAST({identifier(name)} AS VARCHAR) AS {identifier(name)}" if name in as_text else identifier(name)
+            for name, _ in kinds
+        )
+        relation = relation.project(", ".join(columns))
+    rows = frame(relation.__arrow_c_stream__())
     return rows.with_columns(_narrowed(rows[name]) for name, kind in kinds if kind in ("HUGEINT", "UHUGEINT"))
 
 
