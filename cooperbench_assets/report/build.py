@@ -23,9 +23,8 @@ from cooperbench_assets.report.numbers import numbers_tex
 from cooperbench_assets.report.page import (
     draw,
     page,
-    result_tables,
     side_by_side,
-    store_tables,
+    tables_of,
 )
 from cooperbench_assets.report.paper_tables import paper_tables
 from cooperbench_assets.report.sections import DECLARED, WARNINGS
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.report.figure import Figure
-    from cooperbench_assets.report.page import Together
+    from cooperbench_assets.report.page import Tables, Together
     from cooperbench_assets.report.sources import Source
 
 PAGE = "report.html"
@@ -139,14 +138,14 @@ def _build_joint(
 def build_one(source: Source, reports: Path) -> tuple[Built, dict[str, Figure]]:
     """Make one experiment's report."""
     folder = reports / source.experiment
-    figures = draw(source)
-    text = page([source], {source.experiment: figures}, folder).encode()
+    figures, tables = draw(source), tables_of(source, folder)
+    text = page([source], {source.experiment: figures}, folder, tables={source.experiment: tables}).encode()
     files = {
         PAGE: text,
         "numbers.tex": numbers_tex(source.results).encode(),
         "manifest.json": (json.dumps(manifest(source), indent=1, ensure_ascii=False) + "\n").encode(),
         **_figure_files(figures),
-        **_table_files(source, folder),
+        **_table_files(source, tables),
     }
     _put(folder, files)
     return Built((source.experiment,), folder, figures, _warnings([source]), len(text)), figures
@@ -175,13 +174,12 @@ def _figure_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
     return files
 
 
-def _table_files(source: Source, folder: Path) -> dict[str, bytes]:
+def _table_files(source: Source, tables: Tables) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    shown = {**result_tables(source, folder), **store_tables(source, folder)}
     frames = {**source.results, **{name: source.tables[name] for name in ("check_results", "quarantine")}}
     frames["provenance"] = source.tables["provenance"].drop("record", "agent_config")
     frames["no_verdict"] = source.tables["pairs"].filter(~pl.col("outcome").is_in(["pass", "fail"]) | pl.col("suspect"))
-    for name, table in shown.items():
+    for name, table in {**tables.results, **tables.store}.items():
         files[f"tables/{name}.csv"] = csv_of(frames[name]).encode()
         files[f"tables/{name}.tex"] = tex_of(table).encode()
     for name, table in paper_tables(source.results).items():

@@ -64,6 +64,15 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Tables:
+    """Every table of an experiment as it is shown, by name."""
+
+    results: Mapping[str, Shown]
+    store: Mapping[str, Shown]
+    """Provenance, checks, what has no verdict, and what could not be read."""
+
+
+@dataclass(frozen=True)
 class Together:
     """Several experiments against each other."""
 
@@ -110,13 +119,16 @@ def side_by_side(sources: Sequence[Source]) -> Together:
     return Together(figures, comparisons, shown(EXPERIMENT_COMPARISONS, comparisons))
 
 
-def result_tables(source: Source, folder: Path) -> dict[str, Shown]:
-    """Every result table of an experiment as it is shown, by name."""
+def tables_of(source: Source, folder: Path) -> Tables:
+    """Every table of an experiment as it is shown."""
+    return Tables(_result_tables(source, folder), _store_tables(source, folder))
+
+
+def _result_tables(source: Source, folder: Path) -> dict[str, Shown]:
     return {name: shown(table, source.results[name], links=_links(source, folder)) for name, table in DECLARED.items()}
 
 
-def store_tables(source: Source, folder: Path) -> dict[str, Shown]:
-    """Provenance, checks, what has no verdict, and what could not be read, by name."""
+def _store_tables(source: Source, folder: Path) -> dict[str, Shown]:
     checks = source.tables["check_results"].sort("passed", "asset", "setting", "seed", "check_name", nulls_last=True)
     pairs = source.tables["pairs"].filter(~pl.col("outcome").is_in(["pass", "fail"]) | pl.col("suspect"))
     made = {
@@ -145,6 +157,7 @@ def page(
     figures: Mapping[str, Mapping[str, Figure]],
     folder: Path,
     together: Together | None = None,
+    tables: Mapping[str, Tables] | None = None,
 ) -> str:
     """The whole page.
 
@@ -153,8 +166,10 @@ def page(
         figures: By experiment and name.
         folder: Where the page will lie, for links to raw files.
         together: What holds several experiments against each other.
+        tables: By experiment, with links from `folder`; made here if they are not there yet.
     """
-    shown_tables = {source.experiment: result_tables(source, folder) for source in sources}
+    tables = tables or {source.experiment: tables_of(source, folder) for source in sources}
+    results = {experiment: shown.results for experiment, shown in tables.items()}
     return _template().render(
         title=" and ".join(source.experiment for source in sources),
         several=len(sources) > 1,
@@ -168,8 +183,8 @@ def page(
         changing=[(source.experiment, text) for source in sources if (text := changing(source.results))],
         together=together,
         across=[] if together is None else list(statements_across(together.comparisons)),
-        chapters=[_chapter(section, sources, figures, shown_tables) for section in SECTIONS],
-        store=[(source.experiment, store_tables(source, folder)) for source in sources],
+        chapters=[_chapter(section, sources, figures, results) for section in SECTIONS],
+        store=[(source.experiment, tables[source.experiment].store) for source in sources],
         terms=_terms(),
         published=_published(),
         not_comparable=NOT_COMPARABLE,
@@ -241,5 +256,5 @@ def _published() -> Shown:
 
 
 __all__ = [
-    "Chapter", "HeadlineRow", "Part", "Together", "draw", "page", "result_tables", "side_by_side", "store_tables",
+    "Chapter", "HeadlineRow", "Part", "Together", "draw", "page", "side_by_side", "tables_of",
 ]  # fmt: skip

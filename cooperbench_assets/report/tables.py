@@ -168,11 +168,11 @@ def csv_of(frame: pl.DataFrame) -> str:
     return text.getvalue()
 
 
-_TEX: Final = {
+_TEX: Final = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\textasciicircum{}",
     "_": r"\_", "~": r"\textasciitilde{}", "%": r"\%", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     '"': r"\textquotedbl{}", "−": r"$-$", "×": r"$\times$", "–": "--", "…": r"\ldots{}", "[": "{[}", "]": "{]}",
-}  # fmt: skip
+})  # fmt: skip
 _BLANK = re.compile(r"[\x00-\x20\x7f\u2028\u2029]+")
 PAGEFUL: Final = 40
 """Rows from which a LaTeX table may break over pages."""
@@ -180,7 +180,7 @@ PAGEFUL: Final = 40
 
 def tex_escaped(text: str) -> str:
     """`text` so that LaTeX prints it: every character that means something to it escaped, one line."""
-    return "".join(_TEX.get(character, character) for character in _BLANK.sub(" ", text))
+    return _BLANK.sub(" ", text).translate(_TEX)
 
 
 def tex_of(table: Shown) -> str:

@@ -172,7 +172,6 @@ def test_the_command_makes_the_report_says_where_and_has_it_materialised_in_the_
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0].startswith("data/report/mine/report.html")
     assert (place.project.report / "mine" / "figures" / "pair_grid.png").is_file()
-    assert place.run("report").stdout == done.stdout
     with open_instance(place.project) as instance:
         event = instance.get_latest_materialization_event(asset_key("mine", "report"))
     assert event is not None

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from cooperbench_assets.report.build import build_one
+from cooperbench_assets.report.build import _table_files, build_one
 from cooperbench_assets.report.figure import Figure
 from cooperbench_assets.report.numbers import numbers_tex
+from cooperbench_assets.report.page import draw, tables_of
 from cooperbench_assets.report.page import page as whole_page
 from cooperbench_assets.report.sections import DECLARED, SECTIONS
 from cooperbench_assets.report.sources import source_of
@@ -208,8 +209,9 @@ def test_what_agents_and_folders_say_is_never_markup(tmp_path: Path) -> None:
     tables["check_results"] = schema.CHECK_RESULTS.frame([{**check, "remedy": EVIL, "checked_at": START}])
     bad = {"experiment": "e", "setting": "solo", "seed": 0, "path": EVIL, "kind": EVIL, "message": EVIL}
     tables["quarantine"] = schema.QUARANTINE.frame([bad])
-    built, figures = build_one(source_of("e", tables, tmp_path / "logs"), tmp_path)
-    text = built.page.read_text()
+    made = source_of("e", tables, tmp_path / "logs")
+    figures = draw(made)
+    text = whole_page([made], {"e": figures}, tmp_path / "e")
     page = Page(text)
     assert page.count("script") == 1
     assert page.count("img") == 0
@@ -254,14 +256,16 @@ THIN: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_thin_data_gives_figures_or_sentences(name: str, tmp_path: Path) -> None:
-    folder, page = build(THIN[name], tmp_path)
-    made = {path.stem for path in (folder / "figures").iterdir()}
-    assert made == {drawing.name for section in SECTIONS for drawing in section.drawings}
+    made = source(THIN[name])
+    figures = draw(made)  # Of PNG and PDF, which are made of an SVG whatever it shows, `built` has enough.
+    page = Page(whole_page([made], {made.experiment: figures}, tmp_path))
     shown = " ".join(text for where, text in page.texts if "/td" in where or "/svg" in where or "/figcaption" in where)
     assert not re.search(r"\b(nan|None|inf|NaN|undefined|null)\b", shown)
-    for path in (folder / "figures").glob("*.txt"):
-        assert path.read_text().strip().endswith((".", "?"))
-    assert r"{nan}" not in (folder / "numbers.tex").read_text()
+    for figure in figures.values():
+        assert (figure.svg is None) != (figure.sentence is None)
+        assert figure.sentence is None or figure.sentence.strip().endswith((".", "?"))
+    assert r"{nan}" not in numbers_tex(made.results)
+    assert set(DECLARED) <= {Path(file).stem for file in _table_files(made, tables_of(made, tmp_path))}
 
 
 def test_an_experiment_without_a_row_of_pairs_still_has_a_page_and_replaces_all_of_the_old_one_and_of_a_killed_build(
