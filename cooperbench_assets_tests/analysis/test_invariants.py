@@ -108,7 +108,7 @@ def test_a_difference_that_cancels_out_is_nothing_and_has_no_sign() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(stores(), st.randoms(use_true_random=False))
 def test_neither_the_order_of_rows_nor_another_experiment_changes_anything(
     rows: list[dict[str, Any]], random: Any

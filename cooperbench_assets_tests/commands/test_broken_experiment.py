@@ -101,7 +101,10 @@ def test_its_cells_stay_published_whoever_publishes(place: Place, file: Path) ->
         selection = [asset_key("sound", "results_store")]
         assert job.execute_in_process(instance=instance, asset_selection=selection).success
     assert published(place) == BOTH, "a store that is built anew has them too"
-    assert place.run("report").exit_code == 0
+    done = place.run("report")
+    assert done.exit_code == 0
+    pages = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("data/report/")]
+    assert pages == [f"data/report/{name}/report.html" for name in ("broken", "sound")]
     assert (place.project.report / "broken" / "report.html").is_file()
     file.write_text(file.read_text().replace("99 2", "0 2"))
     done = place.run("status")
