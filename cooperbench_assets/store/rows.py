@@ -122,6 +122,8 @@ def _add_pair(rows: dict[str, list[Row]], pair: Pair, reading: RunReading, base:
 
 def _frame(table: Table, cell: Cell, rows: Sequence[Row]) -> pl.DataFrame:
     """Rows as a frame of a table's columns; a column that no row names is NULL."""
+    if not rows:  # A column after another costs more than all else here, and tables without rows are many.
+        return pl.DataFrame(schema=table.schema)
     height = len(rows)
     constant = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed}
     columns = []

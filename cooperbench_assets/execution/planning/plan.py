@@ -255,5 +255,6 @@ def _eval_cause(state: PairState) -> tuple[Cause, str]:
 
 def _missing_task_file(job: CellJob, pair: Pair) -> Path | None:
     """The first file that the dataset lacks for a pair; None if it has all."""
-    files = (job.dataset / pair.task.folder / f"feature{feature}" / "feature.md" for feature in pair.features)
+    folder = job.dataset / pair.task.folder
+    files = (folder / f"feature{feature}/feature.md" for feature in pair.features)
     return next((file for file in files if not file.is_file()), None)
