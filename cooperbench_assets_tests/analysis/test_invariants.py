@@ -50,7 +50,7 @@ def _check_tables(results: dict[str, pl.DataFrame]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(stores())
 def test_counts_add_up_and_intervals_hold_their_estimate(rows: list[dict[str, Any]]) -> None:
     frames = {"pairs": pairs_frame(*rows)}
@@ -79,7 +79,7 @@ def test_counts_add_up_and_intervals_hold_their_estimate(rows: list[dict[str, An
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(stores())
 def test_comparisons_keep_their_estimate_between_the_extremes(rows: list[dict[str, Any]]) -> None:
     table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"].filter(

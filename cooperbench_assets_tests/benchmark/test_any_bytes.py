@@ -160,7 +160,7 @@ def put_in_place(tree: Tree, file: str, content: bytes) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(content=st.binary(max_size=60))
 @example(content=b"")
 @example(content=b"\xff\xfe{\x00}\x00")
@@ -179,7 +179,7 @@ def test_any_bytes_give_rows_or_a_quarantine_entry(trees: dict[str, Tree], file:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["solo", "coop"])
 @pytest.mark.parametrize("file", FILES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_valid_files_with_other_values_give_rows_or_a_quarantine_entry(
     trees: dict[str, Tree],

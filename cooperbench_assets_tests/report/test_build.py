@@ -6,7 +6,7 @@ import base64
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def published(root: Path, *, dead: bool = False) -> ExperimentContext:
+def published(root: Path, count: int = 8, *, dead: bool = False, **changes: Any) -> ExperimentContext:
     """The experiment `made`, read and published; with `dead`, most agents of coop-comm died of a bad key."""
-    experiment = experiments.bind(root, 8)
+    experiment = experiments.bind(root, count, **changes)
     for cell in experiment.cells:
         experiments.fill(experiment, cell.cell.setting, cell.cell.seed)
     if dead:
@@ -67,10 +67,8 @@ def test_an_experiment_that_is_not_in_the_store_is_an_error_that_says_what_to_do
         build_reports(whole.project.database, whole.project.report, ["other"])
 
 
-def _two(whole: ExperimentContext, root: Path, **changes: str) -> ExperimentContext:
-    """A copy of `whole` at `root`, and the same cells as an experiment `other` whose provenance has `changes`."""
-    shutil.copytree(whole.project.root, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("report"))
-    experiment = experiments.bind(root, 8)
+def _add_other(experiment: ExperimentContext, **changes: str) -> None:
+    """Publish the same cells as an experiment `other` besides, whose provenance has `changes`."""
     for cell in experiment.cells:
         frames = experiment.view(cell).frames
         other = type(cell.cell)("other", cell.cell.setting, cell.cell.seed)
@@ -79,14 +77,15 @@ def _two(whole: ExperimentContext, root: Path, **changes: str) -> ExperimentCont
             frames["provenance"] = frames["provenance"].with_columns(pl.lit(value).alias(name))
         write_unit(experiment.project.tables, cell_unit(other), frames, declared=CELL_UNIT_TABLES)
     publish(experiment.project.database, experiment.project.tables, declared=STORE_TABLES)
-    return experiment
 
 
 @pytest.mark.slow
 def test_reports_are_made_of_the_published_store_and_comparable_experiments_stand_side_by_side(
     whole: ExperimentContext, tmp_path: Path
 ) -> None:
-    experiment = _two(whole, tmp_path, model="another-model")
+    shutil.copytree(whole.project.root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("report"))
+    experiment = experiments.bind(tmp_path, 8)
+    _add_other(experiment, model="another-model")
     (*single, joint), problem = build_side_by_side(
         experiment.project.database, experiment.project.report, ["made", "other"], {"made": experiment.logs}
     )
@@ -119,9 +118,11 @@ def test_reports_are_made_of_the_published_store_and_comparable_experiments_stan
 
 @pytest.mark.slow
 def test_experiments_on_other_subsets_are_refused_a_common_page_and_get_their_own(
-    whole: ExperimentContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = _two(whole, tmp_path, subset_sha256="0" * 64)
+    # One cell of two pairs: most figures are sentences, which are no matter here.
+    experiment = published(tmp_path, 2, settings={"solo": {"mode": "solo", "seeds": [0]}})
+    _add_other(experiment, subset_sha256="0" * 64)
     monkeypatch.setenv("COOPERBENCH_ASSETS_ROOT", str(tmp_path))
     (tmp_path / "dagster.yaml").touch()
     done = CliRunner().invoke(cli, ["report", "made", "other"])
