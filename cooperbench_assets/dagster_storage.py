@@ -1,7 +1,7 @@
 """Storage of the project's Dagster instance, as dagster.yaml names it.
 
 What belongs here: Dagster's own SQLite storage, made by one process at a time, whose files stay open while they are
-used. What does not: what is stored in it.
+used, and in which no dead process keeps a pool. What does not: what is stored in it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dagster import AssetCheckKey
     from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
     from dagster._serdes import ConfigurableClassData
+    from dagster._utils.concurrency import ConcurrencyClaimStatus
     from sqlalchemy import Connection, Engine
 
 LOCK = ".lock"
@@ -48,6 +50,9 @@ FAILED: Final = AssetCheckExecutionRecordStatus.FAILED
 
 MOST_OPEN: Final = 8
 """Files that a process keeps open: that of all runs, and those of the runs it used last."""
+
+CLAIM_SECONDS: Final = 0.5
+"""Between two claims of a place in a pool that others hold."""
 
 BUSY_SECONDS: Final = 30
 """How long to wait for another process that writes, as Dagster does."""
@@ -163,6 +168,26 @@ class OpenEventLog(SqliteEventLogStorage):
             return {}
         wanted = RunsFilter(run_ids=list(run_ids), statuses=ENDED)
         return {run.run_id: run.status for run in self._instance.get_runs(wanted)}
+
+    def claim_concurrency_slot(
+        self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
+    ) -> ConcurrencyClaimStatus:
+        """Claim a place in a pool for a step; what dead runs hold of it is freed, and what others hold waited for.
+
+        Dagster means to sleep before it claims again, and asks without a pause whether the time has come: a core's
+        whole work for as long as another process publishes. So the pause is made here.
+        """
+        status: ConcurrencyClaimStatus = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        if status.is_claimed:
+            return status
+        from cooperbench_assets.automation.dead_runs import free_pools  # it imports assets, and few steps have to wait
+
+        if free_pools(self._instance):
+            status = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        if not status.is_claimed:
+            time.sleep(CLAIM_SECONDS)
+            status = status.with_sleep_interval(0.0)
+        return status
 
     def _engine(self, shard: str, path: Path) -> Engine:
         """The engine of a file, opened anew if somebody replaced the file."""

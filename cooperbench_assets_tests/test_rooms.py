@@ -136,6 +136,7 @@ PRIVATE_OF_DAGSTER = {
     "dagster_storage": {
         "AssetCheckExecutionRecord",
         "AssetCheckExecutionRecordStatus",
+        "ConcurrencyClaimStatus",
         "ConfigurableClassData",
         "DagsterSqliteStorage",
         "PartitionKeyFilter",

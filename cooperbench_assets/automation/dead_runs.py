@@ -1,7 +1,8 @@
-"""Runs whose process is gone and that nobody reported: they would keep their place in the queue, and their cell.
+"""Runs whose process is gone and that nobody reported: they would keep their place in the queue, their cell and pools.
 
-What belongs here: the evidence that a run is dead, and reporting it. What does not: what follows (``policy``). The lock
-of a cell is the strongest sign of life: a run whose cell anybody holds is never reported.
+What belongs here: the evidence that a run is dead, reporting it, and freeing what it holds of pools. What does not:
+what follows (``policy``). The lock of a cell is the strongest sign of life: a run whose cell anybody holds is never
+reported.
 """
 
 from __future__ import annotations
@@ -65,6 +66,28 @@ def report_dead_runs(instance: dg.DagsterInstance, experiment: ExperimentContext
     return reported
 
 
+def free_pools(instance: dg.DagsterInstance) -> list[str]:
+    """Free what runs hold of pools, or wait for, whose process is gone or which were deleted.
+
+    Dagster leaves that to its daemon, which looks at runs alone that were reported as over, and a command needs none.
+
+    Returns:
+        The runs of which something was freed.
+    """
+    freed = []
+    for run_id in instance.event_log_storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        try:
+            if run is not None and _why_process_is_gone(instance, run, _engine_events(instance, run)) is None:
+                continue
+        except Exception:
+            _LOG.warning("run %s cannot be judged", run_id, exc_info=True)
+            continue
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+        freed.append(run_id)
+    return freed
+
+
 def _report(instance: dg.DagsterInstance, run_id: str, why: str) -> bool:
     """Report a run, unless it ended while we looked."""
     run = instance.get_run_by_id(run_id)
@@ -85,17 +108,30 @@ def _why_dead(
     folders = _run_dirs(experiment, run)
     if any(holder(folder) is not None for folder in folders or ()):
         return None
-    kinds = {DagsterEventType.ENGINE_EVENT, DagsterEventType.PIPELINE_STARTING}
-    events = instance.all_logs(run.run_id, of_type=kinds)
-    process = _process(events)
-    if process is not None and _is_here(instance, run):
-        return None if _alive(*process) else f"The process of this run ({process[0]}) is gone"
-    if _was_restarted(instance, run):
-        return "The machine of this run was started anew"
+    events = _engine_events(instance, run)
+    why = _why_process_is_gone(instance, run, events)
+    if why is not None or (_process(events) is not None and _is_here(instance, run)):
+        return why
     launched = any(_kind(entry) == DagsterEventType.PIPELINE_STARTING for entry in events)
     if launched and instance.run_launcher.supports_check_run_worker_health:
         return _why_worker_is_gone(instance, run)
     return _why_silent(instance, experiment, run, folders, now)
+
+
+def _engine_events(instance: dg.DagsterInstance, run: DagsterRun) -> Sequence[dg.EventLogEntry]:
+    """What says which process works on a run, and that it was launched."""
+    kinds = {DagsterEventType.ENGINE_EVENT, DagsterEventType.PIPELINE_STARTING}
+    return instance.all_logs(run.run_id, of_type=kinds)
+
+
+def _why_process_is_gone(
+    instance: dg.DagsterInstance, run: DagsterRun, events: Sequence[dg.EventLogEntry]
+) -> str | None:
+    """What shows that a run's process is gone; None where it lives, or cannot be seen from here."""
+    process = _process(events)
+    if process is not None and _is_here(instance, run):
+        return None if _alive(*process) else f"The process of this run ({process[0]}) is gone"
+    return "The machine of this run was started anew" if _was_restarted(instance, run) else None
 
 
 def _is_here(instance: dg.DagsterInstance, run: DagsterRun) -> bool:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 from dagster import DagsterEventType
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 
 from cooperbench_assets.assets.keys import HOST_TAG
 from cooperbench_assets.automation import dead_runs
 from cooperbench_assets.automation.dagster_runs import RANGE_TAGS, active_runs, error_of
 from cooperbench_assets.automation.dead_runs import report_dead_runs
+from cooperbench_assets.dagster_storage import CLAIM_SECONDS
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.processes import namespace
 from cooperbench_assets.local_runs import Launcher
@@ -236,6 +238,38 @@ def test_a_run_that_a_person_was_cancelling_is_reported_as_cancelled(
     kill(sleeper)
     assert reported(driver) == [run.run_id]
     assert status(driver, run) == dg.DagsterRunStatus.CANCELED
+
+
+def claimed(driver: Driver, run: dg.DagsterRun) -> bool:
+    """Whether a step of a run may work that needs the one place of a pool."""
+    return bool(driver.instance.event_log_storage.claim_concurrency_slot("a pool", run.run_id, "step").is_claimed)
+
+
+def test_what_dead_runs_hold_of_a_pool_or_wait_for_is_free_for_the_next_step_that_asks(
+    driver: Driver, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("cooperbench_assets.dagster_storage.time.sleep", pauses.append)
+    driver.instance.event_log_storage.set_concurrency_slots("a pool", 1)
+    holding, waiting = started(driver, sleeper.pid), started(driver, sleeper.pid)
+    living, deleted = started(driver, os.getpid()), started(driver, os.getpid())
+    elsewhere = started(driver, sleeper.pid, **{HOST_TAG: "another-machine/boot/pid:[1]"})
+    assert [claimed(driver, run) for run in (holding, waiting, deleted, living)] == [True, False, False, False]
+    assert pauses == [CLAIM_SECONDS] * 3
+    driver.instance.delete_run(deleted.run_id)
+    kill(sleeper)
+    assert claimed(driver, living)
+    assert not claimed(driver, elsewhere), "a run that lives has it"
+    driver.instance.event_log_storage.free_concurrency_slots_for_run(living.run_id)
+    assert not claimed(driver, living), "nothing shows that the one before it is dead"
+
+
+def test_dagster_asks_for_a_pool_again_without_a_pause(instance: dg.DagsterInstance) -> None:
+    """Once it makes a pause, ours can go."""
+    waiting = InstanceConcurrencyContext(instance, dg.DagsterRun(job_name="waits"))
+    waiting._pending_claims.add("step")
+    waiting._pending_timeouts["step"] = time.time() + 10
+    assert waiting.interval_to_next_pending_claim_check() == 0
 
 
 def test_a_suspended_run_has_no_process_on_purpose(driver: Driver) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from cooperbench_assets.automation.dagster_runs import CELL_ASSETS, RANGE_TAGS
 from cooperbench_assets.cli import INTERRUPTED, NOT_DONE
+from cooperbench_assets.faultpoints import VARIABLE
 from cooperbench_assets.local_runs import NO_OUTPUT
 from cooperbench_assets_tests.commands.place import PAIRS, write_run
 from cooperbench_assets_tests.projects import environment, make_project
@@ -129,6 +131,29 @@ def test_an_interrupt_ends_the_reading_as_cancelled(tmp_path: Path) -> None:
     assert process.returncode == INTERRUPTED, errors
     assert "Traceback" not in errors
     assert [run.status for run in runs(project)] == [dg.DagsterRunStatus.CANCELED]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_command_that_was_killed_while_it_published_keeps_no_other_one_waiting(mine: Place) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-m", "cooperbench_assets.cli", "materialize", "mine"],
+        cwd=mine.project.root,
+        env={**os.environ, VARIABLE: "publish:locked"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    write_run(mine.logs / "other", "solo", PAIRS)
+    added = mine.run(
+        *("import-logs", mine.logs, "--experiment", "other", "--subset", mine.subset, "--run", "solo=other")
+    )
+    assert added.exit_code == 0, added.output
+    for name in ("other", "mine"):
+        done = mine.run("materialize", name)
+        assert done.exit_code == 0, done.output
+        assert "results_store: " in done.output
 
 
 @pytest.mark.slow
