@@ -58,11 +58,11 @@ class Store:
     def table(self, name: str, experiment: str | None = None) -> pl.DataFrame:
         return read.table(self.database, name, experiment)
 
-    def contents(self) -> dict[str, list[str]]:
-        """Every row of every table of results and view, as text, in an order of their own."""
+    def contents(self, *names: str) -> dict[str, list[str]]:
+        """Every row of these tables, as text, in an order of their own; of every table of results and view if none."""
         with read.snapshot(self.database) as snapshot:
-            names = set(snapshot.names()) - {"published", "store_info", "schema_migrations"}
-            return {name: sorted(map(repr, snapshot.table(name).rows())) for name in names}
+            every = set(names or snapshot.names()) - {"published", "store_info", "schema_migrations"}
+            return {name: sorted(map(repr, snapshot.table(name).rows())) for name in every}
 
     def expected(self, *units: Unit) -> dict[str, list[str]]:
         """Every row of these units' Parquet files, as text."""
@@ -74,8 +74,9 @@ class Store:
 
     def holds(self, *cells: Cell) -> bool:
         """Whether the store holds exactly the rows of these cells' Parquet files in the tables of a cell."""
-        contents, expected = self.contents(), self.expected(*map(cell_unit, cells))
-        return all(contents[name] == expected[name] for name in expected if name != "check_results")
+        expected = self.expected(*map(cell_unit, cells))
+        del expected["check_results"]
+        return self.contents(*expected) == expected
 
     def leftovers(self) -> list[str]:
         """What lies in and beside the build folder that should not."""

@@ -202,10 +202,10 @@ def test_a_file_copied_without_any_tables_loses_nothing(store: Store) -> None:
 @pytest.mark.slow
 def test_processes_that_write_different_cells_at_once_lose_nothing(store: Store) -> None:
     settings = ["solo", "coop-comm", "coop-nocomm"]
-    processes = [start(publish_cells, store.root, setting, 4) for setting in settings]
+    processes = [start(publish_cells, store.root, setting, 3) for setting in settings]
     ends = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], ends
-    cells = [Cell("race", setting, seed) for setting in settings for seed in range(4)]
+    cells = [Cell("race", setting, seed) for setting in settings for seed in range(3)]
     assert store.holds(*cells)
     assert not store.publish().replaced
     assert store.leftovers() == []
@@ -215,7 +215,7 @@ def test_processes_that_write_different_cells_at_once_lose_nothing(store: Store)
 def test_a_person_who_keeps_writing_cannot_stop_publishing(store: Store) -> None:
     store.write(COOP)
     store.publish()
-    for draw in range(3):
+    for draw in range(2):
         writer = start(write_foreign, store.root, "stay")
         try:
             assert writer.stdout is not None

@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -34,6 +35,7 @@ GENERATION = {
 """The text column of each table that carries the number of the write, so that a mixture shows."""
 
 
+@cache
 def generation_frames(cell: Cell, generation: int) -> dict[str, pl.DataFrame]:
     """Small tables of a cell, each row of each of which carries `generation`; their heights do as well."""
     key: dict[str, object] = {"experiment": cell.experiment, "setting": cell.setting, "seed": cell.seed}
