@@ -50,7 +50,7 @@ def _check_tables(results: dict[str, pl.DataFrame]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(stores())
 def test_counts_add_up_and_intervals_hold_their_estimate(rows: list[dict[str, Any]]) -> None:
     frames = {"pairs": pairs_frame(*rows)}
@@ -79,7 +79,7 @@ def test_counts_add_up_and_intervals_hold_their_estimate(rows: list[dict[str, An
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(stores())
 def test_comparisons_keep_their_estimate_between_the_extremes(rows: list[dict[str, Any]]) -> None:
     table = paired_comparisons({"pairs": pairs_frame(*rows)})["paired_comparisons"].filter(
@@ -108,7 +108,7 @@ def test_a_difference_that_cancels_out_is_nothing_and_has_no_sign() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(stores(), st.randoms(use_true_random=False))
 def test_neither_the_order_of_rows_nor_another_experiment_changes_anything(
     rows: list[dict[str, Any]], random: Any

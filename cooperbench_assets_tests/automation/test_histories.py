@@ -77,7 +77,7 @@ def to_rest(world: World) -> int:
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=400)
 @given(
     ends=st.lists(st.tuples(ENDS, EVAL_ENDS), min_size=len(PAIRS), max_size=len(PAIRS)),
     steps=STEPS,

@@ -160,7 +160,7 @@ def put_in_place(tree: Tree, file: str, content: bytes) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=60))
 @example(content=b"")
 @example(content=b"\xff\xfe{\x00}\x00")
@@ -179,7 +179,7 @@ def test_any_bytes_give_rows_or_a_quarantine_entry(trees: dict[str, Tree], file:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["solo", "coop"])
 @pytest.mark.parametrize("file", FILES)
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_valid_files_with_other_values_give_rows_or_a_quarantine_entry(
     trees: dict[str, Tree],
@@ -226,7 +226,7 @@ MEANT = st.sampled_from(["solo", "7", "f1_f2", "attempts", "x_task"])
 NAMES = st.text(st.characters(blacklist_characters="/\x00", blacklist_categories=["Cs"]), min_size=1, max_size=6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(NAMES | st.sampled_from(["solo", "7", "f1_f2", "attempts", "x_task"]), min_size=1, max_size=5))
 )

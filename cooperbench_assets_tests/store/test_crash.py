@@ -33,7 +33,7 @@ from cooperbench_assets_tests.store.worker import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KILLS = 15
+KILLS = 30
 """At random moments. More draws find nothing more: each named stop has a kill of its own."""
 
 CELL = Cell("race", "solo", 0)
