@@ -226,7 +226,7 @@ MEANT = st.sampled_from(["solo", "7", "f1_f2", "attempts", "x_task"])
 NAMES = st.text(st.characters(blacklist_characters="/\x00", blacklist_categories=["Cs"]), min_size=1, max_size=6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(NAMES | st.sampled_from(["solo", "7", "f1_f2", "attempts", "x_task"]), min_size=1, max_size=5))
 )
