@@ -22,8 +22,8 @@ CHECKOUT = Path(__file__).parents[2]
 
 @pytest.fixture
 def made(tmp_path: Path) -> ExperimentContext:
-    """An experiment that only reads, with two of its four cells on disk."""
-    experiment = bind(tmp_path)
+    """An experiment that only reads, with two of its four cells on disk; of one pair a report has few figures."""
+    experiment = bind(tmp_path, 1)
     fill(experiment, "solo")
     fill(experiment, "coop-comm")
     return experiment
