@@ -61,11 +61,20 @@ def storage(instance: dg.DagsterInstance) -> Any:
     return getattr(getattr(log, "_storage", None), "event_log_storage", log)
 
 
+def job_of(experiment: ExperimentContext) -> dg.JobDefinition:
+    """The job that holds every asset and check."""
+    return experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
+
+
 def execute_all(
-    experiment: ExperimentContext, instance: dg.DagsterInstance, asset: str, checks: tuple[Check[Any], ...]
+    experiment: ExperimentContext,
+    instance: dg.DagsterInstance,
+    asset: str,
+    checks: tuple[Check[Any], ...],
+    job: dg.JobDefinition | None = None,
 ) -> dg.ExecuteInProcessResult:
     """What the button launches on the page of an asset's checks: checks alone, and no partition."""
-    job = experiment_definitions(experiment).resolve_implicit_global_asset_job_def()
+    job = job or job_of(experiment)
     chosen = {dg.AssetCheckKey(asset_key("made", asset), check.name) for check in checks}
     return job.get_subset(asset_selection=set(), asset_check_selection=chosen).execute_in_process(
         instance=instance, run_config={"loggers": QUIET}, raise_on_error=False
@@ -73,8 +82,9 @@ def execute_all(
 
 
 def execute_all_of_cells(experiment: ExperimentContext, instance: dg.DagsterInstance) -> None:
+    job = job_of(experiment)
     for asset, checks in OF_CELLS.items():
-        execute_all(experiment, instance, asset, checks)
+        execute_all(experiment, instance, asset, checks, job)
 
 
 def listed(experiment: ExperimentContext, instance: dg.DagsterInstance) -> dict[str, set[str]]:
