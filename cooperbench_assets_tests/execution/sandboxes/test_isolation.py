@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,24 @@ def test_the_probe_finds_out_by_trying(tmp_path: Path) -> None:
         asked = [sys.executable, "-c", code]
         done = subprocess.run(asked, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True)
         assert said in done.stdout
+
+
+@pytest.mark.parametrize(("said", "tries"), [("", 1), ("no permission", 2)])
+def test_isolation_that_works_without_network_is_not_tried_again_with_it(
+    monkeypatch: pytest.MonkeyPatch, said: str, tries: int
+) -> None:
+    """Evaluations have network unless told otherwise, and their server has tried without it: none of them tries."""
+    tried: list[bubblewrap.Bubblewrap] = []
+
+    def attempt(sandbox: bubblewrap.Bubblewrap, _sign: Path) -> str:
+        tried.append(sandbox)
+        return said
+
+    monkeypatch.setattr(bubblewrap, "_program", lambda: "bwrap")
+    monkeypatch.setattr(bubblewrap, "_try", attempt)
+    monkeypatch.setattr(bubblewrap, "probe", cache(bubblewrap.probe.__wrapped__))
+    assert choose_isolation() == choose_isolation(network=True)
+    assert len(tried) == tries
 
 
 @pytest.mark.parametrize(

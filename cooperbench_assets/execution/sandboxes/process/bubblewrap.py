@@ -64,6 +64,9 @@ def probe(network: bool = False) -> str:
     """
     if _program() is None:
         return "bubblewrap (the program bwrap) is not installed"
+    if network and not probe(False):
+        # A namespace less to make. The harness server asks without network, so its children need not ask again.
+        return ""
     with tempfile.TemporaryDirectory(prefix="cooperbench-assets-probe-") as folder:
         root = Path(folder)
         for name in ("workspace", "patches", f"tmp/{HOME_IN_TMP}"):
