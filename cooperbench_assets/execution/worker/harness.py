@@ -64,8 +64,8 @@ class HarnessImportError(RuntimeError):
 def import_harness() -> HarnessInfo:
     """Import the harness and the external agents that the environment names.
 
-    Upstream imports its own agents, and so litellm, with whatever else is asked of it: nine tenths of the time. Where
-    one is known to be wanted, only that one is imported, and what few pairs need waits for these.
+    Upstream imports its own agents, and so litellm, with whatever else is asked of it: nine tenths of the time. Here
+    only the one that is wanted is imported, and what few pairs need waits for these.
 
     Raises:
         HarnessImportError: if anything of it cannot be imported.
@@ -74,8 +74,8 @@ def import_harness() -> HarnessInfo:
     gc.disable()
     # Upstream would import these too: it only warns of one that is missing, and names none that raises.
     external = os.environ.pop(EXTERNAL_AGENTS, "")
-    wanted = os.environ.pop(WANTED_AGENT, None)
-    with _import_failures(), contextlib.nullcontext() if wanted is None else only_what_all_need():
+    wanted = os.environ.pop(WANTED_AGENT, "")
+    with _import_failures(), only_what_all_need():
         for name in _MODULES:
             importlib.import_module(name)
         with contextlib.suppress(ImportError):

@@ -25,7 +25,7 @@ EXTERNAL_AGENTS = "COOPERBENCH_EXTERNAL_AGENTS"
 """Upstream's variable with the modules that register agents, separated by commas."""
 
 WANTED_AGENT = "COOPERBENCH_ASSETS_AGENT"
-"""The agent that is to be run; empty where none is. Upstream's own are all imported where it is not set."""
+"""The agent that is to be run; empty where none is. No other one of upstream's own is imported."""
 
 Errand = Literal["agent", "eval", "ask"]
 """What a child does: a stage of a pair, or asking the model for one token."""

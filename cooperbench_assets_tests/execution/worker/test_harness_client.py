@@ -86,10 +86,9 @@ def ignores_sigterm(pid: int) -> bool:
     return bool(int(mask, 16) & 1 << signal.SIGTERM - 1)
 
 
-def own_agents_environment(module: str, folder: Path, wanted: str | None = "") -> dict[str, str]:
+def own_agents_environment(module: str, folder: Path, wanted: str = "") -> dict[str, str]:
     """Variables for external agents in a module of a folder; `wanted`: the agent that is to be run, if any."""
-    named = {} if wanted is None else {"COOPERBENCH_ASSETS_AGENT": wanted}
-    return {"COOPERBENCH_EXTERNAL_AGENTS": module, "PYTHONPATH": str(folder), **named}
+    return {"COOPERBENCH_EXTERNAL_AGENTS": module, "PYTHONPATH": str(folder), "COOPERBENCH_ASSETS_AGENT": wanted}
 
 
 def server_pid(server: HarnessServer) -> int:
@@ -359,29 +358,30 @@ class Own:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("wanted", "imported"), [("own", False), ("", False), ("claude_code", False), ("mini_swe_agent_v2", True)]
-)
-def test_of_upstream_s_agents_only_the_one_to_run_is_imported(
-    tmp_path: Path, wanted: str, imported: bool, toy: Toy
-) -> None:
+@pytest.mark.parametrize("wanted", ["own", "", "claude_code"])
+def test_of_upstream_s_agents_only_the_one_to_run_is_imported(tmp_path: Path, wanted: str, toy: Toy) -> None:
     (tmp_path / "own_agents.py").write_text(OWN_AGENTS)
     environment = own_agents_environment("own_agents", tmp_path, wanted)
     with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
-        assert set(server.info.agents) == {"own", wanted} - {""}
-        libraries = Path(f"/proc/{server_pid(server)}/maps").read_text()
-        assert ("tiktoken" in libraries) == imported  # One that litellm alone needs.
-        # What calls alone need waits for a child that may call: then it is there for all that follow.
-        assert "jiter" not in libraries
-        assert "_cbor2" not in libraries  # One that modal alone needs.
-        runs = Runs(server, toy, tmp_path)
-        for stage, backend, needed in (("eval", "process", False), ("agent", "modal", imported)):
-            runs.end(runs.request(stage=stage, backend=backend))
-            libraries = Path(f"/proc/{server_pid(server)}/maps").read_text()
-            assert ("jiter" in libraries) == needed
-            assert ("_cbor2" in libraries) == (backend == "modal")
-            # One that what is watched in agents' processes needs, whoever's they are.
-            assert ("_pydantic_core" in libraries) == (imported or stage == "agent")
+        assert_imported(Runs(server, toy, tmp_path), wanted, litellm=False)
+
+
+def assert_imported(runs: Runs, wanted: str, *, litellm: bool) -> None:
+    """Assert what a server of own agents has imported, and what it imports for its first children."""
+    assert set(runs.server.info.agents) == {"own", wanted} - {""}
+    maps = Path(f"/proc/{server_pid(runs.server)}/maps")
+    libraries = maps.read_text()
+    assert ("tiktoken" in libraries) == litellm  # One that litellm alone needs.
+    # What calls alone need waits for a child that may call: then it is there for all that follow.
+    assert "jiter" not in libraries
+    assert "_cbor2" not in libraries  # One that modal alone needs.
+    for stage, backend, needed in (("eval", "process", False), ("agent", "modal", litellm)):
+        runs.end(runs.request(stage=stage, backend=backend))
+        libraries = maps.read_text()
+        assert ("jiter" in libraries) == needed
+        assert ("_cbor2" in libraries) == (backend == "modal")
+        # One that what is watched in agents' processes needs, whoever's they are.
+        assert ("_pydantic_core" in libraries) == (litellm or stage == "agent")
 
 
 @pytest.mark.slow
@@ -440,16 +440,17 @@ def proxy() -> Iterator[tuple[str, list[bytes]]]:
 
 
 @pytest.mark.slow
-def test_starting_the_harness_asks_no_network_for_prices_and_knows_them_all_the_same(
+def test_an_agent_of_upstream_s_is_imported_with_litellm_which_asks_no_network_for_prices_and_knows_them(
     toy: Toy, tmp_path: Path, proxy: tuple[str, list[bytes]]
 ) -> None:
-    """A harness of which no agent is wanted in particular imports all that it has, and litellm with them."""
     address, heard = proxy
     (tmp_path / "own_agents.py").write_text(OWN_AGENTS)
-    environment = own_agents_environment("own_agents", tmp_path, None) | {"HTTPS_PROXY": address, "HTTP_PROXY": address}
+    wanted = "mini_swe_agent_v2"
+    environment = own_agents_environment("own_agents", tmp_path, wanted)
+    environment |= {"HTTPS_PROXY": address, "HTTP_PROXY": address}
     with HarnessServer(environment=environment, log=tmp_path / "server.log") as server:
-        assert {"own", "mini_swe_agent_v2"} <= set(server.info.agents)
         runs = Runs(server, toy, tmp_path)
+        assert_imported(runs, wanted, litellm=True)
         request = runs.request(agent="own")
         runs.end(request)
     assert heard == []

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.planning.budget import Budget
 from cooperbench_assets.execution.worker.model_calls import FILE, Calls, watch_runners
 from cooperbench_assets_tests.disks import files_at_most
-from cooperbench_assets_tests.execution.cells import LASTING, PAIRS, ROOT, attempt, cell
+from cooperbench_assets_tests.execution.cells import AGENTS, LASTING, PAIRS, ROOT, attempt, cell
 from cooperbench_assets_tests.execution.sandboxes.docker.model_server import (
     COMPLETION_TOKENS,
     PROMPT_TOKENS,
@@ -190,10 +190,13 @@ class Stopped(BaseException):
 
 @pytest.fixture
 def asking(core_toy: Toy, tmp_path: Path, server: ModelServer) -> CellJob:
-    """A cell of which the first pair's agent is answered three times, and then waits; the others ask nothing."""
+    """A cell of which the first pair's agent is answered three times, and then waits; the others ask nothing.
+
+    Its harness imports litellm, once for all tests: otherwise each agent that asks would take seconds to.
+    """
     server.reset()
     deed = f"ask:{server.url}"
-    return cell(core_toy, tmp_path, tries={FIRST: [deed]}, limits=LASTING)
+    return cell(core_toy, tmp_path, tries={FIRST: [deed]}, limits=LASTING, external_agents=(AGENTS, "litellm"))
 
 
 def spent(job: CellJob) -> tuple[str, Any, bool]:
@@ -218,15 +221,9 @@ def running(job: CellJob) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("whom", ["child", "server"])
-def test_a_try_whose_process_is_killed_has_the_cost_of_its_replies(asking: CellJob, whom: str) -> None:
-    def kill() -> None:
-        child = running(asking)["pid"]
-        # The child's parent is the server.
-        os.kill(child if whom == "child" else _parent(child), signal.SIGKILL)
-
-    with meanwhile(kill):
+def cost_after_killing(asking: CellJob, whom: Callable[[int], int]) -> None:
+    """Assert that the try has the cost of its replies when a process is killed; `whom`: of the child's pid."""
+    with meanwhile(lambda: os.kill(whom(running(asking)["pid"]), signal.SIGKILL)):
         run_agents(asking, LaunchOptions())
     outcome, cost, estimated = spent(asking)
     assert outcome in ("interrupted", "infra_error")
@@ -234,16 +231,8 @@ def test_a_try_whose_process_is_killed_has_the_cost_of_its_replies(asking: CellJ
 
 
 @pytest.mark.slow
-def test_a_try_of_a_cancelled_launch_has_the_cost_of_its_replies(asking: CellJob) -> None:
-    done: list[bool] = []
-
-    def cancel(_progress: Any) -> None:
-        if done:
-            raise Stopped
-
-    with meanwhile(lambda: done.append(bool(running(asking)))), pytest.raises(Stopped):
-        run_agents(asking, LaunchOptions(), cancel)
-    assert spent(asking) == ("interrupted", pytest.approx(3 * PER_REPLY), False)
+def test_a_try_whose_process_is_killed_has_the_cost_of_its_replies(asking: CellJob) -> None:
+    cost_after_killing(asking, lambda child: child)
 
 
 LAUNCH = """
@@ -261,6 +250,7 @@ run_agents(cell(Toy(Path(sys.argv[1])), Path(sys.argv[2]), limits=LASTING), Laun
 def test_a_try_whose_launch_was_killed_has_the_cost_of_its_replies_once_it_is_put_right(
     asking: CellJob, core_toy: Toy, tmp_path: Path
 ) -> None:
+    """Its agent is one that imports litellm when it asks."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     launch = subprocess.Popen([sys.executable, "-c", LAUNCH, str(core_toy.dataset), str(tmp_path)], env=environment)
     try:
@@ -272,6 +262,25 @@ def test_a_try_whose_launch_was_killed_has_the_cost_of_its_replies_once_it_is_pu
     tried = attempt(asking, FIRST, "agent-1")
     assert (tried["outcome"], tried["cost_estimated"]) == ("interrupted", False)
     assert tried["cost_usd"] == pytest.approx(3 * PER_REPLY)
+
+
+# The last two here, because each ends the server that the others share.
+@pytest.mark.slow
+def test_a_try_of_a_cancelled_launch_has_the_cost_of_its_replies(asking: CellJob) -> None:
+    done: list[bool] = []
+
+    def cancel(_progress: Any) -> None:
+        if done:
+            raise Stopped
+
+    with meanwhile(lambda: done.append(bool(running(asking)))), pytest.raises(Stopped):
+        run_agents(asking, LaunchOptions(), cancel)
+    assert spent(asking) == ("interrupted", pytest.approx(3 * PER_REPLY), False)
+
+
+@pytest.mark.slow
+def test_a_try_whose_server_is_killed_has_the_cost_of_its_replies(asking: CellJob) -> None:
+    cost_after_killing(asking, _parent)
 
 
 def _parent(pid: int) -> int:
