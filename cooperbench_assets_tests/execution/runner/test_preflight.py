@@ -18,7 +18,7 @@ from cooperbench_assets.execution.job import CellJob, PreflightSettings
 from cooperbench_assets.execution.options import LaunchOptions
 from cooperbench_assets.execution.runner import preflight
 from cooperbench_assets.execution.runner.harness_servers import OF_THIS_PROCESS, HarnessServers, close_servers
-from cooperbench_assets_tests.execution.cells import PAIRS, cell, run_both
+from cooperbench_assets_tests.execution.cells import AGENTS, PAIRS, cell, run_both
 from cooperbench_assets_tests.execution.toy import Toy
 
 CANARY = "sk-canary-77e1b0"
@@ -113,7 +113,9 @@ def test_a_model_that_is_not_there_is_told_before_agents_run(
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     config = tmp_path / "agent.yaml"
     config.write_text(json.dumps({"tries": {}, "model": {"model_kwargs": {"api_base": "http://127.0.0.1:1/v1"}}}))
-    job = cell(core_toy, tmp_path, model_name="openai/none", secrets=("OPENAI_API_KEY",))
+    # Both times litellm is there already: otherwise each child that asks would take seconds to import it.
+    agents = (AGENTS, "litellm")
+    job = cell(core_toy, tmp_path, model_name="openai/none", secrets=("OPENAI_API_KEY",), external_agents=agents)
     one = (PAIRS[0].name,)
     if automatic:
         # What may be over a moment later stops no launch that nobody asked for: the breaker looks after that.
