@@ -133,11 +133,15 @@ class Soak:
 
     def _end(self, expected: Verdicts, hits: list[Hit]) -> None:
         """Let what runs end, bring everything up to date once more, and look at what is there."""
-        if isinstance(self.driver, CommandLine):
-            wait_until(lambda: not self._runs(), STUCK_SECONDS, nap=0.2)
+        if isinstance(self.driver, CommandLine) and not wait_until(lambda: not self._runs(), STUCK_SECONDS, nap=0.2):
+            self.broken.wrong.append(
+                f"a materialize whose pairs have their verdicts did not end for {STUCK_SECONDS:g} s"
+            )
         self.driver.stop()
         last = self.driver.start([*COMMAND, "materialize", EXPERIMENT])
-        if last.wait(STUCK_SECONDS) != 0:
+        if not wait_until(lambda: last.poll() is not None, STUCK_SECONDS, nap=0.2):
+            last.kill()
+        if last.wait() != 0:
             self.broken.wrong.append(f"the last materialize of a pass ended with {last.returncode}")
         wait_until(lambda: not list(processes_of(self.place)), SETTLE_SECONDS, nap=0.2)
         self.broken.add(at_rest(self.place, expected))
