@@ -166,10 +166,10 @@ def test_a_query_larger_than_memory_spills_and_leaves_nothing(
     shared: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(read, "_CONFIG", {**read._CONFIG, "memory_limit": "40MB"})
-    large = "CREATE TEMP TABLE x AS SELECT md5(i::VARCHAR) AS s FROM range(1000000) t(i) ORDER BY s"
+    monkeypatch.setattr(read, "_CONFIG", {**read._CONFIG, "memory_limit": "60MB"})
+    large = "CREATE TEMP TABLE x AS SELECT md5(i::VARCHAR) AS s FROM range(2000000) t(i) ORDER BY s"
     found = read.query(shared.database, f"{large}; SELECT count(*) FROM x")
-    assert found.rows() == [(1_000_000,)]
+    assert found.rows() == [(2_000_000,)]
     assert list(tmp_path.iterdir()) == []
 
 
