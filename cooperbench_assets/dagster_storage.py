@@ -51,6 +51,9 @@ FAILED: Final = AssetCheckExecutionRecordStatus.FAILED
 MOST_OPEN: Final = 8
 """Files that a process keeps open: that of all runs, and those of the runs it used last."""
 
+SIDE_BY_SIDE: Final = 4
+"""Runs that may wait for each other to materialise the same asset."""
+
 CLAIM_SECONDS: Final = 0.5
 """Between two claims of a place in a pool that others hold."""
 
@@ -134,14 +137,21 @@ class OpenEventLog(SqliteEventLogStorage):
         """The execution that pages show of each check; of a check of many partitions, one that failed if there is one.
 
         Dagster shows that of the partition that was planned last, of a set without order: the pages of an asset and of
-        its check would say that all is well beside a list that says that the check fails.
+        its check would say that all is well beside a list that says that the check fails. Of two runs side by side, it
+        shows that which was planned last: if the other one materialised last, no page would know of an evaluation.
         """
         latest = dict(super().get_latest_asset_check_execution_by_key(check_keys, partition_filter))
         partitioned = [key for key, record in latest.items() if record.partition is not None]
+        latest |= {key: self._newest(key) for key in latest.keys() - partitioned}
         if partition_filter is None and partitioned:
             for key, partition in self._failing(partitioned).items():
                 latest |= super().get_latest_asset_check_execution_by_key([key], PartitionKeyFilter(key=partition))
         return latest
+
+    def _newest(self, key: AssetCheckKey) -> AssetCheckExecutionRecord:
+        """Of the executions of a check that were planned last, the one of which something was heard last."""
+        planned_last = self.get_asset_check_execution_history(key, limit=SIDE_BY_SIDE)
+        return max(planned_last, key=lambda record: (_heard_at(record), record.id))
 
     def _failing(self, keys: Sequence[AssetCheckKey]) -> dict[AssetCheckKey, str]:
         """Of each of these checks that fails in a partition, the partition in which it was evaluated last.
@@ -223,6 +233,11 @@ class OpenEventLog(SqliteEventLogStorage):
         """Close all files."""
         self._close_all()
         super().dispose()
+
+
+def _heard_at(record: AssetCheckExecutionRecord) -> float:
+    """When an execution was planned, or the check evaluated."""
+    return record.create_timestamp if record.event is None else record.event.timestamp
 
 
 def _is_made(path: Path) -> bool:

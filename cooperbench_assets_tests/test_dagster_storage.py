@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -9,6 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,7 @@ import dagster as dg
 import psutil
 import pytest
 from dagster._core.events import EngineEventData
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
@@ -211,6 +215,37 @@ def test_a_forked_child_opens_its_own_files(instance: dg.DagsterInstance) -> Non
     os.waitpid(child, 0)
     instance.report_engine_event("parent again", run, EngineEventData())
     assert messages(instance, run) == ["parent", "child", "parent again"]
+
+
+@pytest.mark.parametrize("ends", ["well", "failed"])
+def test_of_runs_side_by_side_pages_show_the_checks_of_the_one_that_materialised_last(
+    instance: dg.DagsterInstance, ends: str
+) -> None:
+    """Two commands that publish at once: Dagster plans the checks of both, and the one planned last may work first."""
+    asset = dg.AssetKey("published")
+    key = dg.AssetCheckKey(asset, "sound")
+    calls = count(1)
+
+    @dg.asset(key=asset, check_specs=[dg.AssetCheckSpec(key.name, asset=asset)])
+    def publish():  # type: ignore[no-untyped-def]
+        call = next(calls)
+        if call == 1:  # All of the second run lies between the plan of the first one and its materialisation.
+            with ThreadPoolExecutor(1) as other:
+                other.submit(run).result()
+        if call == 2 and ends == "failed":
+            raise RuntimeError
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+    def run() -> dg.ExecuteInProcessResult:
+        return dg.materialize([publish], instance=instance, raise_on_error=False)
+
+    def shown() -> str:
+        latest = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+        assert asyncio.run(latest.targets_latest_materialization(LoadingContextForTest(instance)))
+        return latest.run_id
+
+    assert run().run_id == shown()
+    assert run().run_id == shown()
 
 
 def test_the_storage_of_the_project_keeps_its_files_open(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def browser(width: int = 1500, height: int = 950) -> Iterator[Page]:
             # Pytest shows what is printed, beside what a failed test did not see on the page.
             page.on("pageerror", lambda error: print("in the page:", error))
             page.on("requestfailed", lambda request: print("no answer:", request.url, request.failure))
+            page.on("response", lambda answer: None if answer.ok else print("answer:", answer.url, answer.status))
             yield page
         finally:
             context.close()
