@@ -1,13 +1,8 @@
 from __future__ import annotations
 
 import gzip
-import io
-import json
 import tarfile
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -40,59 +35,13 @@ from cooperbench_assets_tests.commands.place import make_place
 from cooperbench_assets_tests.commands.store import fail_a_check
 from cooperbench_assets_tests.disks import files_at_most
 from cooperbench_assets_tests.report.making import Page
+from cooperbench_assets_tests.sharing.machines import blank, machine, read
 
 KEY = "sk-aB3dE6gH9jK2mN5pQ8sT1vW4"
-ALL = ("solo", 0), ("solo", 1), ("coop-comm", 0), ("coop-nocomm", 0)
-
-
-def machine(root: Path, cells: tuple[tuple[str, int], ...] = ALL, **changes: Any) -> ExperimentContext:
-    """A machine on which these cells of the experiment `made` were run, read and published."""
-    settings: dict[str, Any] = {}
-    for setting, seed in cells:
-        settings.setdefault(setting, {**experiments.SETTINGS[setting], "seeds": []})["seeds"].append(seed)
-    experiment = experiments.bind(root, settings=settings, logs="data/logs")
-    for cell in experiment.cells:
-        experiments.fill(experiment, cell.cell.setting, cell.cell.seed)
-    for setting, seed in cells:
-        if changes:
-            experiments.tree(experiment, setting, seed).result(experiment.subset().pairs[0], **changes)
-    read(experiment)
-    return experiment
-
-
-def read(experiment: ExperimentContext) -> None:
-    for cell in experiment.cells:
-        write_unit(
-            experiment.project.tables, cell_unit(cell.cell), experiment.view(cell).frames, declared=CELL_UNIT_TABLES
-        )
-    publish(
-        experiment.project.database,
-        experiment.project.tables,
-        declared=STORE_TABLES,
-        planned={"made": experiment.planned},
-    )
-
-
-def blank(root: Path) -> Project:
-    (root / "data").mkdir(parents=True)
-    return Project(root)
 
 
 def cells_in(project: Project) -> list[tuple[str, int]]:
     return sorted(table(project.database, "pairs").select("setting", "seed").unique().rows())
-
-
-def repacked(file: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    """The bundle with its files changed."""
-    with tarfile.open(file) as archive:
-        files = {one.name: stream.read() for one in archive if (stream := archive.extractfile(one)) is not None}
-    change(files)
-    with tarfile.open(target, "w:gz") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return target
 
 
 @pytest.mark.slow
@@ -224,18 +173,6 @@ def test_raw_logs_and_tables_go_without_secrets_and_the_page_links_to_them(tmp_p
     assert import_bundle(experiment.project, done.file).added == ()  # where it came from, it is the same cell
 
 
-@pytest.fixture(scope="module")
-def one_cell(tmp_path_factory: pytest.TempPathFactory) -> ExperimentContext:
-    """A machine with one cell, for tests that change nothing on it."""
-    return machine(tmp_path_factory.mktemp("machine"), ALL[:1])
-
-
-@pytest.fixture(scope="module")
-def bundle(one_cell: ExperimentContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What it exports."""
-    return export_bundle(one_cell.project, "made", tmp_path_factory.mktemp("bundle") / "x.tar.gz").file
-
-
 def test_an_experiment_without_cells_is_an_error_and_leaves_no_file(
     one_cell: ExperimentContext, tmp_path: Path
 ) -> None:
@@ -261,81 +198,6 @@ def test_what_the_experiment_dropped_is_not_exported(tmp_path: Path) -> None:
     assert export_bundle(experiment.project, "made", tmp_path / "x.tar.gz").cells == (Cell("made", "solo", 0),)
 
 
-@pytest.mark.parametrize("name", ["../out", "/etc/out", "tables/../../out", "a\\..\\out", "./tables/x", "tables//x"])
-def test_a_path_that_leads_out_of_the_archive_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
-    def add(files: dict[str, bytes]) -> None:
-        files[name] = b"x"
-
-    there = blank(tmp_path / "b")
-    with pytest.raises(BundleError, match="no plain file within it"):
-        import_bundle(there, repacked(bundle, tmp_path / "y.tar.gz", add))
-    assert not there.tables.exists()
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_link_in_an_archive_is_refused(bundle: Path, tmp_path: Path) -> None:
-    evil = tmp_path / "y.tar.gz"
-    with tarfile.open(evil, "w:gz") as archive:
-        member = tarfile.TarInfo("tables/x")
-        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(member)
-    with pytest.raises(BundleError, match="no plain file within it"):
-        import_bundle(blank(tmp_path / "b"), evil)
-
-
-def _changed(bundle: Path, target: Path, **changes: Any) -> Path:
-    def change(files: dict[str, bytes]) -> None:
-        files["bundle.json"] = json.dumps(json.loads(files["bundle.json"]) | changes).encode()
-
-    return repacked(bundle, target, change)
-
-
-@pytest.mark.parametrize("name", ["format", "schema_version"])
-def test_a_bundle_of_another_version_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(BundleError, match=rf"{name} 99, this is \d+.*use the same version"):
-        import_bundle(blank(tmp_path / "b"), _changed(bundle, tmp_path / "y.tar.gz", **{name: 99}))
-
-
-@pytest.mark.parametrize(
-    "name", ["made/cells/../x/0", "../cells/solo/0", "other/cells/solo/0", "made/analysis/w", "made"]
-)
-def test_a_unit_of_another_name_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
-    with tarfile.open(bundle) as archive:
-        stream = archive.extractfile("bundle.json")
-        assert stream is not None
-        units = json.loads(stream.read())["units"]
-    there = blank(tmp_path / "b")
-    with pytest.raises(BundleError, match="names a unit"):
-        import_bundle(there, _changed(bundle, tmp_path / "y.tar.gz", units=[units[0] | {"name": name}]))
-    assert not there.tables.exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ({"seed": 1}, "made/cells/solo/0"),
-        ({}, "made/cells/solo/1"),
-        ({}, "made/aaa/solo/0"),
-        ({}, "made/gold_baseline/x"),
-    ],
-)
-def test_a_unit_that_would_take_the_rows_of_another_is_refused(
-    bundle: Path, tmp_path: Path, key: dict[str, Any], name: str
-) -> None:
-    def change(files: dict[str, bytes]) -> None:
-        contents = json.loads(files["bundle.json"])
-        unit = next(one for one in contents["units"] if one["name"] == "made/cells/solo/0")
-        unit["key"] |= key
-        unit["name"] = name
-        files["bundle.json"] = json.dumps(contents).encode()
-
-    there = blank(tmp_path / "b")
-    with pytest.raises(BundleError, match=r"has the key of another one|names a unit"):
-        import_bundle(there, repacked(bundle, tmp_path / "y.tar.gz", change))
-    assert not there.tables.exists()
-
-
 @pytest.mark.slow
 def test_tables_that_no_version_here_knows_are_left_out_by_name(tmp_path: Path) -> None:
     experiment = machine(tmp_path / "a", (("solo", 0),))
@@ -349,18 +211,6 @@ def test_tables_that_no_version_here_knows_are_left_out_by_name(tmp_path: Path) 
     assert import_bundle(blank(tmp_path / "b"), done.file).added == (Cell("made", "solo", 0),)
 
 
-def test_tables_of_an_earlier_layout_are_one_clear_error(tmp_path: Path) -> None:
-    experiment = machine(tmp_path / "a", (("solo", 0),))
-    earlier = replace(GOLD_BASELINE, columns=GOLD_BASELINE.columns[:-1])
-    unit = Unit.of("made", GOLD_BASELINE.name, "all", key={"experiment": "made"})
-    frames = {GOLD_BASELINE.name: earlier.frame([{"experiment": "made"}])}
-    write_unit(experiment.project.tables, unit, frames, declared=[earlier])
-    with pytest.raises(
-        BundleError, match=r"gold_baseline/all: .* lacks evidence: another version wrote it.*materialize"
-    ):
-        export_bundle(experiment.project, "made", tmp_path / "x.tar.gz")
-
-
 @pytest.mark.slow
 def test_images_and_gold_that_are_here_already_stay_and_are_named(tmp_path: Path) -> None:
     one, two = machine(tmp_path / "a", (("solo", 0),)), machine(tmp_path / "b", (("solo", 0),))
@@ -371,30 +221,6 @@ def test_images_and_gold_that_are_here_already_stay_and_are_named(tmp_path: Path
     taken = import_bundle(two.project, export_bundle(one.project, "made", tmp_path / "a.tar.gz").file)
     assert taken.kept == ("made/task_images/all",)
     assert table(two.project.database, "task_images")["image"].to_list() == ["another:1"]
-
-
-def test_a_damaged_table_is_refused(bundle: Path, tmp_path: Path) -> None:
-    def damage(files: dict[str, bytes]) -> None:
-        name = next(name for name in files if name.endswith("pairs.parquet"))
-        files[name] = files[name][:-1] + b"x"
-
-    with pytest.raises(BundleError, match="table pairs of made/cells/solo/0 is missing or damaged"):
-        import_bundle(blank(tmp_path / "b"), repacked(bundle, tmp_path / "y.tar.gz", damage))
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"cut", mtime=0)], ids=["empty", "text", "gzip"])
-def test_a_file_that_is_no_bundle_says_so(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "x.tar.gz"
-    file.write_bytes(content)
-    with pytest.raises(BundleError, match=r"no bundle|no bundle\.json"):
-        import_bundle(blank(tmp_path / "b"), file)
-
-
-def test_a_cut_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
-    file = tmp_path / "cut.tar.gz"
-    file.write_bytes(bundle.read_bytes()[:-200])
-    with pytest.raises(BundleError, match=r"export it again|was cut"):
-        import_bundle(blank(tmp_path / "b"), file)
 
 
 def test_a_person_exports_and_imports_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

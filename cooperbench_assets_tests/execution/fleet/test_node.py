@@ -17,7 +17,7 @@ from cooperbench_assets.execution.fleet.node import Node
 from cooperbench_assets.execution.processes import is_alive
 from cooperbench_assets.execution.worker.protocol import LOG, ChildRequest
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy, make_toy
-from cooperbench_assets_tests.execution.worker.test_server import toy_environment
+from cooperbench_assets_tests.execution.worker.harnesses import toy_environment
 
 LEASE_SECONDS = 5.0
 """Long enough for a busy machine to be heard of within it."""

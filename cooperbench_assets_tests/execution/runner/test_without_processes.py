@@ -16,7 +16,7 @@ from cooperbench_assets.execution.runner.slots import SlotPool
 from cooperbench_assets.execution.worker.protocol import ChildRequest
 from cooperbench_assets_tests.execution.fake_worker import Worker
 from cooperbench_assets_tests.execution.toy import REPO, TASK, make_toy
-from cooperbench_assets_tests.execution.worker.test_server import toy_environment
+from cooperbench_assets_tests.execution.worker.harnesses import toy_environment
 
 FEATURES = {"good": (1, 2), "hang": (1, 3), "exit": (2, 3)}
 """Which pair has a child of which kind: one that ends, one that never does, one that leaves no result."""

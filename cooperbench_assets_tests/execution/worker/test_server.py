@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -20,25 +19,11 @@ from cooperbench_assets.execution.runner.harness_client import SERVER, HarnessSe
 from cooperbench_assets.execution.worker import child as child_module
 from cooperbench_assets.execution.worker import harness
 from cooperbench_assets.execution.worker.child import describe, fit, shorten
-from cooperbench_assets.execution.worker.protocol import LOG, REPORT, ChildEnd, ChildRequest
+from cooperbench_assets.execution.worker.protocol import LOG, REPORT
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy, make_toy
+from cooperbench_assets_tests.execution.worker.harnesses import Runs, toy_environment
 
-ROOT = Path(__file__).parents[3]
 SECRET = "canary-0f1e2d3c"
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    return make_toy(tmp_path_factory.mktemp("toy"))
-
-
-def toy_environment(toy: Toy) -> dict[str, str]:
-    return {
-        "COOPERBENCH_EXTERNAL_AGENTS": "cooperbench_assets_tests.execution.toy_agents",
-        "COOPERBENCH_ASSETS_AGENT": "toy",
-        "PYTHONPATH": str(ROOT),
-        "TOY_TASK": str(toy.task),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -47,45 +32,6 @@ def server(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harne
     with HarnessServer(environment=toy_environment(toy), log=log) as server:
         yield server
     assert SECRET not in log.read_text()
-
-
-class Runs:
-    """Children of one test, each with a staging folder of its own."""
-
-    def __init__(self, server: HarnessServer, toy: Toy, folder: Path) -> None:
-        self.server = server
-        self.toy = toy
-        self.folder = folder
-        self._numbers = itertools.count(1)
-
-    def request(self, model: str = "gold", **changes: Any) -> ChildRequest:
-        staging = self.folder / f"staging-{next(self._numbers)}"
-        staging.mkdir()
-        request = ChildRequest(
-            key=str(staging),
-            stage="agent",
-            mode="solo",
-            repo=REPO,
-            task_id=TASK,
-            features=(1, 2),
-            run_name="run",
-            staging=str(staging),
-            dataset=str(self.toy.dataset),
-            backend="process",
-            agent="toy",
-            model_name=model,
-        )
-        return replace(request, **changes)
-
-    def end(self, request: ChildRequest) -> ChildEnd:
-        child = self.server.launch(request)
-        while child.ended is None:
-            self.server.wait(30)
-        return child.ended
-
-    def pair_folder(self, request: ChildRequest) -> Path:
-        a, b = request.features
-        return Path(request.staging, "logs", "run", request.mode, REPO, str(TASK), f"f{a}_f{b}")
 
 
 @pytest.fixture
