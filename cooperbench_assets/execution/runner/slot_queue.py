@@ -54,7 +54,7 @@ class Line:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._name = f"{os.getpid()}-{uuid.uuid4().hex}"
+        self._name = ""
         self._descriptor: int | None = None
         self._held = 0
         self._since = float("inf")
@@ -97,8 +97,12 @@ class Line:
         return not any(one.before(held, self._since) for one in self._others() if moment - one.seen <= FRESH_SECONDS)
 
     def _enter(self) -> int:
-        """Make the file under a name that nobody looks at until its lock is held."""
+        """Make the file under a name that nobody looks at until its lock is held.
+
+        Each time the name is a new one: who found the last file without its lock may be about to remove that name.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._name = f"{os.getpid()}-{uuid.uuid4().hex}"
         hidden = self._folder / f".{self._name}"
         descriptor = os.open(hidden, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o644)
         try:

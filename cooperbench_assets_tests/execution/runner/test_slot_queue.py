@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import signal
 import tempfile
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -153,6 +155,28 @@ def test_a_waiting_launch_that_is_stopped_is_passed_over_and_served_when_it_goes
         assert [stopped.stdout.readline().strip() for _ in range(2)] == ["waits", "got 0"]
     finally:
         end(stopped)
+
+
+def test_a_launch_that_left_the_line_and_came_back_keeps_its_place_though_another_clears_the_one_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy, patient = SlotPool("agents", 1, tmp_path), SlotPool("agents", 1, tmp_path)
+    patient.wait()
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_SH:  # It has found the file; before it asks who holds it, the other one is quick.
+            monkeypatch.setattr(fcntl, "flock", real)
+            patient.leave()
+            patient.wait()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    slot = take(greedy)
+    slot.close()
+    assert len(in_line(tmp_path)) == 1
+    assert greedy.acquire() is None, "it comes after the one in line"
+    assert patient.acquire() is not None
 
 
 def test_processes_that_want_one_slot_over_and_over_take_turns(tmp_path: Path) -> None:
