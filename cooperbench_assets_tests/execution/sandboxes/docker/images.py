@@ -57,7 +57,10 @@ def build_task_images(engine: Engine, dataset: Path) -> list[str]:
     """
     base = base_image(engine)
     runners = sorted(dataset.glob("*/task*/runner.sh"))
-    return [_task_image(engine, base, runner.parent) for runner in runners if (runner.parent / "repo").is_dir()]
+    with _alone(
+        "tasks"
+    ):  # Else a name would come to stand for another worker's image while a test looks at this one's.
+        return [_task_image(engine, base, runner.parent) for runner in runners if (runner.parent / "repo").is_dir()]
 
 
 def base_image(engine: Engine) -> str:
@@ -66,10 +69,15 @@ def base_image(engine: Engine) -> str:
         missing("base image", "it is made from the programs of a Linux host with ldd")
     programs = _programs()
     name = f"{BASE}:{_fingerprint(programs)}"
-    with FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-base-{os.getuid()}.lock"):
+    with _alone("base"):
         if not is_there(engine, name):
             import_base(engine, name)
     return name
+
+
+def _alone(images: str) -> FileLock:
+    """Keeps other workers from making the same images."""
+    return FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-{images}-{os.getuid()}.lock")
 
 
 def import_base(engine: Engine, name: str, more: Callable[[tarfile.TarFile], None] = lambda _: None) -> None:
@@ -113,7 +121,7 @@ def git_server_image(engine: Engine) -> str:
         missing("git server's image", "this machine's git has no daemon to put into it")
     base = base_image(engine)
     name = f"{BASE.removesuffix('base')}git:{base.rpartition(':')[2]}"
-    with FileLock(Path(tempfile.gettempdir()) / f"cooperbench-assets-git-{os.getuid()}.lock"):
+    with _alone("git"):
         if not is_there(engine, name):
             serve = ["git", "daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", "--base-path=/git"]
             empty = io.BytesIO()

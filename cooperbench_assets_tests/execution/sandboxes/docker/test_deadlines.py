@@ -131,6 +131,7 @@ def test_a_pair_whose_one_agent_s_model_hangs_is_infrastructure_though_the_other
     monkeypatch.setattr(deadlines, "LONGEST_PATIENCE_SECONDS", 5.0)
     job = made(OVER, **COOP)
     server.endless, server.trouble, server.trouble_for, server.trouble_after = True, "hang", "agent2", 4
+    server.pause = 0.2  # The one that works is not to start a hundred commands meanwhile.
 
     def let_time_pass() -> None:
         wait_for(lambda: len(server.asked) > server.answered)
