@@ -57,9 +57,7 @@ def build_task_images(engine: Engine, dataset: Path) -> list[str]:
     """
     base = base_image(engine)
     runners = sorted(dataset.glob("*/task*/runner.sh"))
-    with _alone(
-        "tasks"
-    ):  # Else a name would come to stand for another worker's image while a test looks at this one's.
+    with _alone("tasks"):  # Else a name could change its image in the middle of another worker's test.
         return [_task_image(engine, base, runner.parent) for runner in runners if (runner.parent / "repo").is_dir()]
 
 
