@@ -26,7 +26,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from cooperbench_assets.dagster_storage import MOST_OPEN, LockedSqliteStorage, OpenEventLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STORAGE = {
     "storage": {
@@ -221,7 +221,24 @@ def test_a_forked_child_opens_its_own_files(instance: dg.DagsterInstance) -> Non
 def test_of_runs_side_by_side_pages_show_the_checks_of_the_one_that_materialised_last(
     instance: dg.DagsterInstance, ends: str
 ) -> None:
-    """Two commands that publish at once: Dagster plans the checks of both, and the one planned last may work first."""
+    run, shown = two_at_once(instance, ends)
+    assert run().run_id == shown()
+    assert run().run_id == shown()
+
+
+def two_at_once(
+    instance: dg.DagsterInstance, ends: str
+) -> tuple[Callable[[], dg.ExecuteInProcessResult], Callable[[], str]]:
+    """Two commands that publish at once: Dagster plans the checks of both, and the one planned last may work first.
+
+    Args:
+        instance: Where the runs are recorded.
+        ends: How the one planned last ends: well or failed.
+
+    Returns:
+        What executes a run, with all of another one in its middle when it is first called; and what gives the run whose
+        check pages show.
+    """
     asset = dg.AssetKey("published")
     key = dg.AssetCheckKey(asset, "sound")
     calls = count(1)
@@ -244,8 +261,7 @@ def test_of_runs_side_by_side_pages_show_the_checks_of_the_one_that_materialised
         assert asyncio.run(latest.targets_latest_materialization(LoadingContextForTest(instance)))
         return latest.run_id
 
-    assert run().run_id == shown()
-    assert run().run_id == shown()
+    return run, shown
 
 
 def test_the_storage_of_the_project_keeps_its_files_open(tmp_path: Path) -> None:

@@ -134,18 +134,22 @@ PRIVATE_OF_DAGSTER = {
     "automation.jobs": {"UnresolvedAssetJobDefinition"},
     "container_runs": {"CheckRunHealthResult", "LaunchRunContext", "WorkerStatus"},
     "dagster_storage": {
-        "AssetCheckExecutionRecord",
-        "AssetCheckExecutionRecordStatus",
         "ConcurrencyClaimStatus",
         "ConfigurableClassData",
         "DagsterSqliteStorage",
-        "PartitionKeyFilter",
         "SqliteEventLogStorage",
         "SqliteRunStorage",
         "SqliteScheduleStorage",
         "_event_logs_directory",
     },
     "local_runs": {"InstanceRef", "RegisteredCodeLocationOrigin", "RemoteRepositoryOrigin"},
+    "postgres_storage": {"ConfigurableClassData"},
+    "shown_checks": {
+        "AssetCheckExecutionRecord",
+        "AssetCheckExecutionRecordStatus",
+        "PartitionKeyFilter",
+        "SqlEventLogStorage",
+    },
 }
 """Names of Dagster's that are not public, by the modules that need them."""
 
