@@ -50,8 +50,9 @@ class ShownChecks(SqlEventLogStorage):
         return latest
 
     def _newest(self, key: AssetCheckKey) -> AssetCheckExecutionRecord:
-        """Of the executions of a check that were planned last, the one of which something was heard last."""
-        planned_last = self.get_asset_check_execution_history(key, limit=SIDE_BY_SIDE)
+        """Of the executions of a check without a partition that were planned last, the one heard of last."""
+        of_no_partition = PartitionKeyFilter(key=None)
+        planned_last = self.get_asset_check_execution_history(key, SIDE_BY_SIDE, partition_filter=of_no_partition)
         return max(planned_last, key=lambda record: (_heard_at(record), record.id))
 
     def _failing(self, keys: Sequence[AssetCheckKey]) -> dict[AssetCheckKey, str]:
