@@ -90,7 +90,8 @@ def kill_container(scene: Scene) -> str | None:
 
     client = docker.from_env()
     try:
-        found = client.containers.list(filters={"label": f"cooperbench-assets.experiment={EXPERIMENT}"})
+        label = f"cooperbench-assets.experiment={EXPERIMENT}"
+        found = client.containers.list(filters={"label": label}, ignore_removed=True)
         if not found:
             return None
         chosen = scene.chance.choice(found)
