@@ -98,8 +98,11 @@ EVENTS = st.fixed_dictionaries(
 
 
 @given(st.sampled_from(KINDS), st.lists(EVENTS | JSON | st.text(max_size=20), max_size=5))
-def test_no_line_is_too_odd(tmp_path_factory: pytest.TempPathFactory, kind: type[Any], lines: list[Any]) -> None:
-    counted(tmp_path_factory.mktemp("odd"), kind, *lines)
+def test_no_line_is_too_odd_and_none_is_more_than_one_reply(
+    tmp_path_factory: pytest.TempPathFactory, kind: type[Any], lines: list[Any]
+) -> None:
+    said = counted(tmp_path_factory.mktemp("odd"), kind, *lines)
+    assert 0 <= said["replies"] <= len(lines)
 
 
 class Shell:
