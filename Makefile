@@ -38,7 +38,7 @@ format: .venv/.ready
 
 # DAGSTER_HOME spares a temporary one; dg, which Dagster would rather have here, is slower and brings nothing more.
 ui: .venv/.ready  ## the Dagster web UI on http://127.0.0.1:3000 (PORT) with the viewer on 3001 (VIEWER_PORT) beside it
-	DAGSTER_HOME="$(CURDIR)" COOPERBENCH_ASSETS_UI_URL=http://127.0.0.1:$(PORT) \
+	DAGSTER_HOME="$(CURDIR)" PYTHONFAULTHANDLER=1 COOPERBENCH_ASSETS_UI_URL=http://127.0.0.1:$(PORT) \
 	  COOPERBENCH_ASSETS_VIEWER_URL=http://127.0.0.1:$(VIEWER_PORT) $(BIN)/python -m cooperbench_assets.viewer.beside -- \
 	  $(BIN)/python -W 'ignore:Function `dev_command` is superseded' -m dagster dev --host 127.0.0.1 --port $(PORT)
 

@@ -12,9 +12,9 @@ from typing import Final
 
 import dagster as dg
 
+from cooperbench_assets.experiments import NOT_LOADED
 from cooperbench_assets.spec import dagster_name
 
-GROUP: Final = "not_loaded"
 CHECK: Final = "loads"
 WATCH_SECONDS: Final = 60
 
@@ -49,13 +49,13 @@ def _asset(key: dg.AssetKey, sentence: str) -> dg.AssetSpec:
         f"Not loaded: {sentence}\n\nIts published results, and whether its sensors and schedules are on, stay as they "
         "are. Correct the file, then reload the definitions (Deployment)."
     )
-    return dg.AssetSpec(key, group_name=GROUP, kinds={"yaml"}, description=text)
+    return dg.AssetSpec(key, group_name=NOT_LOADED, kinds={"yaml"}, description=text)
 
 
 def _checks(sentences: Mapping[dg.AssetKey, str]) -> dg.AssetChecksDefinition:
     specs = [dg.AssetCheckSpec(CHECK, asset=key, description="The experiment can be loaded") for key in sentences]
 
-    @dg.multi_asset_check(name=f"{GROUP}_{CHECK}", specs=specs, can_subset=True)
+    @dg.multi_asset_check(name=f"{NOT_LOADED}_{CHECK}", specs=specs, can_subset=True)
     def loads(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         for key, name in context.selected_asset_check_keys:
             yield dg.AssetCheckResult(asset_key=key, check_name=name, passed=False, description=sentences[key])
@@ -67,7 +67,7 @@ def _sensor(sentences: Mapping[dg.AssetKey, str]) -> dg.SensorDefinition:
     """The sensor that turns the assets red without anybody's doing; it launches nothing."""
 
     @dg.sensor(
-        name=f"{GROUP}_watch",
+        name=f"{NOT_LOADED}_watch",
         target=None,
         minimum_interval_seconds=WATCH_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,

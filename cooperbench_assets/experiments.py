@@ -8,7 +8,7 @@ line and the UI both go on with the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cooperbench_assets.spec import GOLD_SETTINGS, ExperimentError, ExperimentSpec, dagster_name, load_experiment
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cooperbench_assets.project import Project
+
+NOT_LOADED: Final = "not_loaded"
+"""Begins the names of what Dagster shows of experiments that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,18 @@ def _has_begun(project: Project, name: str, spec: ExperimentSpec) -> bool:
 
 
 def check_names(experiments: Mapping[str, ExperimentSpec], project: Project) -> None:
-    """Refuse two experiments that have one name in Dagster.
+    """Refuse two experiments that have one name in Dagster, and one with the name of what cannot be used.
 
     Raises:
         ExperimentError: naming both.
     """
     owner: dict[str, str] = {}
     for name in experiments:
+        if dagster_name(name) == NOT_LOADED:
+            raise ExperimentError(
+                f"{project.defs / name}: {NOT_LOADED} is the group of experiments that cannot be used; "
+                "rename the folder"
+            )
         if (other := owner.setdefault(dagster_name(name), name)) != name:
             raise ExperimentError(
                 f"{project.defs / name}: the experiments {other} and {name} are both called {dagster_name(name)} in "

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cooperbench_assets.definitions import defs as code_location
@@ -81,6 +81,16 @@ def test_a_broken_experiment_is_one_sentence_and_the_others_load(project: Projec
     [spec] = [one for one in definitions.resolve_all_asset_specs() if one.key.path[-1] == "experiment"]
     assert spec.key.path[0] == name.replace(" ", "_")
     assert said in (spec.description or "")
+
+
+def test_an_experiment_has_another_name_than_the_group_of_those_that_cannot_be_used(project: Project) -> None:
+    add_experiment(project, "not-loaded", RUNS)
+    put(project, "cut", "type: [")
+    assert read_experiments(project).broken["not-loaded"] == (
+        "cooperbench_assets/defs/not-loaded: not_loaded is the group of experiments that cannot be used; "
+        "rename the folder"
+    )
+    loaded(project)
 
 
 def test_two_experiments_of_one_name_in_dagster_break_only_the_newer(project: Project) -> None:
@@ -159,6 +169,8 @@ LABELS = st.text("aB1-_.|,[*", min_size=1, max_size=5)
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=NAMES, label=LABELS)
+@example(names={"a", "a_"}, label="solo")
+@example(names={"not_loaded", "-"}, label="|")
 def test_whatever_folders_and_settings_are_called_the_rest_loads(
     tmp_path_factory: pytest.TempPathFactory, names: set[str], label: str
 ) -> None:

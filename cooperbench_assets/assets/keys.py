@@ -37,9 +37,12 @@ def group_name(experiment: str) -> str:
     return dagster_name(experiment)
 
 
-def op_name(experiment: str, asset: str) -> str:
-    """A name that Dagster takes for an op, alike."""
-    return f"{group_name(experiment)}__{asset}"
+def op_name(experiment: str, op: str) -> str:
+    """A name that Dagster takes for an op, alike.
+
+    No op is called as a job is: that of `a` would have the name that the job of an experiment `a_` has.
+    """
+    return f"{group_name(experiment)}__{op}"
 
 
 def partitions_of(spec: ExperimentSpec) -> dg.StaticPartitionsDefinition:

@@ -24,7 +24,7 @@ from cooperbench_assets.experiment_context import ExperimentContext, MissingInpu
 
 Night = dg.SkipReason | dg.RunRequest
 FILL: Final = "fill"
-"""Job and op that look at all cells, however many there are."""
+"""Job that looks at all cells, however many there are."""
 
 NIGHTLY_TAG: Final = "cooperbench-assets/nightly"
 WORDS: Final = {"missing": "never run", "incomplete": "with pairs still to run", "stale": "newer than their tables"}
@@ -33,7 +33,7 @@ WORDS: Final = {"missing": "never run", "incomplete": "with pairs still to run",
 def build_fill_job(experiment: ExperimentContext, partitions: dg.StaticPartitionsDefinition) -> dg.JobDefinition:
     """The job that does what the schedule does, with all the time that it takes."""
 
-    @dg.op(name=op_name(experiment.name, FILL))
+    @dg.op(name=op_name(experiment.name, "launch_backfill"))
     def fill(context: dg.OpExecutionContext) -> None:
         now = datetime.now(UTC).replace(tzinfo=None)
         looks = list(observe(experiment, context.instance, now, backfilled=backfilled(experiment, context.instance)))

@@ -18,7 +18,7 @@ from cooperbench_assets.experiment_context import ExperimentContext
 def build_read_again_job(experiment: ExperimentContext) -> dg.JobDefinition:
     """The job of an experiment that runs pairs itself."""
 
-    @dg.op(name=op_name(experiment.name, READ_AGAIN))
+    @dg.op(name=op_name(experiment.name, "read_cells"))
     def read_again(context: dg.OpExecutionContext) -> None:
         sign(context)
         with keeping_secrets(experiment, context.log):

@@ -47,7 +47,7 @@ def build_second_verdict_job(
 ) -> dg.JobDefinition:
     """The job of an experiment that evaluates pairs itself."""
 
-    @dg.op(name=op_name(experiment.name, "second_verdict"))
+    @dg.op(name=op_name(experiment.name, "evaluate_again"))
     def second_verdict(context: dg.OpExecutionContext, config: SecondVerdictConfig) -> None:
         context.instance.add_run_tags(context.run_id, {HOST_TAG: namespace()})
         cell = cell_of(experiment.name, context.partition_key)

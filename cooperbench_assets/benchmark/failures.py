@@ -245,7 +245,8 @@ def classify(text: str | None, stage: Stage = "agent") -> Failure | None:
 
 # What a test run printed.
 
-_PLAIN_SUMMARY = r"\d (?:passed|failed)\b|--- (?:PASS|FAIL):|test result: "
+# ASCII: the same in text and in bytes, where no letter or digit is another.
+_PLAIN_SUMMARY = r"(?a:\d (?:passed|failed)\b)|--- (?:PASS|FAIL):|test result: "
 _SUMMARY = re.compile(rf"{_PLAIN_SUMMARY}|^(?:ok|FAIL)\s+\S+\s+(?!\[(?:build|setup) failed)|^Tests:\s", re.MULTILINE)
 _FAILED = re.compile(
     r"^[= ]*(?:\d+ [a-z]+, )*[1-9]\d* failed(?:, \d+ [a-z]+)* in \d|^--- FAIL: \S|^FAIL\s+\S+\s+\d+\.\d+s$"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
-from cooperbench_assets.execution.planning.budget import read_ledger
 from cooperbench_assets_tests.automation.driving import ALWAYS_FAILS, Driver, bind_demo
+from cooperbench_assets_tests.execution.cells import total_cost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ def test_a_reached_budget_is_told_of_and_the_cells_stop_together(tmp_path: Path,
 
 def _cost(driver: Driver, seed: int) -> float:
     [cell] = [cell for cell in driver.experiment.cells if cell.cell.seed == seed]
-    return read_ledger(driver.experiment.run_dir(cell)).total
+    return total_cost(driver.experiment.run_dir(cell))
 
 
 def test_exhausted_tries_are_told_of_by_whichever_sensor_looks_first(

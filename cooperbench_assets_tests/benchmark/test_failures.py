@@ -273,6 +273,8 @@ _PIECES = st.sampled_from(
 @given(st.lists(_PIECES | st.text(max_size=20), max_size=6))
 @example(["\\", "nCommand timed out after 5 seconds"])
 @example(["OCI runtime exec failed: exec failed: container not running: unknown", "3 passed in 1s"])
+@example(["runner.sh: line 42:    77 Killed\n", "2 failed", "¹"])
+@example(["runner.sh: line 42:    77 Killed\n", "٣ passed"])
 def test_the_quick_look_never_misses_what_the_full_one_finds(pieces: list[str]) -> None:
     output = "".join(pieces)
     raw = msgspec.json.encode(output)

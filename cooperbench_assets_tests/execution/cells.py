@@ -17,6 +17,8 @@ from cooperbench_assets.benchmark.pairs import Pair, Subset
 from cooperbench_assets.execution.api import run_agents, run_evaluations
 from cooperbench_assets.execution.job import CellJob, Limits
 from cooperbench_assets.execution.options import LaunchOptions
+from cooperbench_assets.execution.planning.budget import Ledger
+from cooperbench_assets.execution.planning.usage import read_past
 from cooperbench_assets.execution.runner.progress import StageReport
 from cooperbench_assets_tests.execution.toy import REPO, TASK, Toy
 
@@ -124,6 +126,13 @@ def tree(job: CellJob) -> dict[str, Any]:
                     content[feature] = {**content[feature], "test_output": "…"}
         found[name] = content
     return found
+
+
+def total_cost(run_dir: Path) -> float:
+    """USD of all agent tries in a run folder; those of unknown cost count for the dearest one."""
+    ledger = Ledger()
+    ledger.add_past(read_past(run_dir))
+    return ledger.total
 
 
 def nothing_left(job: CellJob) -> None:

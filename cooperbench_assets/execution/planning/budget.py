@@ -127,13 +127,6 @@ class Ledger:
         return self.spent(self.dearest)
 
 
-def read_ledger(run_dir: Path) -> Ledger:
-    """The costs of all agent tries in a run folder."""
-    ledger = Ledger()
-    ledger.add_past(read_past(run_dir))
-    return ledger
-
-
 def is_unpriced(cost: float | None, steps: int | None, *, failed: bool) -> bool:
     """Whether a finished result shows that its model's prices are not known: it answered, and cost nothing."""
     return bool(steps) and not cost and not failed

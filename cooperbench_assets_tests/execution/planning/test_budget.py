@@ -14,8 +14,9 @@ from cooperbench_assets.execution.attempts.records import write_attempt
 from cooperbench_assets.execution.cell_lock import cell_lock
 from cooperbench_assets.execution.errors import PricesUnknown
 from cooperbench_assets.execution.job import Limits
-from cooperbench_assets.execution.planning.budget import Budget, Decision, Ledger, read_ledger
+from cooperbench_assets.execution.planning.budget import Budget, Decision, Ledger
 from cooperbench_assets.execution.planning.usage import read_history
+from cooperbench_assets_tests.execution.cells import total_cost
 from cooperbench_assets_tests.execution.making import attempt, job, pair, state
 
 
@@ -56,7 +57,7 @@ def test_the_experiments_budget_counts_the_other_cells_tries_too(tmp_path: Path)
     tried = sibling / "attempts/solo" / pair(3).name
     write_attempt(tried / "agent-1", attempt(1, cost_usd=2.0))
     write_attempt(tried / "agent-2", attempt(2, outcome="completed", cost_usd=2.5))
-    assert read_ledger(sibling).total == 9.5
+    assert total_cost(sibling) == 9.5
     money = budget(tmp_path, [1.0], siblings=(sibling,), max_cost_usd=10.0)
     assert money.cell_usd == 1.0
     assert money.stop_reason() == "the experiment's budget is reached: 10.50 of 10.00 USD"
@@ -66,7 +67,7 @@ def test_a_result_is_not_counted_again_beside_its_own_try(tmp_path: Path) -> Non
     run = tmp_path / "run"
     result(run, pair(1), 2.0)
     write_attempt(run / "attempts/solo" / pair(1).name / "agent-1", attempt(1, outcome="completed", cost_usd=2.0))
-    assert read_ledger(run).total == 2.0
+    assert total_cost(run) == 2.0
 
 
 def test_a_try_of_unknown_cost_counts_for_the_dearest_known_one() -> None:
