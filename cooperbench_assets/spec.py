@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What an experiment's name and a setting's label may look like: they become folders and partition keys."""
 
+LONGEST_NAME = 255
+"""Bytes that file systems take for a folder's name."""
+
 MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """What a module's name looks like."""
 
@@ -407,8 +410,8 @@ def parse_experiment(name: str, attributes: object, file: Path) -> ExperimentSpe
     for run, times in runs.items():
         if times > 1:
             raise ExperimentError(f"{file}: run_name: {times} cells would be called {run!r}; tell them apart")
-        if not run or "/" in run or run.startswith("."):
-            raise ExperimentError(f"{file}: run_name: {run!r} is no folder name")
+        if not run or "/" in run or "\0" in run or run.startswith(".") or len(run.encode()) > LONGEST_NAME:
+            raise ExperimentError(f"{file}: run_name: {run[:80]!r} is no folder name")
     return spec
 
 

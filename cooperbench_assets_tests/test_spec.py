@@ -126,7 +126,7 @@ def test_a_template_that_cannot_be_filled_is_one_error(template: str) -> None:
     assert "run_name" in error_of(run_name=template, settings={"solo": {"seeds": [0]}})
 
 
-@pytest.mark.parametrize("run_name", ["a/b", "", ".hidden"])
+@pytest.mark.parametrize("run_name", ["a/b", "", ".hidden", "a\0b", "{seed:256}"])
 def test_a_run_name_is_a_folder_name(run_name: str) -> None:
     assert "is no folder name" in error_of(run_name=run_name, settings={"solo": {"seeds": [0], "run_name": None}})
 
