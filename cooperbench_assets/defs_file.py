@@ -23,16 +23,48 @@ class ExperimentError(UserError):
     """A defs.yaml that cannot be used; the message names the file, the key and the remedy."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, and says where a date is that is none.
+
+    Of two keys PyYAML takes the last without a word, and what Python says of 2026-31-12 it lets through as it is.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], yaml.ScalarNode] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (other := first.setdefault((key.tag, key.value), key)) is not key:
+                problem = f"the key {key.value} stands in line {other.start_mark.line + 1} already; keep one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            problem = f"{node.value[:80]}: {error}; if it is text, put it in quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
+
+
+def read_documents(file: Path) -> list[Any]:
+    """What the YAML documents of a file hold.
+
+    Raises:
+        ExperimentError: if it cannot be read, or is no valid YAML.
+    """
+    try:
+        return list(yaml.load_all(file.read_text(), Loader=_Loader))
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise ExperimentError(f"{file}: {_why_unreadable(error)}") from error
+
+
 def read_component(file: Path) -> dict[str, Any] | None:
     """The experiment in a defs.yaml as it stands there; None if the file holds other components.
 
     Raises:
         ExperimentError: if it cannot be read, does not say what it holds, or holds more than one experiment.
     """
-    try:
-        documents = list(yaml.safe_load_all(file.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ExperimentError(f"{file}: {_why_unreadable(error)}") from error
+    documents = read_documents(file)
     types = [_type_of(file, entry) for entry in documents or [None]]
     if COMPONENT not in types:
         return None
@@ -53,7 +85,7 @@ def _type_of(file: Path, entry: object) -> str:
     raise ExperimentError(f"{file}: type: {said}; an experiment begins with: type: {COMPONENT}")
 
 
-def _why_unreadable(error: OSError | UnicodeDecodeError | yaml.YAMLError) -> str:
+def _why_unreadable(error: OSError | UnicodeDecodeError | RecursionError | yaml.YAMLError) -> str:
     """In one line, with the place in the file where there is one."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"

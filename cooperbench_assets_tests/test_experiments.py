@@ -26,6 +26,15 @@ RUNS: dict[str, Any] = {**GOOD, "execution": "process", "agent": "a", "model_nam
 BROKEN: dict[str, tuple[str | dict[str, Any], str]] = {
     "cut": ("type: [", "invalid YAML, line 1: while parsing a flow node expected the node content"),
     "tab": (f"type: {COMPONENT}\nattributes:\n\tsubset: lite\n", "invalid YAML, line 3: while scanning for the next"),
+    "date": (
+        f"type: {COMPONENT}\nattributes:\n  subset: 2026-31-12\n",
+        "invalid YAML, line 3: 2026-31-12: month must be in 1..12; if it is text, put it in quotes",
+    ),
+    "twice": (
+        f"type: {COMPONENT}\nattributes:\n  limits: {{concurrency: 2}}\n  subset: lite\n  limits: {{}}\n",
+        "invalid YAML, line 5: the key limits stands in line 3 already; keep one",
+    ),
+    "deep": ("[" * 500, "invalid YAML: maximum recursion depth exceeded"),
     "nothing": ("", f"type: missing; an experiment begins with: type: {COMPONENT}"),
     "typeless": ("attributes: {subset: lite}\n", f"type: missing; an experiment begins with: type: {COMPONENT}"),
     "typo": ("type: cooperbench_assets.Experiment\n", "type: 'cooperbench_assets.Experiment' is not known"),

@@ -6,7 +6,7 @@ the runs (``importing``), and printing.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from cooperbench_assets.defs_file import read_documents
 from cooperbench_assets.files import write_atomically
 from cooperbench_assets.importing.run_templates import ImportLogsError
 from cooperbench_assets.spec import COMPONENT, LABEL, ExperimentError, ExperimentSpec, dagster_name, load_experiments
@@ -118,7 +119,8 @@ def _head(new: NewExperiment) -> Iterator[str]:
         else:
             yield f"  # {key} differs between runs, so that comparisons between them are refused:"
             for run in new.surveys:
-                yield f"  #   {run.run.folder.name}: {', '.join(sorted(getattr(run, field))) or 'none named'}"
+                found = ", ".join(_scalar(name) for name in sorted(getattr(run, field)))
+                yield f"  #   {_scalar(run.run.folder.name)}: {found or 'none named'}"
     yield f"  subset: {_scalar(new.subset)}"
     yield f"  logs: {_scalar(new.logs)}"
 
@@ -130,15 +132,16 @@ def _settings(new: NewExperiment) -> Iterator[str]:
         if setting.mode != "solo" and not setting.messaging:
             found = any(run.messages for run in setting.runs)
             yield f"      messaging: false  # {'as told' if found else 'no message in any conversation.json'}"
-        yield f"      run_name: {json.dumps(setting.template)}"
+        yield f"      run_name: {_scalar(setting.template)}"
         yield f"      seeds: [{', '.join(str(run.run.seed) for run in setting.runs)}]"
         for run in setting.runs:
-            yield f"      # {run.run.folder.name}: {run.results} results, {run.evals} evals"
+            yield f"      # {_scalar(run.run.folder.name)}: {run.results} results, {run.evals} evals"
 
 
 def _scalar(text: str) -> str:
-    """Text as YAML reads it back: plain where that is safe, else quoted."""
-    return text if _PLAIN.fullmatch(text) and yaml.safe_load(text) == text else json.dumps(text)
+    """Text as YAML reads it back, in one line: plain where that is safe, else quoted."""
+    style = None if _PLAIN.fullmatch(text) else '"'
+    return str(yaml.safe_dump(text, default_style=style, width=math.inf)).splitlines()[0]
 
 
 def check_place(project: Project, name: str, *, replace: bool) -> None:
@@ -169,8 +172,8 @@ def check_place(project: Project, name: str, *, replace: bool) -> None:
 def _execution(file: Path) -> str | None:
     """The `execution:` of the experiment in a file; None if the file holds none."""
     try:
-        documents = list(yaml.safe_load_all(file.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        documents = read_documents(file)
+    except ExperimentError:
         return None
     ours = [entry for entry in documents if isinstance(entry, dict) and entry.get("type") == COMPONENT]
     if len(documents) != 1 or not ours:
