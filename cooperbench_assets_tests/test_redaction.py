@@ -39,6 +39,19 @@ def test_keys_and_tokens_are_taken_out_by_their_shape(kind: str, secret: str) ->
     assert clean == f"before [redacted:{kind}] after"
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", "é", "密钥是", "%3D", "\x1b[32m", "("])
+@pytest.mark.parametrize("write", [str, json.dumps, lambda text: json.dumps(json.dumps(text))])
+def test_a_key_is_taken_out_whatever_stands_before_it_and_however_that_is_written(
+    before: str, write: Callable[[str], str]
+) -> None:
+    for secret in [*(one for kinds in SECRETS.values() for one in kinds), f"Bearer {LETTERS}"]:
+        assert LETTERS[:10] not in redact(write(f"key{before}{secret}是"))
+        assert secret not in redact(write(f"key{before}{secret}是"))
+    personal = Redactor().personal()
+    for name in ("alice@example.org", "/home/alice", r"C:\Users\alice"):
+        assert "alice" not in personal.text(write(f"x{before}{name} y"))
+
+
 @pytest.mark.parametrize(
     ("text", "clean"),
     [
@@ -222,15 +235,25 @@ def test_text_without_a_known_value_is_left_alone(text: str, values: list[str]) 
 _PIECES = st.one_of(
     st.text(max_size=20),
     st.sampled_from([secret for texts in SECRETS.values() for secret in texts]),
+    st.sampled_from(["me@example.org", "/home/me/x", r"C:\Users\me"]),
     st.sampled_from(["api_key=", '"api_key": "abcdefgh12"', "Bearer " + LETTERS, "https://u:passw0rd@h", "password='"]),
 )
 
 
-@given(st.dictionaries(st.text(max_size=8), st.lists(_PIECES, max_size=4).map(" ".join), max_size=4))
-def test_json_stays_json_and_a_second_time_changes_nothing(value: dict[str, str]) -> None:
-    once = redact(json.dumps(value))
+_BETWEEN = st.sampled_from([" ", "\n", "\t", "é", "\\"])
+
+
+@given(
+    st.dictionaries(st.text(max_size=8), st.tuples(_BETWEEN, st.lists(_PIECES, max_size=4)), max_size=4),
+    st.sampled_from([Redactor(), Redactor().personal()]),
+)
+@example({"a": ("\n", ["", "me@example.org"])}, Redactor().personal())
+def test_json_stays_json_and_a_second_time_changes_nothing(
+    value: dict[str, tuple[str, list[str]]], redactor: Redactor
+) -> None:
+    once = redactor.text(json.dumps({key: between.join(pieces) for key, (between, pieces) in value.items()}))
     assert isinstance(json.loads(once), dict)
-    assert redact(once) == once
+    assert redactor.text(once) == once
 
 
 @given(st.binary(max_size=200))
